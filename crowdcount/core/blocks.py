@@ -1,0 +1,143 @@
+"""From points to heads per block: the one place that decides to which block a head belongs."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from crowdcount.core.types import BlockTarget
+
+
+def largest_observable_count(*, block: int, smallest_head: int) -> int:
+    """How many heads a block can show: m = (r // s)^2, at least 1.
+
+    Args:
+        block: Block side r in pixels.
+        smallest_head: Side s, in pixels, of the smallest head that can be recognised.
+
+    Raises:
+        ValueError: If either is not positive.
+
+    Source:
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, label correction.
+    """
+    if block < 1 or smallest_head < 1:
+        raise ValueError(
+            f"block and smallest head must be at least 1 pixel, got {block} and {smallest_head}"
+        )
+    return max(block // smallest_head, 1) ** 2
+
+
+def head_pixels(
+    points: Float[Tensor, "heads 2"], *, height: int, width: int
+) -> Int64[Tensor, "heads 2"]:
+    """The pixel ``(column, row)`` on which each head lies.
+
+    Coordinates are truncated; heads outside the image go to the nearest edge pixel, so no head is
+    ever lost.
+
+    Raises:
+        ValueError: If a coordinate is not finite, or the image has no pixel.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"an image has at least one pixel, got {width}x{height}")
+    if not torch.isfinite(points).all():
+        raise ValueError("head coordinates must be finite")
+    # Clamped before the conversion: a huge float has no int64.
+    columns = points[:, 0].clamp(0, width - 1).long()
+    rows = points[:, 1].clamp(0, height - 1).long()
+    return torch.stack([columns, rows], dim=1)
+
+
+def block_counts(
+    points: Float[Tensor, "heads 2"], *, height: int, width: int, block: int
+) -> Float[Tensor, "1 rows cols"]:
+    """Count annotated heads inside each ``block`` x ``block`` square of an image.
+
+    The last row and column may be partial. Heads outside the image are moved to the nearest edge
+    pixel, so the map always sums to ``len(points)``. Two heads on one pixel count twice (the
+    published code counts them once).
+
+    Args:
+        points: Head centres ``(x, y)`` in pixels, origin at the top-left corner.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        block: Block side in pixels.
+
+    Returns:
+        Heads per block, with ``rows = ceil(height / block)`` and ``cols = ceil(width / block)``.
+
+    Raises:
+        ValueError: If ``block`` or a side is not positive, or a coordinate is not finite.
+    """
+    if block < 1:
+        raise ValueError(f"block side must be at least 1 pixel, got {block}")
+    rows, cols = -(-height // block), -(-width // block)
+    pixels = head_pixels(points, height=height, width=width) // block
+    counts = torch.bincount(pixels[:, 1] * cols + pixels[:, 0], minlength=rows * cols)
+    return counts.reshape(1, rows, cols).float()
+
+
+def corrected_counts(counts: Float[Tensor, "*grid"], *, max_count: int) -> Float[Tensor, "*grid"]:
+    """Label correction: bring counts above ``max_count`` down to it.
+
+    Source:
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281. The published code never clamps a
+        count and corrects through its bins table alone.
+    """
+    return counts.clamp(max=float(max_count))
+
+
+def block_target(
+    points: tuple[Float[Tensor, "_ 2"], ...], *, height: int, width: int, block: int
+) -> BlockTarget:
+    """Targets of a batch of equally large images, from the head points of each."""
+    counts = torch.stack(
+        [block_counts(each, height=height, width=width, block=block) for each in points]
+    )
+    return BlockTarget(counts=counts, points=points, heads=counts.sum(dim=(1, 2, 3)), block=block)
+
+
+def window_histogram(
+    points: Float[Tensor, "heads 2"],
+    *,
+    height: int,
+    width: int,
+    block: int,
+    collapse_duplicates: bool = False,
+) -> Int64[np.ndarray, " counts"]:
+    """How many ``block`` x ``block`` windows, one at every pixel offset, hold 0, 1, 2, ... heads.
+
+    Only windows that a head touches are visited; the empty ones are the rest.
+
+    Args:
+        points: Head centres ``(x, y)`` in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        block: Window side in pixels.
+        collapse_duplicates: Count heads that share a pixel once, as the published tables do.
+
+    Returns:
+        Windows by head count; sums to ``(height - block + 1) * (width - block + 1)``, or to 0 where
+        no window fits into the image.
+
+    Source:
+        The averages of the published bins come from this histogram.
+    """
+    if block < 1:
+        raise ValueError(f"block side must be at least 1 pixel, got {block}")
+    rows, cols = max(height - block + 1, 0), max(width - block + 1, 0)
+    if rows == 0 or cols == 0:
+        return np.zeros(1, dtype=np.int64)
+    pixels = head_pixels(points, height=height, width=width).numpy()
+    if collapse_duplicates:
+        pixels = np.unique(pixels, axis=0)
+    offsets = np.arange(block)
+    left = pixels[:, 0, None] - offsets
+    top = pixels[:, 1, None] - offsets
+    window = top[:, :, None] * cols + left[:, None, :]
+    fits = ((top >= 0) & (top < rows))[:, :, None] & ((left >= 0) & (left < cols))[:, None, :]
+    _, heads = np.unique(window[fits], return_counts=True)
+    histogram = np.bincount(heads, minlength=1).astype(np.int64)
+    histogram[0] = rows * cols - len(heads)
+    return histogram

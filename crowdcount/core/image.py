@@ -1,0 +1,71 @@
+"""Images as numbers: channel statistics, padding to whole blocks, the working size of a model."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """Channel statistics with which a backbone was trained, for RGB in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+NORMALISATIONS: dict[str, Normalisation] = {
+    # Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
+    "clip": Normalisation(
+        mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+    ),
+    # Statistics of the ImageNet training set that torchvision's models use.
+    "imagenet": Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    # "Inception" preprocessing of TensorFlow models, the EfficientNet-Lite family among them.
+    "half": Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkingSize:
+    """The range of image sizes in which a model was trained and counts best.
+
+    Images are brought into it with their aspect ratio kept: a short side below the minimum is
+    enlarged to it, a long side above the maximum reduced to it. Where an image is so long that both
+    cannot hold, the maximum wins, because memory is bounded and patience is too.
+
+    Raises:
+        ValueError: If the maximum is below the minimum, or the minimum below 1.
+    """
+
+    short_side_min: int
+    """Pixels."""
+
+    long_side_max: int
+    """Pixels."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.short_side_min <= self.long_side_max:
+            raise ValueError(
+                "a working size needs 1 <= short_side_min <= long_side_max, "
+                f"got {self.short_side_min} and {self.long_side_max}"
+            )
+
+    def scale(self, *, width: int, height: int) -> float:
+        """The factor that brings an image of this size into the range."""
+        short, long = sorted((width, height))
+        return min(max(1.0, self.short_side_min / short), self.long_side_max / long)
+
+
+def scaled_size(*, width: int, height: int, scale: float) -> tuple[int, int]:
+    """``(width, height)`` after scaling, each side rounded and at least one pixel."""
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def pad_to_multiple(
+    images: Float[Tensor, "batch channels height width"], multiple: int
+) -> Float[Tensor, "batch channels padded_height padded_width"]:
+    """Pad with zeros at the bottom and the right until both sides are multiples of ``multiple``."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))

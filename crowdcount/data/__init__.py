@@ -1,0 +1,1 @@
+"""Raw archive to prepared folder to batches."""

@@ -1,0 +1,1 @@
+"""Whole images through a model: sizes, counts and what is drawn of them."""

@@ -1,0 +1,1 @@
+"""Block predictions against block targets: the terms that training minimises."""

@@ -1,0 +1,1 @@
+"""Images to block predictions: the networks, their weights and their checkpoints."""

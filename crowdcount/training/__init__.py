@@ -1,0 +1,1 @@
+"""The loop, told what to run."""
