@@ -1,1 +1,66 @@
-"""The command line."""
+"""The command line: parse, call one workflow, print."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from crowdcount import __version__
+from crowdcount.cli.bins import bins
+from crowdcount.cli.demo import demo
+from crowdcount.cli.evaluate import evaluate
+from crowdcount.cli.options import OrderedCommand
+from crowdcount.cli.predict import predict
+from crowdcount.cli.preprocess import preprocess
+from crowdcount.cli.train import train
+from crowdcount.errors import CrowdCountError
+
+app = typer.Typer(
+    name="crowdcount",
+    help="Count people in photographs of crowds, and train the models that do it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("preprocess")(preprocess)
+app.command("bins")(bins)
+app.command("train", cls=OrderedCommand)(train)
+app.command("eval")(evaluate)
+app.command("predict")(predict)
+app.command("demo")(demo)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"crowdcount {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _crowdcount(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            callback=_print_version,
+            is_eager=True,
+            show_default=False,
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error that the user can fix becomes a message and an exit code."""
+    try:
+        app()
+    except CrowdCountError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader went away, as `| head` does; nothing is left to say, not even at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

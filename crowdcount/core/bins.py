@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Bins:
         }
 
     @classmethod
-    def from_json(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_json(cls, mapping: Mapping[str, Any]) -> "Bins":
         """Bins from the mapping that :meth:`to_json` gives.
 
         Raises:

@@ -95,7 +95,13 @@ def block_target(
     counts = torch.stack(
         [block_counts(each, height=height, width=width, block=block) for each in points]
     )
-    return BlockTarget(counts=counts, points=points, heads=counts.sum(dim=(1, 2, 3)), block=block)
+    return BlockTarget(
+        counts=counts,
+        # Float64 decides the block; what is left to do with points needs no more than float32.
+        points=tuple(each.float() for each in points),
+        heads=counts.sum(dim=(1, 2, 3)),
+        block=block,
+    )
 
 
 def window_histogram(

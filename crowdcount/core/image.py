@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 
@@ -69,3 +71,16 @@ def pad_to_multiple(
     """Pad with zeros at the bottom and the right until both sides are multiples of ``multiple``."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple))
+
+
+def resized(
+    image: UInt8[np.ndarray, "height width 3"], *, width: int, height: int
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Resize RGB pixels bicubically, with antialiasing where the image shrinks.
+
+    An image that already has the size comes back as it is.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    # A copy, because Pillow lends its pixels read-only.
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

@@ -1,11 +1,12 @@
 """How long work tells whoever started it how far it is."""
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 
 
+@runtime_checkable
 class Track(Protocol):
     """Wraps what a loop goes over, as ``rich.progress.track`` does."""
 

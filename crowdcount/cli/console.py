@@ -1,0 +1,194 @@
+"""What every command shares: verbosity, progress bars and logs on stderr, output on stdout."""
+
+import functools
+import inspect
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+Item = TypeVar("Item")
+
+log = logging.getLogger("crowdcount")
+
+COMMON = {
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", show_default=False)
+    ],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more.", show_default=False)
+    ],
+    "log_file": Annotated[
+        Path | None, typer.Option("--log-file", help="Also write the log, in full, to this file.")
+    ],
+    "no_progress": Annotated[
+        bool, typer.Option("--no-progress", help="No progress bars.", show_default=False)
+    ],
+}
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
+DEFAULTS = {"quiet": False, "verbose": False, "log_file": None, "no_progress": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a command talks."""
+
+    console: "Console"
+    bars: bool
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``-q``, ``-v``, ``--log-file`` and ``--no-progress`` to a command and set them up.
+
+    A command whose function takes ``console`` gets the :class:`Settings` that follow from them.
+    """
+    signature = inspect.signature(function)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "console"]
+
+    @functools.wraps(function)
+    def wrapper(**arguments: Any) -> None:
+        common = {name: arguments.pop(name) for name in COMMON}
+        settings = _set_up(**common)
+        if "console" in signature.parameters:
+            arguments["console"] = settings
+        function(**arguments)
+
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=annotation
+        )
+        for name, annotation in COMMON.items()
+    ]
+    keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    wrapper.__signature__ = signature.replace(parameters=[*keyword_only, *added])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {each.name: each.annotation for each in [*keyword_only, *added]} | {
+        "return": None
+    }
+    return wrapper
+
+
+def _set_up(*, quiet: bool, verbose: bool, log_file: Path | None, no_progress: bool) -> Settings:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(logging.DEBUG)
+    to_stderr = _ConsoleHandler(console)
+    to_stderr.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    log.addHandler(to_stderr)
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(log_file, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(to_file)
+    return Settings(console=console, bars=console.is_terminal and not (quiet or no_progress))
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines through the console that draws the bars, so that neither breaks the other."""
+
+    def __init__(self, console: "Console") -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            message = f"{record.levelname.lower()}: {message}"
+        self.console.print(message, style=_STYLES.get(record.levelno), soft_wrap=True)
+
+
+def tracker(settings: Settings) -> Callable[..., Iterable[Any]]:
+    """A ``Track`` that draws a bar with rate and remaining time, where bars are wanted."""
+    from crowdcount.core.progress import untracked
+
+    if not settings.bars:
+        return untracked
+
+    def track(items: Iterable[Item], *, label: str, total: int | None = None) -> Iterator[Item]:
+        with progress_bar(settings) as bar:
+            if total is None and isinstance(items, Sized):
+                total = len(items)
+            task = bar.add_task(label, total=total, note="")
+            for item in items:
+                yield item
+                bar.advance(task)
+
+    return track
+
+
+def progress_bar(settings: Settings) -> "Progress":
+    """An empty bar on stderr with rate and remaining time."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=settings.console,
+        transient=True,
+        disable=not settings.bars,
+    )
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT stops at once.
+
+    Yields:
+        The signals received so far.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and received:
+            signal.default_int_handler(number, frame)
+        received.append(number)
+        log.warning("%s: stopping after this step", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_out(data: bytes) -> None:
+    """Write bytes to stdout: paths need not be UTF-8."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def print_paths(paths: Iterable[Path]) -> None:
+    """Print one path a line."""
+    write_out(b"".join(os.fsencode(path) + b"\n" for path in paths))

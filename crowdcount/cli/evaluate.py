@@ -1,0 +1,75 @@
+"""The command ``eval``."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crowdcount.cli import options
+from crowdcount.cli.console import Settings, command, tracker
+
+log = logging.getLogger("crowdcount")
+
+
+@command
+def evaluate(
+    data: options.Data = None,
+    checkpoint: options.Checkpoint = None,
+    split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Also write one line an image to this file.")
+    ] = None,
+    json_: options.Json = False,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", metavar="METRIC>VALUE", help="Exit 5 where this holds."),
+    ] = None,
+    scale: options.Scale = None,
+    device: options.Device = "auto",
+    force: options.Force = False,
+    *,
+    console: Settings,
+) -> None:
+    """Measure a counter on prepared data: MAE, RMSE and NAE of image counts.
+
+    Example: crowdcount eval --split test --json
+    """
+    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.errors import GateFailedError, UsageError
+    from crowdcount.workflows.counter import load
+    from crowdcount.workflows.evaluate import Gate
+    from crowdcount.workflows.evaluate import evaluate as run_evaluation
+    from crowdcount.workflows.locate import find_checkpoint, find_prepared, one_data_set
+
+    gates = [Gate.parse(text) for text in fail_if or ()]
+    if csv is not None and csv.exists() and not force:
+        raise UsageError(f"{csv}: there already", next_step="name another, or pass --force")
+    folders = one_data_set(find_prepared(data or (), environment=os.environ), chosen=bool(data))
+    sets = [PreparedDataset.open(folder) for folder in folders]
+    model = find_checkpoint(checkpoint, environment=os.environ)
+    log.info("model %s, split %s of %s", model, split, ", ".join(each.name for each in sets))
+    result = run_evaluation(
+        load(model, device=device), sets, split=split, scale=scale, track=tracker(console)
+    )
+    if csv is not None:
+        result.write_csv(csv)
+    metrics = result.to_json()
+    if json_:
+        typer.echo(json.dumps(metrics))
+    else:
+        for name in ("mae", "rmse", "nae", "images"):
+            typer.echo(f"{name}\t{_number(metrics[name])}")
+    if result.mean_guess is not None:
+        log.info("always guessing the training mean: MAE %.2f", result.mean_guess.mae)
+    failed = [str(gate) for gate in gates if gate.fails(result.metrics)]
+    if failed:
+        raise GateFailedError(f"the gate failed: {', '.join(failed)}")
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "nan"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,247 @@
+"""What training does to an image and its points together, so that no head leaves its pixel."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from jaxtyping import Float64, UInt8
+from pydantic import ConfigDict
+
+from crowdcount.core.types import Sample
+from crowdcount.errors import ConfigError
+
+# The last coordinate of a pixel is this far from the next one: a pixel holds [k, k + 1), and the
+# largest float below k + 1 would round to it in float32.
+_LAST = 2.0**-10
+
+# Share of red, green and blue in the grey of a photograph (ITU-R BT.601, as in JPEG).
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Settings of the random changes to training images. The defaults vary widely.
+
+    Raises:
+        ConfigError: If a probability is outside 0 to 1 or a strength outside its range.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    scale_min: float = 0.5
+    """Smallest factor by which the content of an image is zoomed."""
+
+    scale_max: float = 2.0
+    """Largest factor by which the content of an image is zoomed; drawn log-uniformly."""
+
+    flip_probability: float = 0.5
+    """How often left and right are exchanged."""
+
+    colour_probability: float = 0.8
+    """How often brightness, contrast, saturation and hue change."""
+
+    brightness: float = 0.3
+    """Pixels are multiplied by a factor from 1 - b to 1 + b."""
+
+    contrast: float = 0.3
+    """Distances from the mean grey are multiplied by a factor from 1 - c to 1 + c."""
+
+    saturation: float = 0.3
+    """Distances of a pixel from its own grey are multiplied by a factor from 1 - s to 1 + s."""
+
+    hue: float = 10.0
+    """Largest turn of the colours around the grey axis, in degrees."""
+
+    grey_probability: float = 0.1
+    """How often an image loses its colour: crowd data sets hold photographs without any."""
+
+    blur_probability: float = 0.2
+    """How often an image is blurred."""
+
+    blur_sigma: float = 1.2
+    """Largest standard deviation of the Gaussian blur, in pixels of the crop."""
+
+    noise_probability: float = 0.2
+    """How often noise is added."""
+
+    noise_sigma: float = 10.0
+    """Largest standard deviation of the Gaussian noise, in grey levels of 0 to 255."""
+
+    jpeg_probability: float = 0.2
+    """How often an image is compressed once more."""
+
+    jpeg_quality: int = 40
+    """Lowest JPEG quality, 1 to 100; the highest is 95."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "colour", "grey", "blur", "noise", "jpeg"):
+            value = getattr(self, f"{name}_probability")
+            if not 0 <= value <= 1:
+                raise ConfigError(f"augment.{name}_probability: must be 0 to 1, got {value}")
+        for name in ("brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"augment.{name}: must be 0 to 1, got {value}")
+        for name in ("blur_sigma", "noise_sigma"):
+            value = getattr(self, name)
+            if not 0 < value <= 100:
+                raise ConfigError(
+                    f"augment.{name}: must be above 0 and at most 100, got {value}; "
+                    f"augment.{name.removesuffix('sigma')}probability = 0 turns it off"
+                )
+        if not 0 < self.scale_min <= self.scale_max < math.inf:
+            raise ConfigError(
+                "augment.scale_min: must be above 0 and at most augment.scale_max, "
+                f"got {self.scale_min} and {self.scale_max}"
+            )
+        if not 0 <= self.hue <= 180:
+            raise ConfigError(f"augment.hue: must be 0 to 180 degrees, got {self.hue}")
+        if not 1 <= self.jpeg_quality <= 95:
+            raise ConfigError(f"augment.jpeg_quality: must be 1 to 95, got {self.jpeg_quality}")
+
+
+def augment(
+    sample: Sample, *, size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:
+    """Cut a random crop out of an image and change how it looks.
+
+    The changes follow the light: zoom and flip, colours, blur of the lens, noise of the sensor,
+    JPEG. All randomness comes from ``rng``.
+
+    Args:
+        sample: Image and points, of any size.
+        size: Side of the crop in pixels.
+        config: How much may change.
+        rng: Source of randomness.
+
+    Returns:
+        ``size`` x ``size`` pixels and the heads on them.
+    """
+    zoomed = _random_crop(sample, size=size, config=config, rng=rng)
+    if rng.random() < config.flip_probability:
+        zoomed = flip(zoomed)
+    image = _coloured(zoomed.image, config=config, rng=rng)
+    return replace(zoomed, image=_degraded(image, config=config, rng=rng))
+
+
+def crop(sample: Sample, *, left: int, top: int, side: int, size: int) -> Sample:
+    """Cut ``side`` x ``side`` pixels and resize them to ``size`` x ``size``.
+
+    Exactly the heads on the pixels that are cut stay. Heads outside the image first move to the
+    nearest edge pixel, as block counts move them.
+
+    Args:
+        sample: Image and points.
+        left: First column.
+        top: First row.
+        side: Side of what is cut, in pixels of the image.
+        size: Side of the result in pixels.
+
+    Raises:
+        ValueError: If the square is not inside the image, or a coordinate is not finite.
+    """
+    height, width = sample.image.shape[:2]
+    if not (side >= 1 and 0 <= left <= width - side and 0 <= top <= height - side):
+        raise ValueError(
+            f"a crop of {side} pixels at ({left}, {top}) is not inside a {width}x{height} image"
+        )
+    if not np.isfinite(sample.points).all():
+        raise ValueError(f"{sample.name}: head coordinates must be finite")
+    points = np.clip(sample.points, 0, np.array([width, height]) - _LAST) - [left, top]
+    inside = ((points >= 0) & (points < side)).all(axis=1)
+    interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    pixels = sample.image[top : top + side, left : left + side]
+    return replace(
+        sample,
+        image=np.asarray(cv2.resize(pixels, (size, size), interpolation=interpolation)),
+        points=np.minimum(points[inside] * (size / side), size - _LAST),
+    )
+
+
+def flip(sample: Sample) -> Sample:
+    """Exchange left and right.
+
+    A head on pixel column k goes to column width - 1 - k. Mirrored at x = width - x, a head on the
+    very left edge of a pixel would land on the next pixel, the first column's outside the image;
+    it stays just inside instead.
+    """
+    width = sample.image.shape[1]
+    points = sample.points.copy()
+    columns = np.floor(points[:, 0])
+    points[:, 0] = np.minimum(width - points[:, 0], width - columns - _LAST)
+    return replace(sample, image=np.asarray(cv2.flip(sample.image, 1)), points=points)
+
+
+def _random_crop(
+    sample: Sample, *, size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:
+    """A square from anywhere in the image, zoomed log-uniformly.
+
+    Where the image is too small for the square, the square shrinks to its short side: the same as
+    enlarging the image first, as the published augmentation does, and nothing is invented around
+    the image.
+    """
+    height, width = sample.image.shape[:2]
+    zoom = math.exp(rng.uniform(math.log(config.scale_min), math.log(config.scale_max)))
+    side = min(max(round(size / zoom), 1), height, width)
+    left = int(rng.integers(width - side + 1))
+    top = int(rng.integers(height - side + 1))
+    return crop(sample, left=left, top=top, side=side, size=size)
+
+
+def _coloured(
+    image: UInt8[np.ndarray, "height width 3"], *, config: AugmentConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Change the colours; every change is linear, so all are one matrix over the pixels."""
+    matrix, offset = np.eye(3), 0.0
+    if rng.random() < config.colour_probability:
+        brightness = 1 + config.brightness * rng.uniform(-1, 1)
+        contrast = 1 + config.contrast * rng.uniform(-1, 1)
+        saturation = 1 + config.saturation * rng.uniform(-1, 1)
+        hue = math.radians(config.hue * rng.uniform(-1, 1))
+        matrix = brightness * contrast * _saturation_matrix(saturation) @ _hue_matrix(hue)
+        offset = (1 - contrast) * brightness * float(_LUMA @ cv2.mean(image)[:3])
+    if rng.random() < config.grey_probability:
+        matrix = _saturation_matrix(0.0) @ matrix
+    if offset == 0 and np.array_equal(matrix, np.eye(3)):
+        return image
+    return np.asarray(cv2.transform(image, np.column_stack([matrix, np.full(3, offset)])))
+
+
+def _saturation_matrix(factor: float) -> Float64[np.ndarray, "3 3"]:
+    """Multiplies the distance of a pixel from its own grey."""
+    return factor * np.eye(3) + (1 - factor) * _LUMA
+
+
+def _hue_matrix(radians: float) -> Float64[np.ndarray, "3 3"]:
+    """Turns colours around the grey axis."""
+    return np.asarray(cv2.Rodrigues(np.full(3, radians / math.sqrt(3)))[0])
+
+
+def _degraded(
+    image: UInt8[np.ndarray, "height width 3"], *, config: AugmentConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Lose detail as lenses, sensors and compression do."""
+    if rng.random() < config.blur_probability:
+        # A width of exactly 0 asks OpenCV for one of its own choice.
+        sigma = max(rng.uniform(0, config.blur_sigma), 1e-3)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))
+    if rng.random() < config.noise_probability:
+        sigma = rng.uniform(0, config.noise_sigma)
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
+        image = np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U))
+    if rng.random() < config.jpeg_probability:
+        image = _compressed(image, quality=int(rng.integers(config.jpeg_quality, 95 + 1)))
+    return image
+
+
+def _compressed(
+    image: UInt8[np.ndarray, "height width 3"], *, quality: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image after a JPEG encoder and decoder."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))

@@ -1,0 +1,125 @@
+"""From prepared images to training batches: order, workers, collation."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from crowdcount.core.blocks import block_target
+from crowdcount.core.types import Batch, Sample
+from crowdcount.data.augment import AugmentConfig, augment
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A sequence of annotated images, read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class TrainingCrops(Dataset[Sample]):
+    """Augmented crops. What crop an image gives depends on (seed, epoch, index) alone."""
+
+    def __init__(self, samples: Samples, *, size: int, config: AugmentConfig, seed: int) -> None:
+        self.samples = samples
+        self.size = size
+        self.config = config
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
+        return augment(self.samples[index], size=self.size, config=self.config, rng=rng)
+
+
+class _EpochOrder(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index), shuffled anew each epoch. The last batch may be smaller."""
+
+    def __init__(self, images: int, *, batch_size: int, seed: int) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.images // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.images)
+        for start in range(0, self.images, self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+
+class TrainingBatches:
+    """The batches of each epoch of a training run."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        size: int,
+        block: int,
+        batch_size: int,
+        config: AugmentConfig,
+        seed: int,
+        workers: int | None = None,
+    ) -> None:
+        """Cut crops from ``samples``.
+
+        Args:
+            samples: The training images.
+            size: Side of the square crops in pixels.
+            block: Block side of the targets in pixels.
+            batch_size: Crops a batch; the last of an epoch may have fewer.
+            config: How crops are varied.
+            seed: Of order and augmentation.
+            workers: Processes that prepare crops; None: one less than there are processors, at
+                least one and at most four; 0: none but the caller's own.
+        """
+        self._order = _EpochOrder(len(samples), batch_size=batch_size, seed=seed)
+        if workers is None:
+            workers = min(max(len(os.sched_getaffinity(0)) - 1, 1), 4)
+        self._loader = DataLoader(
+            TrainingCrops(samples, size=size, config=config, seed=seed),
+            batch_sampler=self._order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_Collate(block),
+            worker_init_fn=_single_thread,
+        )
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def epoch(self, number: int) -> Iterable[Batch]:
+        """The batches of epoch ``number``."""
+        self._order.epoch = number
+        return self._loader
+
+
+class _Collate:
+    """Makes a batch of equally large samples; an object, because workers must pickle it."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        height, width = samples[0].image.shape[:2]
+        pixels = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        points = tuple(torch.from_numpy(sample.points) for sample in samples)
+        return Batch(
+            images=pixels.permute(0, 3, 1, 2).float().div_(255),
+            target=block_target(points, height=height, width=width, block=self.block),
+            names=tuple(sample.name for sample in samples),
+        )
+
+
+def _single_thread(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
+    """Keep OpenCV from starting a pool of threads in every worker."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,150 @@
+"""What an earlier run left in a prepared folder, and the journal that lets a killed run go on."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TextIO
+
+import pydantic
+from pydantic import TypeAdapter
+
+from crowdcount.data.points import PointsFormat
+from crowdcount.data.prepared import (
+    JOURNAL,
+    MANIFEST,
+    ImageRecord,
+    Manifest,
+    PreprocessConfig,
+    prepared_paths,
+    read_manifest,
+)
+from crowdcount.data.recipe import SPLITS
+from crowdcount.data.resize import ResizeRule
+from crowdcount.errors import BadInputError, ConfigError, UsageError
+from crowdcount.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a folder must have been prepared from, and how, for its files to be kept."""
+
+    name: str
+    recipe: str
+    settings: PreprocessConfig
+    resize: ResizeRule
+    points: PointsFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What an earlier run left in a prepared folder."""
+
+    manifest: Manifest | None
+    """None, if no run was finished."""
+
+    records: dict[str, ImageRecord]
+    """What it said of its images, by name."""
+
+
+def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
+    """What there is in ``folder`` to go on from; with ``force``, nothing.
+
+    Raises:
+        UsageError: If the folder holds something else, or was prepared otherwise.
+        BadInputError: If its manifest is damaged.
+    """
+    nothing = Earlier(manifest=None, records={})
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file", next_step="choose another --out")
+    if not folder.exists() or all(_is_temporary(path) for path in folder.iterdir()):
+        return nothing
+    unfinished, finished = (folder / JOURNAL).is_file(), (folder / MANIFEST).is_file()
+    if not unfinished and not finished:
+        raise UsageError(
+            f"{folder}: holds files that are no prepared data set",
+            next_step="choose another --out, or empty the folder",
+        )
+    if force:
+        return nothing
+    manifest = None if unfinished else read_manifest(folder)
+    if manifest is None:
+        before, records = _read_journal(folder / JOURNAL)
+    else:
+        before, records = _origin(manifest), list(manifest.images)
+    for key in (field.name for field in fields(Origin)):
+        was, would_be = getattr(before, key), getattr(origin, key)
+        if was != would_be:
+            raise UsageError(
+                f"{folder}: was prepared with another {key}: {was}, not {would_be}",
+                next_step="choose another --out, or pass --force to prepare it anew",
+            )
+    return Earlier(manifest=manifest, records={each.name: each for each in records})
+
+
+def start_journal(folder: Path, origin: Origin, records: Iterable[ImageRecord]) -> None:
+    """Turn a folder into an unfinished one, whose journal holds what is known of its images."""
+    lines = [asdict(origin), *map(asdict, records)]
+    write_text(folder / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def open_journal(folder: Path) -> TextIO:
+    """The journal of an unfinished folder, to note images in."""
+    return (folder / JOURNAL).open("a", encoding="utf-8")
+
+
+def note(record: ImageRecord, journal: TextIO) -> None:
+    """Add a finished image. Flushed, so that it survives the end of the process."""
+    journal.write(json.dumps(asdict(record)) + "\n")
+    journal.flush()
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Remove from the splits what the manifest does not name: earlier images, pieces of a crash."""
+    named = {
+        path
+        for each in manifest.images
+        for path in prepared_paths(folder, split=each.split, file=each.file)
+    }
+    for split in SPLITS:
+        # Deepest first, so that a folder is empty by its turn.
+        for path in sorted((folder / split).rglob("*"), reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in named:
+                path.unlink()
+        if (folder / split).is_dir() and not any((folder / split).iterdir()):
+            (folder / split).rmdir()
+    for path in folder.iterdir():
+        if _is_temporary(path):
+            path.unlink()
+
+
+def _origin(manifest: Manifest) -> Origin:
+    return Origin(**{field.name: getattr(manifest, field.name) for field in fields(Origin)})
+
+
+def _read_journal(journal: Path) -> tuple[Origin, list[ImageRecord]]:
+    """The origin and the records of a run that was not finished."""
+    first, *lines = journal.read_bytes().split(b"\n")
+    known = TypeAdapter(ImageRecord)
+    records = []
+    for line in lines:
+        try:
+            records.append(known.validate_json(line))
+        except pydantic.ValidationError:
+            continue  # the end of a line that was being written when the run was killed
+    try:
+        return TypeAdapter(Origin).validate_json(first), records
+    except (pydantic.ValidationError, ConfigError) as error:
+        raise BadInputError(
+            f"{journal}: damaged", next_step="prepare the data set again, with --force"
+        ) from error
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a file is what :func:`crowdcount.files.atomic_file` leaves when it is killed."""
+    return path.is_file() and re.match(r"\.[0-9a-f]{8}\.", path.name) is not None

@@ -1,0 +1,347 @@
+"""The prepared layout: its manifest, where its files are, and the data set read from it.
+
+::
+
+    data/sha/
+      manifest.json
+      train/images/IMG_1.jpg          copied, or resized by the recipe's rule
+      train/points/IMG_1.jpg.npy      float64 (heads, 2): x, y in pixels of the prepared image
+      train/blocks/IMG_1.jpg.npz      raw and corrected: int32 (rows, cols), heads per block
+      val/ ... test/ ...
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pydantic
+from jaxtyping import Float64
+from pydantic import ConfigDict, TypeAdapter
+
+from crowdcount.core.blocks import largest_observable_count
+from crowdcount.core.types import Sample
+from crowdcount.data.images import load_image
+from crowdcount.data.points import PointsFormat
+from crowdcount.data.recipe import SPLITS
+from crowdcount.data.resize import ResizeRule
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError
+
+MANIFEST = "manifest.json"
+"""The file that makes a folder a prepared data set; written last."""
+
+JOURNAL = "manifest.unfinished.jsonl"
+"""Beside the manifest while preparation runs: a line for each finished image."""
+
+FORMAT: Literal[1] = 1
+"""Version of the prepared layout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """Settings of the preparation, apart from what the recipe says."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    block: int = 8
+    """Side of the blocks whose heads are counted, in pixels: r."""
+
+    smallest_head: int = 4
+    """Side, in pixels, of the smallest head that can be recognised: s."""
+
+    val_fraction: float = 0.1
+    """Share of the training images held out for validation, where a set has no such split."""
+
+    seed: int = 42
+    """Seed of the choice of the held-out images."""
+
+    def __post_init__(self) -> None:
+        for key in ("block", "smallest_head"):
+            if getattr(self, key) < 1:
+                raise ConfigError(
+                    f"preprocess.{key} must be at least 1 pixel, got {getattr(self, key)}"
+                )
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(
+                f"preprocess.val_fraction must be at least 0 and below 1, got {self.val_fraction}"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"preprocess.seed must not be negative, got {self.seed}")
+
+    @property
+    def max_count(self) -> int:
+        """m: heads of a block above this are not observable."""
+        return largest_observable_count(block=self.block, smallest_head=self.smallest_head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hashes:
+    """SHA-256 of what an image was made from, and of what was made, in hexadecimal."""
+
+    source: str
+    annotation: str
+    """Of the annotation file, or of the points, where one table holds those of all images."""
+
+    image: str = ""
+    """Of the prepared file, as the next two; empty as long as nothing was written."""
+
+    points: str = ""
+    blocks: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """What the manifest says of one image."""
+
+    split: str
+    """Where its files are: ``train``, ``val`` or ``test``."""
+
+    file: str
+    """Path below the split's images, with ``/``."""
+
+    source: str
+    """Path of the original below the folder of the set."""
+
+    width: int
+    height: int
+    source_width: int
+    """Of the upright original."""
+
+    source_height: int
+    orientation: int
+    """EXIF orientation of the original, 1 to 8; prepared images are upright."""
+
+    heads: int
+    outside: int
+    """Heads that lay outside the image and were moved to its edge."""
+
+    duplicates: int
+    """Heads at exactly the place of another."""
+
+    blocks_corrected: int
+    """Blocks with more heads than can be observed."""
+
+    heads_cut: int
+    """Heads by which the correction lowers their counts."""
+
+    sha256: Hashes
+
+    @property
+    def name(self) -> str:
+        """What the image is called in its data set."""
+        return f"{self.split}/{self.file}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitTotals:
+    """Sums over the images of a split."""
+
+    images: int
+    heads: int
+    outside: int
+    duplicates: int
+    blocks_corrected: int
+    heads_cut: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that is known of a prepared data set. Holds no time and no absolute path."""
+
+    format: Literal[1]
+    crowdcount: str
+    """Version of the package that prepared the set."""
+
+    name: str
+    title: str
+    recipe: str
+    recipe_sha256: str
+    settings: PreprocessConfig
+    max_count: int
+    """m of the label correction."""
+
+    resize: ResizeRule
+    points: PointsFormat
+    complete: bool
+    """Whether the set holds what its recipe promises."""
+
+    reasons: tuple[str, ...]
+    """Why not."""
+
+    release: str | None
+    """Which known release of the annotations it is."""
+
+    totals: dict[str, SplitTotals]
+    unpaired: dict[str, tuple[str, ...]]
+    """Images left out because nothing annotates them."""
+
+    held_out: tuple[str, ...]
+    """Files of ``train`` that are for validation."""
+
+    images: tuple[ImageRecord, ...]
+
+
+def totals(records: tuple[ImageRecord, ...]) -> SplitTotals:
+    """Sums over ``records``."""
+    return SplitTotals(
+        images=len(records),
+        heads=sum(each.heads for each in records),
+        outside=sum(each.outside for each in records),
+        duplicates=sum(each.duplicates for each in records),
+        blocks_corrected=sum(each.blocks_corrected for each in records),
+        heads_cut=sum(each.heads_cut for each in records),
+    )
+
+
+def held_out(heads: Mapping[str, int], *, fraction: float, seed: int) -> tuple[str, ...]:
+    """Choose images for validation, from sparse scenes and dense ones alike.
+
+    The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
+    from each. The order in which they are given does not matter.
+
+    Args:
+        heads: Heads of each training image.
+        fraction: Share to hold out; above 0 that is one image at least, and never all of them.
+        seed: Seed of the draw.
+    """
+    if fraction == 0 or len(heads) < 2:
+        return ()
+    ranked = sorted(heads, key=lambda file: (heads[file], file))
+    wanted = min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)
+    random = np.random.default_rng(seed)
+    strata = np.array_split(np.arange(len(ranked)), wanted)
+    return tuple(sorted(ranked[random.choice(stratum)] for stratum in strata))
+
+
+def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, Path]:
+    """Where the prepared image, its points and its block counts are."""
+    below = folder / split
+    return (
+        below / "images" / file,
+        below / "points" / f"{file}.npy",
+        below / "blocks" / f"{file}.npz",
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a prepared folder.
+
+    Raises:
+        InputMissingError: If there is none.
+        BadInputError: If it is damaged or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if (folder / JOURNAL).is_file():
+            raise InputMissingError(
+                f"{folder}: its preparation was not finished",
+                next_step="run the same crowdcount preprocess again; it goes on where it stopped",
+            )
+        raise InputMissingError(
+            f"{folder}: is not a prepared data set",
+            looked_for=str(path),
+            next_step="run: crowdcount preprocess SOURCE",
+        )
+    try:
+        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except (OSError, pydantic.ValidationError, ConfigError) as error:
+        raise BadInputError(
+            f"{path}: not a manifest of format {FORMAT}",
+            next_step="prepare the data set again, with --force",
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDataset:
+    """A prepared data set on disk."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> "PreparedDataset":
+        """The data set that ``crowdcount preprocess`` wrote into ``folder``.
+
+        Raises:
+            InputMissingError: If there is none, or its preparation was not finished.
+            BadInputError: If its manifest is damaged or of another version.
+        """
+        return cls(folder=folder, manifest=read_manifest(folder))
+
+    @property
+    def name(self) -> str:
+        """What the data set is called."""
+        return self.manifest.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that can be asked for; ``val`` may be the held-out part of ``train``."""
+        there = {each.split for each in self.manifest.images}
+        if self.manifest.held_out:
+            there.add("val")
+        return tuple(split for split in SPLITS if split in there)
+
+    def records(self, split: str) -> tuple[ImageRecord, ...]:
+        """The images of ``train`` (without the held-out ones), ``val`` or ``test``.
+
+        Raises:
+            InputMissingError: If the data set has no such split.
+        """
+        if split not in self.splits:
+            raise InputMissingError(
+                f"{self.folder}: has no split {split!r}",
+                looked_for=f"splits that are there: {', '.join(self.splits)}",
+            )
+        kept_back = set(self.manifest.held_out)
+        if split == "val" and kept_back:
+            return tuple(each for each in self.all_training() if each.file in kept_back)
+        return tuple(
+            each
+            for each in self.manifest.images
+            if each.split == split and not (split == "train" and each.file in kept_back)
+        )
+
+    def all_training(self) -> tuple[ImageRecord, ...]:
+        """All images of ``train``, the held-out ones included, as bins are computed over.
+
+        Raises:
+            InputMissingError: If the data set has no training images.
+        """
+        images = tuple(each for each in self.manifest.images if each.split == "train")
+        if not images:
+            raise InputMissingError(f"{self.folder}: has no training images")
+        return images
+
+    def image_path(self, record: ImageRecord) -> Path:
+        """Where the prepared image is."""
+        return prepared_paths(self.folder, split=record.split, file=record.file)[0]
+
+    def points(self, record: ImageRecord) -> Float64[np.ndarray, "heads 2"]:
+        """Head centres ``(x, y)`` in pixels of the prepared image, all of them inside it.
+
+        Raises:
+            BadInputError: If the file is not there or damaged.
+        """
+        path = prepared_paths(self.folder, split=record.split, file=record.file)[1]
+        try:
+            points: Float64[np.ndarray, "heads 2"] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise BadInputError(
+                f"{path}: cannot be read: {error}",
+                next_step="run the same crowdcount preprocess again; it mends what is not right",
+            ) from error
+        return points
+
+    def sample(self, record: ImageRecord) -> Sample:
+        """An image with its points.
+
+        Raises:
+            InputMissingError: If the image is not there.
+            BadInputError: If a file is damaged.
+        """
+        return Sample(
+            name=record.name,
+            image=load_image(self.image_path(record)),
+            points=self.points(record),
+        )

@@ -1,0 +1,149 @@
+"""From one image of any size to its count: the rule that ``predict`` and ``eval`` share."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from crowdcount.core.image import WorkingSize, resized, scaled_size
+from crowdcount.core.types import BlockPrediction
+from crowdcount.errors import UsageError
+
+# At this size the first feature maps of a ResNet take several gigabytes.
+MAX_WORKING_PIXELS = 100_000_000
+
+# What can count: RGB in [0, 1] to heads per block. It pads to whole blocks by itself.
+BlockModel = Callable[[Float[Tensor, "1 3 height width"]], BlockPrediction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCount:
+    """The heads that a model sees in one image."""
+
+    total: float
+    """Expected heads in the image: the sum of ``blocks`` in float64."""
+
+    blocks: Float[Tensor, "rows cols"]
+    """Expected heads in each block of the working image, float32 on the CPU."""
+
+    block: int
+    """Block side in pixels of the working image."""
+
+    working_width: int
+    """Width at which the model saw the image, in pixels."""
+
+    working_height: int
+    """Height at which the model saw the image, in pixels."""
+
+    width: int
+    """Width of the original image in pixels."""
+
+    height: int
+    """Height of the original image in pixels."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Working pixels per original pixel along x and y; they differ by rounding alone."""
+        return self.working_width / self.width, self.working_height / self.height
+
+
+def count_image(
+    model: BlockModel,
+    image: UInt8[np.ndarray, "height width 3"],
+    *,
+    block: int,
+    working_size: WorkingSize,
+    device: torch.device,
+    scale: float | None = None,
+) -> ImageCount:
+    """Bring an image into a model's working size and count it.
+
+    Args:
+        model: Counts the blocks of an image; on ``device`` and in evaluation mode.
+        image: Upright RGB pixels.
+        block: Block side of the model in pixels.
+        working_size: Range of sizes in which the model counts best.
+        device: Where the model runs.
+        scale: Factor from original to working size, in place of the one ``working_size`` gives.
+
+    Raises:
+        UsageError: If ``scale`` is not a positive number, or the working image would be enormous.
+    """
+    height, width = image.shape[:2]
+    if scale is None:
+        scale = working_size.scale(width=width, height=height)
+    working_width, working_height = _working_sides(width=width, height=height, scale=scale)
+    pixels = torch.tensor(resized(image, width=working_width, height=working_height))
+    with torch.inference_mode():
+        prediction = model(pixels.to(device).permute(2, 0, 1).unsqueeze(0).float() / 255)
+    grid = (-(-working_height // block), -(-working_width // block))
+    if prediction.counts.shape != (1, 1, *grid):
+        raise ValueError(
+            f"blocks of {block} pixels in a {working_width}x{working_height} image make a grid of "
+            f"{grid}, the model gave {tuple(prediction.counts.shape)}"
+        )
+    # Cloned: a tensor of inference mode refuses to take part in any later computation of gradients.
+    blocks = prediction.counts[0, 0].to(device="cpu", dtype=torch.float32).clone()
+    return ImageCount(
+        total=blocks.double().sum().item(),
+        blocks=blocks,
+        block=block,
+        working_width=working_width,
+        working_height=working_height,
+        width=width,
+        height=height,
+    )
+
+
+def _working_sides(*, width: int, height: int, scale: float) -> tuple[int, int]:
+    """``(width, height)`` after scaling, refused where no model could hold the result."""
+    if not (math.isfinite(scale) and scale > 0):
+        raise UsageError(
+            f"the scale must be a positive number, got {scale}",
+            next_step="1 counts the image in its own size, 2 at twice its width and height",
+        )
+    # A float, so that an absurd scale overflows to infinity and not into gigabytes of digits.
+    if (width * scale) * (height * scale) > MAX_WORKING_PIXELS:
+        raise UsageError(
+            f"scale {scale:g} makes a {width}x{height} image larger than "
+            f"{MAX_WORKING_PIXELS / 1e6:.0f} million pixels",
+            next_step=f"choose a scale below {math.sqrt(MAX_WORKING_PIXELS / (width * height)):.3g}"
+            ", or count parts of the image",
+        )
+    return scaled_size(width=width, height=height, scale=scale)
+
+
+def density_map(
+    blocks: Float[Tensor, "rows cols"], *, block: int, height: int, width: int
+) -> Float[Tensor, "height width"]:
+    """Spread the heads of each block evenly over the pixels of the block that the image shows.
+
+    The map sums to the blocks: a partial block at the right or the bottom keeps all of its heads on
+    the pixels it has.
+
+    Args:
+        blocks: Heads per block.
+        block: Block side in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+
+    Returns:
+        Heads per pixel.
+
+    Raises:
+        ValueError: If the blocks do not cover the image exactly.
+    """
+    grid = (-(-height // block), -(-width // block))
+    if blocks.shape != grid:
+        raise ValueError(
+            f"blocks of {block} pixels in a {width}x{height} image make a grid of {grid}, "
+            f"got {tuple(blocks.shape)}"
+        )
+    row_of = torch.arange(height, device=blocks.device) // block
+    col_of = torch.arange(width, device=blocks.device) // block
+    pixels = torch.outer(torch.bincount(row_of), torch.bincount(col_of))
+    return (blocks / pixels)[row_of[:, None], col_of]

@@ -1,0 +1,109 @@
+"""The optimal-transport term of DM-Count: Sinkhorn between the heads and the predicted blocks."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+ITERATIONS = 100
+"""Sinkhorn steps. It is stopped long before it converges, and models were trained on exactly that:
+more steps, or a better solver, would be another training signal."""
+
+REGULARISATION = 10.0
+"""Entropic regularisation, in squared pixels."""
+
+EPSILON = 1e-16
+"""Keeps divisions and logarithms finite where no head is near; bounds potentials to +-368."""
+
+
+def sinkhorn_potentials(
+    share: Float[Tensor, "batch rows cols"],
+    points: tuple[Float[Tensor, "_ 2"], ...],
+    *,
+    block: int,
+) -> Float[Tensor, "batch rows cols"]:
+    r"""Dual potentials of the blocks after 100 Sinkhorn steps between heads and block centres.
+
+    The cost C is the squared distance in pixels between a head and a block centre, and
+    :math:`K = e^{-C/10}`. Each step sets :math:`v = b / (K^T u)`, then :math:`u = a / (K v)`, with
+    a = 1/N for each head and b = ``share``; :math:`\beta = 10 \ln v`. The kernel is a product of a
+    factor in x and one in y, so K never exists: each half-step is a small matrix product. All
+    images are solved together, with heads of weight 0 to fill up the shorter lists, in float32
+    whatever autocast says. No gradient flows through it.
+
+    Args:
+        share: Share of each block in the predicted heads of its image.
+        points: Head centres ``(x, y)`` in pixels, one tensor for each image.
+        block: Block side in pixels.
+
+    Returns:
+        Potential of each block, in squared pixels, within +-368.5; without meaning for an image
+        without heads.
+
+    Source:
+        Wang et al., "Distribution Matching for Crowd Counting", https://arxiv.org/abs/2009.13077;
+        iteration as in the published code of CLIP-EBC.
+    """
+    rows, cols = share.shape[1:]
+    with torch.no_grad(), torch.autocast(share.device.type, enabled=False):
+        share = share.float()
+        heads = pad_sequence(list(points), batch_first=True).to(share)
+        kernel_x = _axis_kernel(heads[..., 0], centres=cols, block=block)
+        kernel_y = _axis_kernel(heads[..., 1], centres=rows, block=block)
+        weight = pad_sequence(
+            [each.new_full((len(each),), 1 / max(len(each), 1)) for each in points],
+            batch_first=True,
+        ).to(share)
+        u = weight
+        v = torch.empty_like(share)
+        kernel_u = torch.empty_like(kernel_x)
+        for _ in range(ITERATIONS):
+            torch.mul(kernel_x, u.unsqueeze(1), out=kernel_u)
+            torch.bmm(kernel_y, kernel_u.mT, out=v)
+            torch.div(share, v.add_(EPSILON), out=v)
+            torch.bmm(v.mT, kernel_y, out=kernel_u)
+            u = weight / kernel_u.mul_(kernel_x).sum(dim=1).add_(EPSILON)
+        return REGULARISATION * torch.log(v + EPSILON)
+
+
+def transport_loss(
+    counts: Float[Tensor, "batch 1 rows cols"],
+    points: tuple[Float[Tensor, "_ 2"], ...],
+    *,
+    block: int,
+) -> Float[Tensor, ""]:
+    r"""Optimal-transport term: its gradient moves predicted heads towards annotated ones.
+
+    Its value is about 0 and says nothing; only the gradient acts. For an image that is
+    :math:`(\beta - \langle d, \beta\rangle / s) / \max(s, 1)` with s = sum d, which moves heads
+    without making more of them. Summed over the batch, as published: unlike the other terms it
+    does not weaken as the batch grows. Images without heads contribute 0.
+
+    The published code divides by s, which is destructive near a zero prediction. Here it is one
+    head at least, and a prediction of exactly 0 counts as spread evenly, so no entry exceeds 737.
+
+    Args:
+        counts: Predicted heads of each block, not negative.
+        points: Head centres ``(x, y)`` in pixels, one tensor for each image.
+        block: Block side in pixels.
+    """
+    crowded = [len(each) > 0 for each in points]
+    if not any(crowded):
+        return 0 * counts.sum()
+    predicted = counts.detach().squeeze(1).float()
+    total = predicted.sum(dim=(1, 2), keepdim=True)
+    blocks = predicted[0].numel()
+    share = torch.where(total > 0, predicted / total, 1 / blocks)
+    potentials = sinkhorn_potentials(share, points, block=block)
+    mean = (share * potentials).sum(dim=(1, 2), keepdim=True)
+    gradient = (potentials - mean) / total.clamp(min=1)
+    gradient = gradient * torch.tensor(crowded, device=counts.device)[:, None, None]
+    return (gradient * counts.squeeze(1)).sum()
+
+
+def _axis_kernel(
+    coordinates: Float[Tensor, "batch heads"], *, centres: int, block: int
+) -> Float[Tensor, "batch centres heads"]:
+    """One factor of K: exp(-(distance to each block centre along one axis)^2 / 10)."""
+    centre = torch.arange(centres, device=coordinates.device) * block + block / 2
+    return torch.exp(-((coordinates.unsqueeze(1) - centre[:, None]) ** 2) / REGULARISATION)

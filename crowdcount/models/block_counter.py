@@ -1,0 +1,95 @@
+"""BlockCounter: what every model does with an image of any size before and after its network."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crowdcount.core.bins import Bins, expected_counts
+from crowdcount.core.image import Normalisation, pad_to_multiple
+from crowdcount.core.types import BlockPrediction
+from crowdcount.errors import ConfigError
+from crowdcount.models.config import ModelConfig
+
+
+class BlockCounter(nn.Module, ABC):
+    """Images in [0, 1] to the probabilities of the bins, and the expected heads, of every block.
+
+    A subclass is a network that gives logits for images whose sides are whole numbers of blocks
+    and of its own strides. Normalisation, padding, cropping and the expectation are done here.
+
+    Attributes:
+        config: The settings it was built from.
+        bins: The bins it tells apart.
+        normalisation: The channel statistics it applies.
+        stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
+        prompts: The sentence of each bin, where the network reads sentences.
+    """
+
+    mean: Tensor
+    std: Tensor
+    bin_values: Tensor
+    prompts: tuple[str, ...] | None = None
+
+    def __init__(
+        self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, stride: int
+    ) -> None:
+        """Keep what every prediction needs.
+
+        Args:
+            config: Settings; ``config.block`` must be the block side of the bins.
+            bins: The bins to tell apart.
+            normalisation: Channel statistics to apply to images.
+            stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
+
+        Raises:
+            ConfigError: If settings and bins are for blocks of different sides.
+        """
+        super().__init__()
+        if config.block != bins.block:
+            raise ConfigError(
+                f"model.block: {config.block}, but the bins were made for blocks of {bins.block}",
+                next_step=f"make bins for blocks of {config.block} pixels, or change the setting",
+            )
+        self.config = config
+        self.bins = bins
+        self.normalisation = normalisation
+        self.stride = stride
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(normalisation.std).view(3, 1, 1))
+        self.register_buffer("bin_values", torch.tensor(bins.values))
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
+        """Predict the blocks of RGB images in [0, 1].
+
+        The maps have ``ceil(height / block)`` rows and ``ceil(width / block)`` columns: the last
+        may stand for partial blocks.
+        """
+        return self.from_normalised((images - self.mean) / self.std)
+
+    def from_normalised(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
+        """Predict the blocks of images whose channels are normalised already.
+
+        Images are padded at the bottom and the right with zeros, which is the mean colour.
+        """
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images, math.lcm(self.stride, self.config.block))
+        if self.training:
+            # Batch normalisation has no statistics of a single value, which is what one image of
+            # one stride would give in the deepest stage.
+            padded = F.pad(padded, (0, max(2 * self.stride - padded.shape[-1], 0)))
+        rows, cols = -(-height // self.config.block), -(-width // self.config.block)
+        logits = self.block_logits(padded)[..., :rows, :cols]
+        return BlockPrediction(logits=logits, counts=expected_counts(logits, self.bin_values))
+
+    @abstractmethod
+    def block_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch bins rows cols"]:
+        """The network: logits of every block of normalised images.
+
+        Sides are multiples of both the block side and the network's strides.
+        """

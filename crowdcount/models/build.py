@@ -1,0 +1,130 @@
+"""A model from its settings: fresh for training, or empty for the weights of a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import NORMALISATIONS, Normalisation
+from crowdcount.models.backbones import BackboneSpec, backbone_spec
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.clip_ebc import ClipEBC, bin_prompts
+from crowdcount.models.clip_encoders import (
+    ClipImageEncoder,
+    bare_clip_encoder,
+    grid_encoder,
+    text_features,
+    whole_clip,
+)
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.ebc import EBC
+from crowdcount.models.timm_encoders import bare_timm_encoder, timm_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Everything that decides what is built."""
+
+    spec: BackboneSpec
+    config: ModelConfig
+    bins: Bins
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The two ways to build the models of one family of backbones."""
+
+    fresh: Callable[[Order, bool], BlockCounter]
+    """With the weights that the settings ask for; the flag forbids downloads."""
+
+    empty: Callable[[Order], BlockCounter]
+    """With weights of no meaning, from no file and no network."""
+
+
+def build_model(config: ModelConfig, bins: Bins, *, offline: bool = False) -> BlockCounter:
+    """A model for training: its encoder as the settings ask, everything else random.
+
+    Random weights come from PyTorch's global generator, which the caller seeds.
+
+    Args:
+        config: Settings.
+        bins: The bins to tell apart.
+        offline: Download nothing; weights come from a file or the libraries' caches.
+
+    Raises:
+        ConfigError: If the settings contradict the bins or the library.
+        InputMissingError: If weights are missing and cannot be downloaded.
+        UntrustedFileError: If reading the weights file would run code from it.
+        BadInputError: If the weights file is damaged or not of this backbone.
+    """
+    spec = backbone_spec(config.backbone, pretrained=config.pretrained)
+    order = _order(spec, config, bins, normalisation=None)
+    return FAMILIES[order.spec.family].fresh(order, offline)
+
+
+def empty_model(
+    config: ModelConfig, bins: Bins, *, normalisation: Normalisation | None = None
+) -> BlockCounter:
+    """A model to load a state dict into. Needs neither network nor weights.
+
+    Args:
+        config: Settings; weights and pretraining in it are ignored.
+        bins: The bins to tell apart.
+        normalisation: Channel statistics; None: those the settings mean.
+
+    Raises:
+        ConfigError: If the settings contradict the bins or the library.
+    """
+    order = _order(backbone_spec(config.backbone), config, bins, normalisation=normalisation)
+    return FAMILIES[order.spec.family].empty(order)
+
+
+def _order(
+    spec: BackboneSpec, config: ModelConfig, bins: Bins, *, normalisation: Normalisation | None
+) -> Order:
+    usual = NORMALISATIONS.get(config.normalisation, spec.normalisation)
+    return Order(spec=spec, config=config, bins=bins, normalisation=normalisation or usual)
+
+
+def _fresh_ebc(order: Order, offline: bool) -> EBC:
+    encoder = timm_encoder(order.spec, order.config, offline=offline)
+    return EBC(order.config, order.bins, normalisation=order.normalisation, encoder=encoder)
+
+
+def _empty_ebc(order: Order) -> EBC:
+    encoder = bare_timm_encoder(order.spec)
+    return EBC(order.config, order.bins, normalisation=order.normalisation, encoder=encoder)
+
+
+def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
+    clip = whole_clip(order.spec, order.config, offline=offline)
+    features = text_features(clip, order.spec, bin_prompts(order.config, order.bins))
+    encoder = grid_encoder(clip.visual.train(), block=order.bins.block)
+    return _clip_ebc(order, encoder, features)
+
+
+def _empty_clip(order: Order) -> ClipEBC:
+    encoder = bare_clip_encoder(order.spec, block=order.bins.block)
+    features = torch.zeros(len(order.bins.values), encoder.embedding)
+    return _clip_ebc(order, encoder, features)
+
+
+def _clip_ebc(order: Order, encoder: ClipImageEncoder, features: Tensor) -> ClipEBC:
+    return ClipEBC(
+        order.config,
+        order.bins,
+        normalisation=order.normalisation,
+        encoder=encoder,
+        decoder=order.spec.decoder,
+        text_features=features,
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    "clip": Family(fresh=_fresh_clip, empty=_empty_clip),
+    "timm": Family(fresh=_fresh_ebc, empty=_empty_ebc),
+}
+"""How models on each family of backbones are built; ``BackboneSpec.family`` is the key."""

@@ -1,0 +1,110 @@
+"""A checkpoint: one folder that says everything about a model, and needs nothing else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from crowdcount import __version__
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import Normalisation
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError
+from crowdcount.files import atomic_folder, write_json
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.build import empty_model
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.state_dicts import exact_tensors, read_tensors
+
+FORMAT = 1
+"""Version of the folder's layout; raised when an older reader would misread a newer folder."""
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint folder holds."""
+
+    model: BlockCounter
+    """In evaluation mode, on the CPU."""
+
+    card: dict[str, Any]
+    """What the writer said about it: working size, provenance, metrics, settings of the run."""
+
+
+def save_checkpoint(folder: Path, model: BlockCounter, *, card: Mapping[str, Any]) -> None:
+    """Write a model into a folder, which is replaced whole or not at all.
+
+    Args:
+        folder: Where to; an earlier checkpoint there is replaced.
+        model: The model, with its bins, statistics and, for CLIP, text features.
+        card: Plain values (JSON) that :func:`load_checkpoint` gives back as they are.
+    """
+    config = {
+        "format": FORMAT,
+        "crowdcount": __version__,
+        "model": asdict(model.config),
+        "bins": model.bins.to_json(),
+        "prompts": None if model.prompts is None else list(model.prompts),
+        "normalisation": asdict(model.normalisation),
+        "card": dict(card),
+    }
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / CONFIG_NAME, config)
+        save_file(tensors, temporary / WEIGHTS_NAME)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read what :func:`save_checkpoint` wrote, without network and without the library's weights.
+
+    The state of PyTorch's random generator stays as it was.
+
+    Raises:
+        InputMissingError: If the folder or one of its files is not there.
+        BadInputError: If it is of a newer format, damaged, or its parts do not fit together.
+    """
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise InputMissingError(
+                f"{folder}: not a checkpoint", looked_for=f"{CONFIG_NAME} and {WEIGHTS_NAME} in it"
+            )
+    path = folder / CONFIG_NAME
+    config = _read_config(path)
+    try:
+        card, normalisation = dict(config["card"]), config["normalisation"]
+        with torch.random.fork_rng(devices=[]):
+            model = empty_model(
+                ModelConfig(**config["model"]),
+                Bins.from_json(config["bins"]),
+                normalisation=Normalisation(
+                    mean=tuple(normalisation["mean"]), std=tuple(normalisation["std"])
+                ),
+            )
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path}: does not describe a model: {error}") from error
+    path = folder / WEIGHTS_NAME
+    found = read_tensors(path).tensors
+    model.load_state_dict(exact_tensors(found, model.state_dict(), source=str(path)))
+    return Checkpoint(model=model.eval(), card=card)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = config["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path}: not the description of a checkpoint: {error}") from error
+    if version != FORMAT:
+        raise BadInputError(
+            f"{path}: format {version}; this version of crowdcount reads format {FORMAT}",
+            next_step="use the version of crowdcount that wrote it, or a newer one",
+        )
+    return dict(config)

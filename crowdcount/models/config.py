@@ -1,0 +1,58 @@
+"""ModelConfig: the settings section ``model``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from crowdcount.core.image import NORMALISATIONS
+from crowdcount.errors import ConfigError
+from crowdcount.models import prompts
+from crowdcount.models.backbones import check_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which network counts, and from which weights its training starts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    backbone: str = "clip-rn50"
+    """A key of ``BACKBONES``, or ``timm:NAME`` for a model of the library timm."""
+
+    block: int = 8
+    """Side of the blocks that are classified, in pixels."""
+
+    pretrained: str = "auto"
+    """``auto``: the usual weights of the backbone. ``none``: random. Else a tag of the library."""
+
+    weights: str | None = None
+    """File with weights of the backbone, in place of what ``pretrained`` would download."""
+
+    prompts: str = "words"
+    """How CLIP backbones read a bin: ``words`` (There are two people.) or ``digits``."""
+
+    normalisation: str = "backbone"
+    """``backbone``: the statistics its weights were trained with. Else a key of NORMALISATIONS."""
+
+    neck_width: int = 128
+    """Channels in which the stages of a timm backbone are fused."""
+
+    def __post_init__(self) -> None:
+        check_backbone(self.backbone)
+        for setting, value in (("block", self.block), ("neck_width", self.neck_width)):
+            if value < 1:
+                raise ConfigError(f"model.{setting}: must be at least 1, got {value}")
+        for setting, text in (("pretrained", self.pretrained), ("weights", self.weights)):
+            if text == "":
+                raise ConfigError(f"model.{setting}: must not be empty")
+        if self.prompts not in prompts.STYLES:
+            raise ConfigError(
+                f"model.prompts: unknown style {self.prompts!r}; "
+                f"choose from: {', '.join(prompts.STYLES)}"
+            )
+        if self.normalisation not in ("backbone", *NORMALISATIONS):
+            raise ConfigError(
+                f"model.normalisation: unknown statistics {self.normalisation!r}; "
+                f"choose from: {', '.join(('backbone', *NORMALISATIONS))}"
+            )

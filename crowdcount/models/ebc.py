@@ -1,0 +1,84 @@
+"""EBC: the enhanced blockwise classification head on the feature stages of an ordinary backbone."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import Normalisation
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.neck import Neck
+
+TYPICAL_HEADS_PER_PIXEL = 1e-3
+"""Where an untrained head starts: ShanghaiTech part A has one head on 960 pixels."""
+
+_LOWEST_START = -8.0  # no bin starts so improbable that its first examples drown the loss
+
+
+class EBC(BlockCounter):
+    """A backbone that gives features at several strides, a neck, and logits of every block."""
+
+    def __init__(
+        self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, encoder: nn.Module
+    ) -> None:
+        """Put neck and head on a backbone.
+
+        Args:
+            config: Settings.
+            bins: The bins to tell apart.
+            normalisation: Channel statistics to apply to images.
+            encoder: A timm model made with ``features_only``.
+
+        Raises:
+            ConfigError: If the backbone has no features as coarse as the blocks ask for.
+        """
+        stages: Any = encoder.feature_info
+        strides = stages.reduction()
+        super().__init__(config, bins, normalisation=normalisation, stride=max(strides))
+        self.encoder = encoder
+        self._channels_last = getattr(encoder, "output_fmt", None) == "NHWC"
+        self.neck = Neck(
+            channels=stages.channels(), strides=strides, block=bins.block, width=config.neck_width
+        )
+        self.head = classification_head(config.neck_width, bins)
+
+    def block_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch bins rows cols"]:
+        """Logits of every block: the features of all stages, fused, through 1x1 convolutions."""
+        height, width = images.shape[-2:]
+        stages: Sequence[Tensor] = self.encoder(images)
+        if self._channels_last:
+            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
+        logits: Tensor = self.head(self.neck(stages, height=height, width=width))
+        return logits
+
+
+def classification_head(channels: int, bins: Bins) -> nn.Sequential:
+    """1x1 convolutions from features to one logit for each bin.
+
+    The last bias starts at the log-probabilities of a geometric distribution with the mean of a
+    typical crowd, so an untrained model predicts about as many heads as there are, not a thousand
+    times as many.
+
+    Source:
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281; more than 512 channels are reduced
+        to 512 first. The start is ours, after the prior of Lin et al., "Focal Loss for Dense Object
+        Detection", https://arxiv.org/abs/1708.02002.
+    """
+    hidden = 512
+    layers: list[nn.Module] = []
+    if channels > hidden:
+        layers = [nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True)]
+    mean = bins.block**2 * TYPICAL_HEADS_PER_PIXEL
+    log_ratio = math.log(mean / (1 + mean))
+    start = (torch.tensor(bins.values) * log_ratio).clamp(min=_LOWEST_START)
+    last = nn.Conv2d(min(channels, hidden), len(bins.values), 1)
+    nn.init.normal_(last.weight, std=0.01)
+    last.bias = nn.Parameter(start)
+    return nn.Sequential(*layers, last)

@@ -1,0 +1,91 @@
+"""Neck: features of several strides fused into one map of blocks."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crowdcount.errors import ConfigError
+
+
+class Neck(nn.Module):
+    """A light feature pyramid that ends at the stride of a block.
+
+    From the deepest stage on, each stage is brought to ``width`` channels, added to what the deeper
+    ones gave, enlarged, and smoothed by a depthwise separable convolution. Stages finer than a
+    block, down to half its side, are averaged over blocks and join at the end: a head is often
+    smaller than its block.
+
+    Source:
+        After Lin et al., "Feature Pyramid Networks", https://arxiv.org/abs/1612.03144, with the
+        cheaper convolutions of Howard et al., "MobileNets", https://arxiv.org/abs/1704.04861.
+    """
+
+    def __init__(
+        self, *, channels: Sequence[int], strides: Sequence[int], block: int, width: int
+    ) -> None:
+        """Choose the stages to fuse.
+
+        Args:
+            channels: Channels of each stage of the backbone.
+            strides: Stride of each stage in pixels; of equal ones the deepest is used.
+            block: Block side in pixels.
+            width: Channels of the fused features.
+
+        Raises:
+            ConfigError: If every stage is finer than half a block.
+        """
+        super().__init__()
+        deepest = {stride: stage for stage, stride in enumerate(strides)}
+        used = sorted((stride for stride in deepest if 2 * stride >= block), reverse=True)
+        if not used:
+            raise ConfigError(
+                f"model.block: blocks of {block} pixels need features of stride {block // 2} or "
+                f"more, and the backbone has {', '.join(map(str, strides))}",
+                next_step="choose smaller blocks or another backbone",
+            )
+        self._block = block
+        self._stages = [deepest[stride] for stride in used]
+        self._cells = [max(stride, block) for stride in used]
+        self.lateral = nn.ModuleList(_pointwise(channels[stage], width) for stage in self._stages)
+        self.smooth = nn.ModuleList(_separable(width) for _ in self._stages)
+
+    def forward(
+        self, stages: Sequence[Float[Tensor, "batch _ _ _"]], *, height: int, width: int
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Fuse the stages of images of ``height`` x ``width`` pixels into one map of blocks."""
+        grids = [(height // cell, width // cell) for cell in self._cells]
+        laterals = [
+            lateral(on_grid(stages[stage], grid))
+            for stage, grid, lateral in zip(self._stages, grids, self.lateral, strict=True)
+        ]
+        fused: Tensor = self.smooth[0](laterals[0])
+        for grid, lateral, smooth in zip(grids[1:], laterals[1:], self.smooth[1:], strict=True):
+            fused = smooth(lateral + on_grid(fused, grid))
+        return on_grid(fused, (height // self._block, width // self._block))
+
+
+def on_grid(
+    features: Float[Tensor, "batch channels height width"], grid: tuple[int, int]
+) -> Float[Tensor, "batch channels rows cols"]:
+    """Bring features to ``(rows, cols)``: averaged where that is coarser, else bilinear."""
+    size = (features.shape[-2], features.shape[-1])
+    if size == grid:
+        return features
+    if size[0] >= grid[0] and size[1] >= grid[1]:
+        return F.adaptive_avg_pool2d(features, grid)
+    return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
+
+
+def _pointwise(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
+
+
+def _separable(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+        nn.Conv2d(width, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.SiLU(inplace=True),
+    )

@@ -1,0 +1,185 @@
+"""Tensors read from files without running code, and matched to those of a model."""
+
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileError
+
+log = logging.getLogger("crowdcount")
+
+_WRAPPINGS = ("state_dict", "model")
+_TELLING_ENDINGS = {"weight", "bias", "running_mean", "running_var"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFile:
+    """The tensors of a file by name."""
+
+    path: Path
+
+    tensors: dict[str, Tensor]
+
+    ordered: bool
+    """Whether they stand in the order in which their model lists them."""
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """Read a ``.safetensors`` file or a PyTorch file that holds tensors and nothing to execute.
+
+    Mappings nested under ``state_dict`` or ``model`` are unwrapped, and the ``module.`` that
+    data-parallel training puts before every name is removed.
+
+    Raises:
+        InputMissingError: If there is no such file.
+        UntrustedFileError: If reading it would mean running code from it.
+        BadInputError: If it is damaged, or holds no tensors.
+    """
+    if not path.is_file():
+        raise InputMissingError(f"{path}: no such file")
+    safe = path.suffix.lower() == ".safetensors"
+    content = _read_safetensors(path) if safe else _read_pickle(path)
+    for key in _WRAPPINGS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors: dict[str, Tensor] = {}
+    if isinstance(content, Mapping):
+        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise BadInputError(f"{path}: holds no tensors by name, so it is no weights file")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    # The safetensors format sorts its tensors by type and name.
+    return TensorFile(path=path, tensors=tensors, ordered=not safe)
+
+
+def match_tensors(
+    file: TensorFile, wanted: Mapping[str, Tensor], *, model: str, optional: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Give the tensors of a file the names that a model has for them.
+
+    They are matched by name. Where names differ, but number, order and shapes agree with the
+    model, they are matched in order, and the log says so. Counters of batch normalisation are left
+    out: some files have them, some do not, and nothing depends on them.
+
+    Args:
+        file: What was read.
+        wanted: The state dict of the model.
+        model: What the model is called in messages.
+        optional: Beginnings of names that the file need not have.
+
+    Raises:
+        BadInputError: If the tensors are not those of the model, with the first that differs.
+    """
+    found = _without_counters(file.tensors)
+    wanted = _without_counters(wanted)
+    needed = [name for name in wanted if not name.startswith(optional)]
+    missing = [name for name in needed if name not in found]
+    if missing and file.ordered and not _first_difference(found, wanted):
+        log.info(
+            "%s: matched to %s in order: the %d tensors have its number, order and shapes, "
+            "but other names (%s for %s)",
+            file.path,
+            model,
+            len(found),
+            next(name for name in found if name not in wanted),
+            missing[0],
+        )
+        return dict(zip(wanted, found.values(), strict=True))
+    if len(missing) > len(needed) / 2:
+        reason = (
+            _first_difference(found, wanted)
+            if file.ordered
+            else "the same names: a safetensors file does not keep the order of its tensors"
+        )
+        raise BadInputError(f"{file.path}: its tensors are not those of {model}", looked_for=reason)
+    if missing:
+        raise BadInputError(f"{file.path}: {model} needs a tensor {missing[0]}, which is not there")
+    for name in needed:
+        _check_shape(str(file.path), name, found=found[name], wanted=wanted[name])
+    return {
+        name: found[name]
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape == tensor.shape
+    }
+
+
+def exact_tensors(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
+    """The tensors that were found, after a check that they are those of a model and no others.
+
+    Args:
+        found: What was read.
+        wanted: The state dict of the model.
+        source: Where they were found, for messages.
+
+    Raises:
+        BadInputError: If one is missing, of another shape, or unknown.
+    """
+    for problem, names in (
+        ("lacks the tensor", wanted.keys() - found.keys()),
+        ("has a tensor the model does not know:", found.keys() - wanted.keys()),
+    ):
+        if names:
+            raise BadInputError(f"{source}: {problem} {min(names)} ({len(names)} such in all)")
+    for name, tensor in wanted.items():
+        _check_shape(source, name, found=found[name], wanted=tensor)
+    return dict(found)
+
+
+def _check_shape(source: str, name: str, *, found: Tensor, wanted: Tensor) -> None:
+    if found.shape != wanted.shape:
+        raise BadInputError(
+            f"{source}: {name} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
+        )
+
+
+def _first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Why two lists of tensors cannot be matched in order; empty if they can."""
+    pairs = zip(found.items(), wanted.items(), strict=False)
+    for number, ((name, tensor), (own_name, own)) in enumerate(pairs, start=1):
+        ending, own_ending = name.rpartition(".")[2], own_name.rpartition(".")[2]
+        # Scale, shift, mean and variance of a norm have one shape: only their names tell them.
+        swapped = ending != own_ending and {ending, own_ending} <= _TELLING_ENDINGS
+        # A name that both have must mean the same tensor in both.
+        moved = name != own_name and (name in wanted or own_name in found)
+        if tensor.shape != own.shape or swapped or moved:
+            return (
+                f"tensor {number}: {own_name} {tuple(own.shape)} in the model, "
+                f"{name} {tuple(tensor.shape)} in the file"
+            )
+    if len(found) != len(wanted):
+        return f"{len(wanted)} tensors in the model, {len(found)} in the file"
+    return ""
+
+
+def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInputError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        # A TorchScript archive holds a program; PyTorch says so in a RuntimeError.
+        if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
+            raise UntrustedFileError(
+                f"{path}: holds more than tensors, and reading the rest could run code from it",
+                next_step="have it written again as .safetensors by someone who trusts it",
+            ) from error
+        raise BadInputError(f"{path}: not a readable PyTorch file: {error}") from error

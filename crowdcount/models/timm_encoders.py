@@ -1,0 +1,118 @@
+"""Encoders of the library timm: feature stages for images of any size, with or without weights."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crowdcount.errors import BadInputError, ConfigError
+from crowdcount.models.backbones import BackboneSpec
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.hub import downloads
+from crowdcount.models.state_dicts import match_tensors, read_tensors
+
+
+def timm_encoder(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> nn.Module:
+    """A timm model made with ``features_only``, with the weights that the settings ask for.
+
+    Raises:
+        ConfigError: If timm has no feature stages of it for images of any size, or no weights.
+        InputMissingError: If weights are missing and cannot be downloaded.
+        BadInputError: If the weights file is not of this model.
+    """
+    encoder = bare_timm_encoder(spec)
+    if config.weights is not None:
+        _load(encoder, _file_weights(spec, Path(config.weights)), model=spec.library_name)
+    elif config.pretrained != "none":
+        _load(encoder, _library_weights(spec, offline=offline), model=spec.library_name)
+    return encoder
+
+
+def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
+    """A timm model made with ``features_only``, with random weights.
+
+    Raises:
+        ConfigError: If timm has no feature stages of it for images of any size.
+    """
+    import timm
+
+    card: Any = timm.get_pretrained_cfg(spec.library_name)
+    # Transformers take other sizes than that of their weights if told so, some without being told.
+    ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {}] if card.fixed_input_size else [{}]
+    reason = ""
+    for options in ways:
+        try:
+            encoder: nn.Module = timm.create_model(spec.library_name, features_only=True, **options)
+            if card.fixed_input_size:
+                _try_other_size(encoder)
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error)
+        else:
+            return encoder
+    raise ConfigError(
+        f"model.backbone: timm's {spec.library_name} gives no feature stages for images of any "
+        f"size: {' '.join(reason.split())}",
+        next_step="choose another backbone, such as timm:tf_efficientnet_lite0",
+    )
+
+
+@torch.no_grad()
+def _try_other_size(encoder: Any) -> None:
+    """Let a model that was made for one size raise on another, now rather than in training."""
+    stride = max(encoder.feature_info.reduction())
+    encoder.eval()(torch.zeros(1, 3, 2 * stride, 3 * stride))
+    encoder.train()
+
+
+def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
+    """The tensors of the whole pretrained model."""
+    import timm
+
+    if not spec.tag:
+        raise ConfigError(
+            f"model.pretrained: timm has no weights for {spec.library_name}",
+            next_step="pass some with --weights FILE, or start from random ones: --no-pretrained",
+        )
+    name = f"{spec.library_name}.{spec.tag}"
+    card: Any = timm.get_pretrained_cfg(name)
+    with downloads(f"timm's {name}", source=card.hf_hub_id or card.url, offline=offline):
+        whole: nn.Module = timm.create_model(name, pretrained=True)
+    return whole.state_dict()
+
+
+def _file_weights(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the names that timm's whole model has for them."""
+    import timm
+
+    whole: nn.Module = timm.create_model(spec.library_name)
+    card: Any = timm.get_pretrained_cfg(spec.library_name)
+    heads = (card.classifier,) if isinstance(card.classifier, str) else card.classifier or ()
+    return match_tensors(
+        read_tensors(path),
+        whole.state_dict(),
+        model=f"timm's {spec.library_name}",
+        optional=tuple(f"{head}." for head in heads),
+    )
+
+
+def _load(encoder: nn.Module, whole: Mapping[str, Tensor], *, model: str) -> None:
+    """Fill an encoder from the tensors of the whole model, and see that none of its own is left.
+
+    ``features_only`` writes some dots in the names of a model as underscores, or puts the whole
+    model under ``model`` or ``body``.
+    """
+    by_plain_name = {_plain(name): tensor for name, tensor in whole.items()}
+    own = encoder.state_dict()
+    found = {name: by_plain_name[_plain(name)] for name in own if _plain(name) in by_plain_name}
+    for name, tensor in own.items():
+        is_counter = name.endswith("num_batches_tracked")
+        if not is_counter and (name not in found or found[name].shape != tensor.shape):
+            raise BadInputError(f"weights of timm's {model}: none for {name} of its feature stages")
+    encoder.load_state_dict(found, strict=False)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^(model|body)\.", "", name).replace("_", ".")

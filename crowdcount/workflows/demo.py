@@ -1,0 +1,119 @@
+"""The demo: every step of the toolkit on rendered scenes, in a folder of its own."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowdcount.config import load_run_config
+from crowdcount.core.progress import Track, untracked
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.synthetic import SceneSettings, write_scenes
+from crowdcount.errors import UsageError
+from crowdcount.files import write_text
+from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
+from crowdcount.workflows.counter import load
+from crowdcount.workflows.evaluate import Evaluation, evaluate
+from crowdcount.workflows.predict import heatmap_path, save_heatmap
+from crowdcount.workflows.preprocess import preprocess
+from crowdcount.workflows.train import Watcher, train
+
+log = logging.getLogger("crowdcount")
+
+MARK = ".crowdcount-demo"
+TRAINING_SCENES = 120
+UNSEEN_SCENES = 40
+SCENES = SceneSettings(width=576, height=448)
+SEED = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo showed."""
+
+    data: str
+    bins: BinsTable
+    evaluation: Evaluation
+    """On scenes that training never saw."""
+
+    example: Path
+    example_heads: int
+    example_count: float
+    heatmap: Path
+    seconds: float
+
+
+def run_demo(
+    folder: Path,
+    *,
+    device: str = "auto",
+    should_stop: Callable[[], bool] = lambda: False,
+    watcher: Watcher | None = None,
+    track: Track = untracked,
+) -> DemoResult | None:
+    """Render scenes, prepare them, fit bins, train, evaluate, and draw one heatmap.
+
+    The same functions as the commands call. Nothing outside ``folder`` is touched, so the demo
+    never becomes the latest run or a default data set.
+
+    Returns:
+        What was measured; None where the training was stopped.
+
+    Raises:
+        UsageError: If ``folder`` holds something that is not an earlier demo.
+    """
+    started = time.perf_counter()
+    _clear(folder)
+    scenes = folder / "scenes"
+    log.info("rendering %d scenes", TRAINING_SCENES + UNSEEN_SCENES)
+    write_scenes(scenes / "train", images=TRAINING_SCENES, seed=SEED, settings=SCENES, track=track)
+    write_scenes(scenes / "test", images=UNSEEN_SCENES, seed=SEED + 1, settings=SCENES, track=track)
+    prepared = preprocess(scenes, out=folder / "data", track=track)[0]
+    data = PreparedDataset.open(prepared.folder)
+    config = load_run_config(preset="demo")
+    bins = make_bins([data], block=config.model.block, track=track)
+    write_bins(data, bins)
+    trained = train(
+        config,
+        [data],
+        out=folder / "run",
+        device=device,
+        should_stop=should_stop,
+        watcher=watcher,
+        track=track,
+        latest=False,
+    )
+    if trained.interrupted:
+        return None
+    counter = load(trained.checkpoint, device=device)
+    evaluation = evaluate(counter, [data], split="test", track=track)
+    # The fullest scene shows most; it was not seen in training.
+    fullest = max(evaluation.results, key=lambda each: each.heads)
+    example = data.image_path(next(r for r in data.records("test") if r.name == fullest.name))
+    drawn = heatmap_path(example, folder=folder / "heatmaps", root=example.parent.absolute())
+    save_heatmap(counter.count(example), drawn)
+    return DemoResult(
+        data=data.name,
+        bins=bins,
+        evaluation=evaluation,
+        example=example,
+        example_heads=fullest.heads,
+        example_count=fullest.predicted,
+        heatmap=drawn,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Make way for a new demo where the folder is missing, empty or an earlier demo."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).is_file():
+            raise UsageError(
+                f"{folder}: there already, and not an earlier demo",
+                next_step="name another folder: crowdcount demo --out FOLDER",
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MARK, "Made by crowdcount demo, and replaced by the next.\n")

@@ -1,0 +1,157 @@
+"""Errors of a counter over a split of prepared data sets."""
+
+import csv
+import io
+import math
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crowdcount.core.metrics import CountMetrics, count_metrics
+from crowdcount.core.progress import Track, untracked
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.errors import UsageError
+from crowdcount.files import write_text
+from crowdcount.workflows.counter import Counter
+
+COMPARISONS = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A condition on a metric under which an evaluation counts as failed."""
+
+    metric: str
+    comparison: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Gate":
+        """A gate from text such as ``mae>60``.
+
+        Raises:
+            UsageError: If the text is no such condition.
+        """
+        match = re.fullmatch(r"\s*(mae|rmse|nae)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*", text)
+        try:
+            metric, comparison, bound = match.groups()  # type: ignore[union-attr]
+            return cls(metric=metric, comparison=comparison, bound=float(bound))
+        except (AttributeError, ValueError):
+            raise UsageError(
+                f"--fail-if {text}: expected mae, rmse or nae, then >, >=, < or <=, then a number",
+                next_step='quote it for the shell: --fail-if "mae>60"',
+            ) from None
+
+    def fails(self, metrics: CountMetrics) -> bool:
+        """Whether the condition holds; a metric that could not be measured fails every gate."""
+        value = getattr(metrics, self.metric)
+        return value is None or COMPARISONS[self.comparison](value, self.bound)
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.comparison}{self.bound:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """Predicted and true count of one image."""
+
+    data: str
+    name: str
+    path: Path
+    predicted: float
+    heads: int
+
+    @property
+    def error(self) -> float:
+        """Predicted minus true count, in heads."""
+        return self.predicted - self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a counter did on a split."""
+
+    metrics: CountMetrics
+    results: tuple[ImageResult, ...]
+    split: str
+    data: tuple[str, ...]
+    model: str
+
+    mean_guess: CountMetrics | None
+    """Errors of always answering the mean count of the training images; None: not known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The metrics as one flat mapping."""
+        return {
+            "mae": self.metrics.mae,
+            "rmse": self.metrics.rmse,
+            "nae": self.metrics.nae,
+            "images": self.metrics.images,
+            "mean_guess_mae": None if self.mean_guess is None else self.mean_guess.mae,
+            "split": self.split,
+            "data": list(self.data),
+            "model": self.model,
+        }
+
+    def write_csv(self, path: Path) -> None:
+        """Write one line an image: data set, name, file, predicted and true count, error."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["data", "image", "path", "predicted", "heads", "error"])
+        for each in self.results:
+            row = [each.data, each.name, each.path, each.predicted, each.heads, each.error]
+            writer.writerow(row)
+        write_text(path, table.getvalue())
+
+
+def evaluate(
+    counter: Counter,
+    data: Sequence[PreparedDataset],
+    *,
+    split: str = "val",
+    scale: float | None = None,
+    track: Track = untracked,
+) -> Evaluation:
+    """Count every image of a split and compare with its annotation.
+
+    Args:
+        counter: What counts.
+        data: Prepared data sets, taken together.
+        split: ``val``, ``test`` or ``train``.
+        scale: Overrides the working size of the counter.
+        track: Shows progress.
+
+    Raises:
+        InputMissingError: If a data set has no such split.
+    """
+    images = [(source, record) for source in data for record in source.records(split)]
+    results = []
+    for source, record in track(images, label=f"counting {split}"):
+        path = source.image_path(record)
+        results.append(
+            ImageResult(
+                data=source.name,
+                name=record.name,
+                path=path,
+                predicted=counter.count(path, scale=scale).total,
+                heads=record.heads,
+            )
+        )
+    true = [float(each.heads) for each in results]
+    mean = counter.card.get("provenance", {}).get("mean_heads", math.nan)
+    return Evaluation(
+        metrics=count_metrics([each.predicted for each in results], true),
+        results=tuple(results),
+        split=split,
+        data=tuple(each.name for each in data),
+        model=counter.name,
+        mean_guess=None if math.isnan(mean) else count_metrics([mean] * len(true), true),
+    )

@@ -1,0 +1,214 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from crowdcount.data.conversion import convert, is_right
+from crowdcount.data.images import load_image
+from crowdcount.data.layout import Found, SourceImage
+from crowdcount.data.points import PointsFormat
+from crowdcount.data.prepared import PreprocessConfig, prepared_paths
+from crowdcount.data.recipe import Recipe, SplitLayout
+from crowdcount.data.resize import ResizeRule
+from crowdcount.errors import BadInputError
+from crowdcount.files import sha256_file
+
+RULE = ResizeRule(short_side_min=64, long_side_max=256)
+
+sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
+heads = arrays(np.float64, st.tuples(st.integers(0, 60), st.just(2)), elements=st.floats(-400, 400))
+
+
+def found(root):
+    recipe = Recipe(
+        name="csv",
+        title="t",
+        homepage="",
+        licence="",
+        citation="",
+        points=PointsFormat(reader="csv"),
+        resize=RULE,
+        splits={"train": SplitLayout(images=("**/*",), points=("*.csv",))},
+    )
+    return Found(name="x", root=root, recipe=recipe)
+
+
+def source(root, points, *, size=(64, 96), file="a.png", **options):
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, **options)
+    rows = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+    return SourceImage(
+        split="train", file=file, path=path, annotation=root / "heads.csv", rows=rows
+    )
+
+
+def converted(root, image, config=None):
+    """The record, and what was written: the image's bytes, its points, its block counts."""
+    settings = config or PreprocessConfig()
+    record = convert(image, found=found(root), config=settings, folder=root / "out")
+    pixels, points, blocks = prepared_paths(root / "out", split="train", file=image.file)
+    return record, pixels.read_bytes(), np.load(points), np.load(blocks)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("conversion")
+
+
+@given(points=heads, size=sizes, orientation=st.integers(1, 8), block=st.integers(1, 40))
+def test_no_head_is_lost_by_any_resize_and_orientation(folder, points, size, orientation, block):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = source(folder, points, size=size, exif=exif)
+    config = PreprocessConfig(block=block)
+    record, _, written, counts = converted(folder, image, config)
+    assert record.heads == len(points) == len(written) == counts["raw"].sum()
+    assert counts["raw"].shape == (-(-record.height // block), -(-record.width // block))
+    assert ((written >= 0) & (written < (record.width, record.height))).all()
+    np.testing.assert_array_equal(counts["corrected"], counts["raw"].clip(max=config.max_count))
+    assert record.heads_cut == (counts["raw"] - counts["corrected"]).sum()
+    assert record.blocks_corrected == (counts["raw"] > config.max_count).sum()
+
+
+@given(points=heads, size=sizes, orientation=st.integers(1, 8))
+def test_the_prepared_image_has_the_size_that_is_written_down(folder, points, size, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = source(folder, points, size=size, exif=exif)
+    record, pixels, _, _ = converted(folder, image)
+    assert load_image(pixels).shape == (record.height, record.width, 3)
+    upright = load_image(image.path).shape[:2]
+    assert (record.source_height, record.source_width) == upright
+    assert RULE.size(width=upright[1], height=upright[0]) == (record.width, record.height)
+    assert record.orientation == orientation
+
+
+def test_a_head_stays_on_what_it_marks(tmp_path):
+    # A red square of 12 pixels in 100x50; the head is its middle, before and after.
+    pixels = np.zeros((50, 100, 3), dtype=np.uint8)
+    pixels[30:42, 70:82] = (255, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = SourceImage(
+        split="train",
+        file="a.png",
+        path=tmp_path / "a.png",
+        annotation=tmp_path,
+        rows=np.array([[76.0, 36.0]]),
+    )
+    record, written, points, _ = converted(tmp_path, image)
+    assert (record.width, record.height) == (128, 64)
+    red = np.argwhere(load_image(written)[:, :, 0] > 128)
+    np.testing.assert_allclose(points[0], red.mean(axis=0)[::-1] + 0.5, atol=0.6)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp"])
+def test_images_of_the_right_size_are_copied_byte_for_byte(tmp_path, ending):
+    image = source(tmp_path, [], size=(96, 64), file=f"a.{ending}")
+    record, written, _, _ = converted(tmp_path, image)
+    assert written == image.path.read_bytes()
+    assert record.sha256.image == record.sha256.source
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp"])
+def test_resized_images_keep_name_and_format(tmp_path, ending):
+    image = source(tmp_path, [], size=(100, 70), file=f"deep/a.{ending}")
+    _, written, _, _ = converted(tmp_path, image)
+    with Image.open(io.BytesIO(written)) as there, Image.open(image.path) as original:
+        assert there.format == original.format
+        assert there.size == (96, 64)
+
+
+def test_a_turned_image_is_written_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = source(tmp_path, [[10.0, 20.0]], size=(96, 64), file="a.png", exif=exif)
+    record, written, points, _ = converted(tmp_path, image)
+    assert (record.width, record.height) == (64, 96)
+    with Image.open(io.BytesIO(written)) as there:
+        assert there.getexif().get(0x0112, 1) == 1
+    np.testing.assert_array_equal(load_image(written), load_image(image.path))
+    assert points.tolist() == [[10.0, 20.0]]
+
+
+def test_points_are_not_truncated_and_outside_ones_are_counted(tmp_path):
+    image = source(
+        tmp_path, [[1.25, 2.75], [1.25, 2.75], [96.0, 10.0], [-3.0, 70.0]], size=(96, 64)
+    )
+    record, _, points, _ = converted(tmp_path, image)
+    assert points.tolist() == [[1.25, 2.75], [1.25, 2.75], [95.0, 10.0], [0.0, 63.0]]
+    assert (record.heads, record.outside, record.duplicates) == (4, 2, 1)
+
+
+def test_correction_of_a_crowded_block(tmp_path):
+    # Six heads in the first block of 8 pixels, one in the next; four can be seen.
+    points = [[x, 1.0] for x in (0, 1, 2, 3, 4, 5, 9)]
+    record, _, _, counts = converted(tmp_path, source(tmp_path, points))
+    assert counts["raw"][0, :3].tolist() == [6, 1, 0]
+    assert counts["corrected"][0, :3].tolist() == [4, 1, 0]
+    assert (record.blocks_corrected, record.heads_cut) == (1, 2)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    trees = []
+    for run in ("one", "two"):
+        image = source(tmp_path / run, [[1.0, 2.0]], size=(100, 70), file="a.jpg")
+        record, *_ = converted(tmp_path / run, image)
+        paths = prepared_paths(tmp_path / run / "out", split="train", file="a.jpg")
+        trees.append((record, [path.read_bytes() for path in paths]))
+    assert trees[0] == trees[1]
+
+
+def test_the_record_names_no_place_on_this_machine(tmp_path):
+    image = source(tmp_path, [], file="deep/a.png")
+    record, *_ = converted(tmp_path, image)
+    assert record.source == "deep/a.png"
+    assert str(tmp_path) not in repr(record)
+
+
+def test_without_a_folder_nothing_is_written_and_the_rest_is_the_same(tmp_path):
+    image = source(tmp_path, [[1.0, 2.0], [900.0, 1.0]], size=(100, 70))
+    dry = convert(image, found=found(tmp_path), config=PreprocessConfig(), folder=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    record, *_ = converted(tmp_path, image)
+    assert (dry.heads, dry.outside, dry.width) == (record.heads, record.outside, record.width)
+    assert dry.sha256.image == ""
+
+
+def test_a_truncated_image_is_refused_even_where_it_would_be_copied(tmp_path):
+    image = source(tmp_path, [], size=(96, 64), file="a.jpg")
+    image.path.write_bytes(image.path.read_bytes()[:-500])
+    with pytest.raises(BadInputError, match=r"a\.jpg: the image is damaged"):
+        converted(tmp_path, image)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_is_right_until_one_of_its_files_changes(tmp_path):
+    image = source(tmp_path, [[1.0, 2.0]])
+    record, *_ = converted(tmp_path, image)
+    folder = tmp_path / "out"
+    assert is_right(record, image, folder=folder)
+    for path in (image.path, *prepared_paths(folder, split="train", file=image.file)):
+        content = path.read_bytes()
+        path.write_bytes(content + b"x")
+        assert not is_right(record, image, folder=folder), path
+        path.unlink()
+        assert not is_right(record, image, folder=folder), path
+        path.write_bytes(content)
+    moved = source(tmp_path, [[1.0, 3.0]])
+    assert not is_right(record, moved, folder=folder)
+
+
+def test_the_hashes_are_those_of_the_files(tmp_path):
+    image = source(tmp_path, [[1.0, 2.0]], size=(100, 70))
+    record, *_ = converted(tmp_path, image)
+    hashes = record.sha256
+    assert hashes.source == sha256_file(Path(image.path))
+    paths = prepared_paths(tmp_path / "out", split="train", file=image.file)
+    assert [hashes.image, hashes.points, hashes.blocks] == [sha256_file(path) for path in paths]

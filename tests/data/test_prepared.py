@@ -1,0 +1,241 @@
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from crowdcount.core.types import Sample
+from crowdcount.data.points import PointsFormat
+from crowdcount.data.prepared import (
+    FORMAT,
+    JOURNAL,
+    MANIFEST,
+    Hashes,
+    ImageRecord,
+    Manifest,
+    PreparedDataset,
+    PreprocessConfig,
+    held_out,
+    prepared_paths,
+    totals,
+)
+from crowdcount.data.resize import ResizeRule
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError
+
+crowds = st.dictionaries(st.text(min_size=1, max_size=6), st.integers(0, 3000), max_size=60)
+
+
+def record(split, file, heads=3):
+    return ImageRecord(
+        split=split,
+        file=file,
+        source=f"{split}_data/images/{file}",
+        width=64,
+        height=32,
+        source_width=60,
+        source_height=30,
+        orientation=1,
+        heads=heads,
+        outside=0,
+        duplicates=1,
+        blocks_corrected=0,
+        heads_cut=0,
+        sha256=Hashes(source="a", annotation="b", image="c", points="d", blocks="e"),
+    )
+
+
+def manifest(*images, held_out=()):
+    return Manifest(
+        format=FORMAT,
+        crowdcount="0",
+        name="street",
+        title="Street",
+        recipe="csv",
+        recipe_sha256="0",
+        settings=PreprocessConfig(),
+        max_count=4,
+        resize=ResizeRule(short_side_min=448),
+        points=PointsFormat(reader="csv"),
+        complete=True,
+        reasons=(),
+        release=None,
+        totals={},
+        unpaired={},
+        held_out=held_out,
+        images=images,
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(*images, held_out=()):
+        text = json.dumps(asdict(manifest(*images, held_out=held_out)))
+        (tmp_path / MANIFEST).write_text(text)
+        return PreparedDataset.open(tmp_path)
+
+    return write
+
+
+def files(records):
+    return [each.file for each in records]
+
+
+@given(crowds, st.floats(0, 0.99), st.integers(0, 99))
+def test_held_out_images_are_some_but_not_all(heads, fraction, seed):
+    chosen = held_out(heads, fraction=fraction, seed=seed)
+    assert set(chosen) <= set(heads)
+    assert len(set(chosen)) == len(chosen)
+    assert len(chosen) < max(len(heads), 1)
+    if fraction > 0 and len(heads) >= 2:
+        assert len(chosen) == min(max(round(fraction * len(heads)), 1), len(heads) - 1)
+
+
+@given(crowds, st.randoms(use_true_random=False))
+def test_held_out_images_do_not_depend_on_the_order(heads, random):
+    shuffled = list(heads.items())
+    random.shuffle(shuffled)
+    assert held_out(dict(shuffled), fraction=0.2, seed=42) == held_out(heads, fraction=0.2, seed=42)
+
+
+@given(st.integers(0, 99))
+def test_sparse_and_dense_scenes_are_held_out_alike(seed):
+    # 100 images of 0..99 heads, 10 wanted: one of each ten.
+    chosen = held_out({f"{n:03}": n for n in range(100)}, fraction=0.1, seed=seed)
+    assert [int(name) // 10 for name in chosen] == list(range(10))
+
+
+def test_the_seed_decides_what_is_held_out():
+    heads = {str(n): n for n in range(100)}
+    choices = {held_out(heads, fraction=0.1, seed=seed) for seed in range(5)}
+    assert len(choices) == 5
+
+
+def test_manifests_come_back_as_they_were_written(written, tmp_path):
+    images = record("train", "a.jpg"), record("test", "deep/b.png")
+    data = written(*images, held_out=("a.jpg",))
+    assert data.manifest == manifest(*images, held_out=("a.jpg",))
+    assert data.name == "street"
+
+
+def test_held_out_images_are_the_validation_split(written):
+    images = [record("train", f"{n}.jpg") for n in range(4)]
+    data = written(*images, record("test", "1.jpg"), held_out=("1.jpg",))
+    assert data.splits == ("train", "val", "test")
+    assert files(data.records("train")) == ["0.jpg", "2.jpg", "3.jpg"]
+    assert [each.name for each in data.records("val")] == ["train/1.jpg"]
+    assert [each.name for each in data.records("test")] == ["test/1.jpg"]
+    assert data.all_training() == tuple(images)
+
+
+def test_an_official_validation_split_is_used(written):
+    data = written(record("train", "1.jpg"), record("val", "1.jpg"))
+    assert [each.name for each in data.records("val")] == ["val/1.jpg"]
+    assert [each.name for each in data.records("train")] == ["train/1.jpg"]
+
+
+def test_an_absent_split_names_those_that_are_there(written):
+    data = written(record("test", "1.jpg"))
+    for split in ("train", "val"):
+        with pytest.raises(InputMissingError, match=f"no split '{split}'") as caught:
+            data.records(split)
+        assert "test" in caught.value.looked_for
+    with pytest.raises(InputMissingError, match="no training images"):
+        data.all_training()
+
+
+def test_a_folder_that_was_never_prepared_says_what_to_run(tmp_path):
+    with pytest.raises(InputMissingError, match="not a prepared data set") as caught:
+        PreparedDataset.open(tmp_path)
+    assert "crowdcount preprocess" in caught.value.next_step
+
+
+def test_an_unfinished_folder_says_so(tmp_path):
+    (tmp_path / JOURNAL).write_text("")
+    with pytest.raises(InputMissingError, match="not finished"):
+        PreparedDataset.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 2}'])
+def test_a_damaged_manifest_is_refused(tmp_path, content):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(BadInputError, match="not a manifest"):
+        PreparedDataset.open(tmp_path)
+
+
+def test_a_later_format_is_refused(written, tmp_path):
+    data = written(record("test", "1.jpg"))
+    text = json.dumps(asdict(data.manifest) | {"format": FORMAT + 1})
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(BadInputError, match="format"):
+        PreparedDataset.open(tmp_path)
+
+
+def test_a_sample_is_the_image_with_its_points(written, tmp_path):
+    one = record("train", "deep/a.png")
+    data = written(one)
+    image, points, _ = prepared_paths(tmp_path, split="train", file="deep/a.png")
+    image.parent.mkdir(parents=True)
+    points.parent.mkdir(parents=True)
+    Image.new("RGB", (64, 32), (1, 2, 3)).save(image)
+    np.save(points, np.array([[5.5, 6.5]]))
+    sample = data.sample(one)
+    assert isinstance(sample, Sample)
+    assert sample.name == "train/deep/a.png"
+    assert sample.image.shape == (32, 64, 3)
+    assert sample.image[0, 0].tolist() == [1, 2, 3]
+    assert sample.points.tolist() == [[5.5, 6.5]]
+    assert data.image_path(one) == image
+
+
+def test_missing_or_damaged_points_say_how_to_mend_them(written, tmp_path):
+    one = record("train", "a.jpg")
+    data = written(one)
+    with pytest.raises(BadInputError, match="cannot be read"):
+        data.points(one)
+    path = prepared_paths(tmp_path, split="train", file="a.jpg")[1]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no array")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        data.points(one)
+
+
+def test_images_that_differ_in_their_ending_have_files_of_their_own(tmp_path):
+    one = prepared_paths(tmp_path, split="train", file="a.jpg")
+    other = prepared_paths(tmp_path, split="train", file="a.png")
+    assert not set(one) & set(other)
+
+
+def test_totals_are_sums():
+    images = (record("train", "a", heads=2), replace(record("train", "b", heads=5), heads_cut=3))
+    assert asdict(totals(images)) == {
+        "images": 2,
+        "heads": 7,
+        "outside": 0,
+        "duplicates": 2,
+        "blocks_corrected": 0,
+        "heads_cut": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"block": 0}, "block"),
+        ({"smallest_head": 0}, "smallest_head"),
+        ({"val_fraction": 1.0}, "val_fraction"),
+        ({"val_fraction": -0.1}, "val_fraction"),
+        ({"val_fraction": float("nan")}, "val_fraction"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_nonsense_is_refused_by_name(wrong, key):
+    with pytest.raises(ConfigError, match=rf"preprocess\.{key}"):
+        PreprocessConfig(**wrong)
+
+
+def test_the_largest_observable_count_is_that_of_the_paper():
+    assert PreprocessConfig().max_count == 4
+    assert PreprocessConfig(block=16, smallest_head=4).max_count == 16

@@ -1,0 +1,90 @@
+import dataclasses
+
+import pytest
+
+from crowdcount.data.recipe import load_recipe, recipe_names, recipes_folder
+from crowdcount.errors import ConfigError, InputMissingError, UsageError
+
+SMALL = """
+title    = "Lantern Square"
+homepage = "https://example.org/lantern-square"
+licence  = "CC BY-NC 4.0"
+citation = "Doe and Roe"
+[points]
+reader = "mat"
+key    = "annPoints"
+[resize]
+short_side_min = 448
+[splits.train]
+images = "Train/{id}.jpg"
+points = ["Train/{id}_ann.mat", "Train/{id}.mat"]
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text, name="lantern"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_recipe_of_ones_own_is_called_after_its_file(written):
+    recipe = load_recipe(written(SMALL))
+    assert recipe.name == "lantern"
+    assert recipe.splits["train"].images == ("Train/{id}.jpg",)
+    assert recipe.splits["train"].points == ("Train/{id}_ann.mat", "Train/{id}.mat")
+    assert recipe.splits["train"].expect_images is None
+
+
+def test_the_hash_is_of_what_is_said(written):
+    first = load_recipe(written(SMALL)).sha256()
+    assert load_recipe(written(SMALL.replace("448", "4_48 # pixels"))).sha256() == first
+    assert load_recipe(written(SMALL.replace("448", "512"))).sha256() != first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('licence  = "CC BY-NC 4.0"', 'license = "CC"', "licen"),
+        ('title    = "Lantern Square"', "", "title"),
+        ("short_side_min = 448", "short_side_min = 448\nshort = 1", r"resize\.short: no such key"),
+        ("short_side_min = 448", 'short_side_min = "wide"', r"resize\.short_side_min"),
+        ("short_side_min = 448", "short_side_min = 0", r"resize\.short_side_min"),
+        ('reader = "mat"', 'reader = "xml"', r"points\.reader: unknown reader 'xml'"),
+        ("[splits.train]", "[splits.training]", r"splits\.training: no such split"),
+        ('images = "Train/{id}.jpg"', 'images = "Train/*.jpg"', r"splits\.train\.images.*\{id\}"),
+        ('images = "Train/{id}.jpg"', "images = 3", r"splits\.train\.images"),
+        ("[resize]", "[releases]\nnew = { test = 3 }\n[resize]", r"releases\.new"),
+        ("[resize]", "[resize", "not valid TOML"),
+        ('title    = "Lantern Square"', 'title = "x"\nname = "y"', "name: no such key"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_file_and_key(written, old, new, message):
+    assert old in SMALL
+    path = written(SMALL.replace(old, new))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_an_unknown_name_suggests_a_known_one():
+    with pytest.raises(UsageError, match=r"'shaa'; did you mean 'sha'\?"):
+        load_recipe("shaa")
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(InputMissingError, match=r"gone\.toml"):
+        load_recipe(tmp_path / "gone.toml")
+
+
+def test_names_are_those_of_the_files():
+    assert {"sha", "shb", "csv"} <= set(recipe_names())
+    assert set(recipe_names()) == {path.stem for path in recipes_folder().iterdir()}
+
+
+def test_recipes_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_recipe("sha").title = "mine"

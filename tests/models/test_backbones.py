@@ -1,0 +1,55 @@
+import pytest
+import timm
+
+from crowdcount.core.image import NORMALISATIONS, Normalisation
+from crowdcount.errors import ConfigError
+from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop
+from crowdcount.models.build import FAMILIES
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_entry_belongs_to_a_family_that_can_be_built(name):
+    assert BACKBONES[name].family in FAMILIES
+    assert backbone_spec(name) == BACKBONES[name]
+    assert default_crop(name) == BACKBONES[name].crop
+
+
+def test_a_timm_model_brings_its_own_statistics():
+    lite, resnet = backbone_spec("timm:tf_efficientnet_lite0"), backbone_spec("timm:resnet10t")
+    assert lite.normalisation == NORMALISATIONS["half"]
+    assert resnet.normalisation == NORMALISATIONS["imagenet"]
+    assert (lite.family, lite.library_name, lite.tag) == ("timm", "tf_efficientnet_lite0", "in1k")
+    assert default_crop("timm:resnet10t") == 448
+
+
+def test_statistics_are_those_of_the_chosen_weights():
+    tags = ("augreg_in21k", "orig_in21k", "mae", "sam_in1k", "in1k")
+    known = [tag for tag in tags if timm.is_model_pretrained(f"vit_base_patch16_224.{tag}")]
+    assert len(known) > 1
+    for tag in known:
+        card = timm.get_pretrained_cfg(f"vit_base_patch16_224.{tag}")
+        own = Normalisation(mean=tuple(card.mean), std=tuple(card.std))
+        by_setting = backbone_spec("timm:vit_base_patch16_224", pretrained=tag)
+        assert (by_setting.tag, by_setting.normalisation) == (tag, own)
+        assert backbone_spec(f"timm:vit_base_patch16_224.{tag}") == by_setting
+
+
+@pytest.mark.parametrize("pretrained", ["auto", "none"])
+def test_only_a_tag_replaces_the_usual_weights(pretrained):
+    assert backbone_spec("clip-rn50", pretrained=pretrained).tag == "openai"
+    assert backbone_spec("clip-rn50", pretrained="yfcc15m").tag == "yfcc15m"
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("timm:tf_efficientnet_lite", "auto", "timm has no model.*did you mean"),
+        ("timm:hf-hub:someone/something", "auto", "timm has no model"),
+        ("timm:test_resnet.nonsense", "auto", "timm has no weights 'nonsense'"),
+        ("timm:test_resnet", "r160_in2k", "did you mean 'r160_in1k'"),
+        ("resnet50", "auto", "unknown backbone"),
+    ],
+)
+def test_what_no_library_has_is_refused(name, pretrained, message):
+    with pytest.raises(ConfigError, match=message):
+        backbone_spec(name, pretrained=pretrained)

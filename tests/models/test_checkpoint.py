@@ -1,0 +1,113 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from crowdcount.core.bins import Bins
+from crowdcount.errors import BadInputError, InputMissingError
+from crowdcount.models.build import build_model
+from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.config import ModelConfig
+
+BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(ModelConfig(backbone="timm:test_resnet", pretrained="none"), BINS)
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    save_checkpoint(tmp_path / "best", model, card={"metrics": {"mae": 12.5}})
+    return tmp_path / "best"
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def test_the_folder_describes_the_model(folder, model):
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["bins"] == BINS.to_json()
+    assert config["model"]["backbone"] == "timm:test_resnet"
+    assert config["normalisation"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert config["prompts"] is None
+    assert config["card"] == {"metrics": {"mae": 12.5}}
+
+
+def test_an_earlier_checkpoint_is_replaced_and_a_failed_one_changes_nothing(folder, model):
+    save_checkpoint(folder, model, card={"epoch": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        save_checkpoint(folder, model, card={"mae": float("nan")})
+    assert load_checkpoint(folder).card == {"epoch": 2}
+    assert [path.name for path in folder.parent.iterdir()] == ["best"]
+
+
+def test_weights_and_tags_of_the_training_machine_are_not_needed(folder):
+    settings = json.loads((folder / "config.json").read_text())["model"]
+    edit(folder, model=settings | {"weights": "/gone/w.pth", "pretrained": "a_tag_of_long_ago"})
+    assert load_checkpoint(folder).model.config.weights == "/gone/w.pth"
+
+
+def test_channels_last_and_training_mode_can_be_saved(tmp_path, model):
+    model.train().to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "last", model, card={})
+    loaded = load_checkpoint(tmp_path / "last").model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_missing_part_is_missing_input(folder, tmp_path):
+    with pytest.raises(InputMissingError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "nowhere")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputMissingError, match="not a checkpoint"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"format": None}, "not the description of a checkpoint"),
+        ({"bins": {"block": 8}}, "does not describe a model"),
+        ({"bins": None}, "does not describe a model"),
+        ({"card": None}, "does not describe a model"),
+        ({"model": {"backbone": "clip-rn5000"}}, "unknown backbone"),
+        ({"model": {"colour": "red"}}, "colour"),
+        ({"normalisation": {"mean": [0.5] * 3}}, "does not describe a model"),
+    ],
+)
+def test_a_description_that_is_wrong_is_bad_input(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(BadInputError, match=message):
+        load_checkpoint(folder)
+
+
+def test_a_file_that_is_no_json_is_bad_input(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(BadInputError, match="not the description"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_model_are_bad_input(folder):
+    settings = json.loads((folder / "config.json").read_text())["model"]
+    edit(folder, model=settings | {"neck_width": 64})
+    with pytest.raises(BadInputError, match=r"has shape .* expected"):
+        load_checkpoint(folder)
+    edit(folder, model=settings | {"backbone": "timm:test_efficientnet"})
+    with pytest.raises(BadInputError, match="lacks the tensor"):
+        load_checkpoint(folder)
+
+
+def test_bins_that_are_not_those_of_the_weights_are_bad_input(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file({k: v for k, v in tensors.items() if k != "bin_values"}, path)
+    with pytest.raises(BadInputError, match="lacks the tensor bin_values"):
+        load_checkpoint(folder)

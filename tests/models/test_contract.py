@@ -1,0 +1,127 @@
+"""What every backbone must do, run over the table and a sample of timm's families."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import pad_to_multiple
+from crowdcount.models.backbones import BACKBONES
+from crowdcount.models.build import build_model
+from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.config import ModelConfig
+
+VALUES = (0.0, 1.0, 2.5, 5.1)
+TIMM = (
+    *("timm:test_resnet", "timm:test_efficientnet", "timm:test_convnext", "timm:test_vit"),
+    "timm:test_mambaout",  # gives its features with channels last
+    "timm:tf_efficientnet_lite0",
+)
+SIZES = [(37, 91), (5, 3), (130, 64), (64, 96), (1, 1)]
+
+
+def fresh(backbone, block=8):
+    torch.manual_seed(0)
+    bins = Bins(block=block, starts=(0, 1, 2, 4), values=VALUES)
+    return build_model(ModelConfig(backbone=backbone, pretrained="none", block=block), bins)
+
+
+@pytest.fixture(scope="module", params=[*BACKBONES, *TIMM])
+def model(request):
+    """A model in evaluation mode. Tests leave it as it is."""
+    return fresh(request.param).eval()
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_every_image_gets_its_blocks(model, height, width):
+    with torch.no_grad():
+        prediction = model(torch.rand(2, 3, height, width))
+    rows, cols = math.ceil(height / 8), math.ceil(width / 8)
+    assert prediction.logits.shape == (2, 4, rows, cols)
+    assert prediction.counts.shape == (2, 1, rows, cols)
+    assert prediction.logits.isfinite().all()
+    assert prediction.counts.isfinite().all()
+
+
+def test_counts_are_expectations(model):
+    with torch.no_grad():
+        prediction = model(torch.rand(1, 3, 24, 40))
+    probabilities = prediction.logits.softmax(dim=1)
+    expected = sum(value * probabilities[:, k] for k, value in enumerate(VALUES))
+    assert_close(prediction.counts[:, 0], expected)
+
+
+def test_padding_is_the_mean_colour_and_nothing_else(model):
+    images = torch.rand(1, 3, 37, 50)
+    with torch.no_grad():
+        by_model = model.from_normalised(images).logits
+        by_hand = model.from_normalised(pad_to_multiple(images, math.lcm(model.stride, 8))).logits
+    assert_close(by_model, by_hand[..., :5, :7])
+
+
+def test_what_stands_in_the_batch_beside_an_image_does_not_matter(model):
+    images = torch.rand(3, 3, 40, 64)
+    with torch.no_grad():
+        together, alone = model(images).logits, model(images[1:2]).logits
+    assert_close(together[1:2], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_channels_last_computes_the_same(model):
+    images = torch.rand(1, 3, 40, 64)
+    with torch.no_grad():
+        contiguous = model(images).logits
+        model.to(memory_format=torch.channels_last)
+        last = model(images.contiguous(memory_format=torch.channels_last)).logits
+    model.to(memory_format=torch.contiguous_format)
+    assert_close(last, contiguous, atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_reach_every_parameter(model):
+    model = copy.deepcopy(model).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # a residual branch that starts closed
+                parameter.fill_(0.3)
+    prediction = model(torch.rand(2, 3, 96, 96))
+    (prediction.counts.sum() + (prediction.logits * torch.rand(4, 1, 1)).sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 3)])
+def test_one_tiny_image_can_be_trained_on(model, height, width):
+    model = copy.deepcopy(model).train()
+    assert model(torch.rand(1, 3, height, width)).counts.isfinite().all()
+
+
+def test_a_checkpoint_gives_back_the_same_model(model, tmp_path):
+    save_checkpoint(tmp_path / "best", model, card={"name": "toy"})
+    state = torch.get_rng_state()
+    loaded = load_checkpoint(tmp_path / "best")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert loaded.card == {"name": "toy"}
+    assert not loaded.model.training
+    assert (loaded.model.config, loaded.model.bins) == (model.config, model.bins)
+    assert (loaded.model.normalisation, loaded.model.prompts) == (
+        model.normalisation,
+        model.prompts,
+    )
+    images = torch.rand(1, 3, 37, 50)
+    with torch.no_grad():
+        expected, prediction = model(images), loaded.model(images)
+    assert torch.equal(prediction.logits, expected.logits)
+    assert torch.equal(prediction.counts, expected.counts)
+
+
+@pytest.mark.parametrize("block", [16, 32])
+@pytest.mark.parametrize("backbone", [*BACKBONES, *TIMM])
+def test_larger_blocks(backbone, block):
+    counter = fresh(backbone, block).eval()
+    with torch.no_grad():
+        logits = counter(torch.rand(1, 3, 37, 91)).logits
+    assert logits.shape == (1, 4, math.ceil(37 / block), math.ceil(91 / block))

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import NORMALISATIONS
+from crowdcount.errors import ConfigError
+from crowdcount.models.build import build_model
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.ebc import classification_head
+
+BINS = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.29992))
+
+
+def model(bins=BINS, **settings):
+    config = ModelConfig(
+        backbone="timm:test_resnet", pretrained="none", block=bins.block, **settings
+    )
+    return build_model(config, bins)
+
+
+@pytest.mark.parametrize("block", [8, 16, 32])
+def test_an_untrained_model_expects_a_plausible_crowd(block):
+    most = (block // 4) ** 2
+    starts = tuple(range(most + 1))
+    bins = Bins(block=block, starts=starts, values=tuple(map(float, starts)))
+    count = model(bins)(torch.rand(1, 3, 448, 448)).counts.sum().item()
+    assert 100 < count < 400  # 448 x 448 pixels of part A hold about 200 heads
+
+
+def test_bins_of_another_block_are_refused():
+    with pytest.raises(ConfigError, match=r"model\.block: 16, but the bins .* blocks of 8"):
+        build_model(ModelConfig(backbone="timm:test_resnet", pretrained="none", block=16), BINS)
+
+
+def test_statistics_are_the_backbones_unless_chosen():
+    assert model().normalisation == NORMALISATIONS["half"]
+    assert model(normalisation="imagenet").normalisation == NORMALISATIONS["imagenet"]
+
+
+def test_images_are_normalised_once():
+    counter = model(normalisation="imagenet").eval()
+    images = torch.rand(1, 3, 32, 32)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    assert_close(counter(images).logits, counter.from_normalised((images - mean) / std).logits)
+
+
+def test_the_neck_has_the_width_that_is_asked_for():
+    assert model(neck_width=48).head[-1].in_channels == 48
+
+
+def test_wide_features_are_reduced_to_512_first():
+    narrow, wide = classification_head(512, BINS), classification_head(513, BINS)
+    assert [type(layer) for layer in narrow] == [nn.Conv2d]
+    assert [type(layer) for layer in wide] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
+    assert wide[-1].in_channels == 512
+
+
+def test_the_seed_decides_the_weights():
+    def fresh(seed):
+        torch.manual_seed(seed)
+        return model().state_dict()
+
+    one, same, other = fresh(1), fresh(1), fresh(2)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_small_one_is_small():
+    config = ModelConfig(backbone="timm:tf_efficientnet_lite0", pretrained="none")
+    parameters = sum(p.numel() for p in build_model(config, BINS).parameters())
+    assert 3.0e6 < parameters < 3.5e6

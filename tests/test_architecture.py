@@ -1,0 +1,30 @@
+"""The layers hold, and the command line starts fast."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_imports_point_down():
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([lint_imports], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, crowdcount.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_module_says_what_it_owns():
+    for path in (ROOT / "crowdcount").rglob("*.py"):
+        assert path.read_text(encoding="utf-8").startswith('"""'), path
+
+
+def test_no_assert_guards_the_package():
+    # `python -O` removes asserts; checks of what users give must survive it.
+    for path in (ROOT / "crowdcount").rglob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if line.strip().startswith("assert ")], path

@@ -1,0 +1,84 @@
+"""A file or folder is there whole or as it was before."""
+
+import json
+
+import pytest
+
+from crowdcount.files import (
+    atomic_file,
+    atomic_folder,
+    point_link,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+    write_text,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail():
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_the_temporary_name_keeps_the_ending(tmp_path):
+    with atomic_file(tmp_path / "sub" / "a.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_bytes(b"x")
+    assert (tmp_path / "sub" / "a.png").read_bytes() == b"x"
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    folder = tmp_path / "best"
+    for content in ("one", "two"):
+        with atomic_folder(folder) as temporary:
+            (temporary / content).touch()
+    assert [each.name for each in folder.iterdir()] == ["two"]
+    assert [each.name for each in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "best"
+    with atomic_folder(folder) as temporary:
+        (temporary / "one").touch()
+
+    def fail():
+        with atomic_folder(folder) as temporary:
+            (temporary / "two").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [each.name for each in folder.iterdir()] == ["one"]
+    assert [each.name for each in tmp_path.iterdir()] == ["best"]
+
+
+def test_json_is_utf8_and_refuses_what_json_cannot_say(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"é": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"é": 1}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, float("nan"))
+    assert json.loads(path.read_text(encoding="utf-8")) == {"é": 1}
+
+
+def test_a_link_moves_to_another_target(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        point_link(tmp_path / "latest", tmp_path / name)
+    assert (tmp_path / "latest").resolve() == tmp_path / "two"
+
+
+def test_hashes_agree(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"crowd" * 1000)
+    assert sha256_file(path) == sha256_bytes(b"crowd" * 1000)

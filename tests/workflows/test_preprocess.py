@@ -1,0 +1,533 @@
+import hashlib
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from crowdcount.core.progress import untracked
+from crowdcount.data.images import image_size
+from crowdcount.data.prepared import JOURNAL, MANIFEST, PreparedDataset, PreprocessConfig
+from crowdcount.data.recipe import load_recipe
+from crowdcount.errors import (
+    BadInputError,
+    CrowdCountError,
+    InputMissingError,
+    UsageError,
+    ValidationError,
+)
+from crowdcount.workflows.preprocess import preprocess
+
+TRAIN = [0, 3, 1, 8, 2, 5, 4, 13, 7, 6, 9, 30]
+"""Heads of the training images."""
+
+TEST = [2, 0, 11]
+
+
+def write_image(path, *, size, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Coarse, because noise of single pixels makes large files.
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize(size).save(path)
+
+
+def write_family(root, *, train=tuple(TRAIN), test=tuple(TEST), truth="ground-truth"):
+    """Photographs in the layout of ShanghaiTech; every other one needs no resize."""
+    for split, counts in (("train", train), ("test", test)):
+        for k, heads in enumerate(counts, start=1):
+            size = (512, 448) if k % 2 else (300, 200)
+            folder = root / f"{split}_data"
+            write_image(folder / "images" / f"IMG_{k}.jpg", size=size, seed=k)
+            points = np.random.default_rng(k).uniform(0, size, (heads, 2))
+            cell = np.empty((1, 1), dtype=object)
+            cell[0, 0] = {"location": points, "number": heads}
+            annotation = folder / truth / f"GT_IMG_{k}.mat"
+            annotation.parent.mkdir(parents=True, exist_ok=True)
+            scipy.io.savemat(annotation, {"image_info": cell})
+    return root
+
+
+def write_table(root, rows, images):
+    for k, name in enumerate(images):
+        write_image(root / name, size=(512, 448), seed=k)
+    lines = ["image,x,y", *rows]
+    (root / "heads.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def street(tmp_path):
+    return write_family(tmp_path / "street")
+
+
+@pytest.fixture
+def run(tmp_path):
+    def prepare(source, **options):
+        (result,) = preprocess(source, **{"out": tmp_path / "out", **options})
+        return result
+
+    return prepare
+
+
+def tree(folder):
+    """Hash of every file, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_heads_are_the_annotated_ones(street, run):
+    result = run(street)
+    data = PreparedDataset.open(result.folder)
+    assert result.name == "street"
+    assert {name: (t.images, t.heads) for name, t in result.totals.items()} == {
+        "train": (12, sum(TRAIN)),
+        "test": (3, sum(TEST)),
+    }
+    heads = {each.name: len(data.points(each)) for each in data.all_training()}
+    assert heads == {f"train/IMG_{k}.jpg": n for k, n in enumerate(TRAIN, start=1)}
+    assert result.complete
+    assert (result.written, result.unchanged) == (15, 0)
+
+
+def test_images_that_need_no_resize_are_copies(street, run):
+    data = PreparedDataset.open(run(street).folder)
+    for record in data.all_training():
+        original = (street / record.source).read_bytes()
+        same = (record.source_width, record.source_height) == (record.width, record.height)
+        assert (data.image_path(record).read_bytes() == original) == same
+    assert {(each.width, each.height) for each in data.all_training()} == {(512, 448), (672, 448)}
+
+
+def test_a_tenth_is_held_out_by_name_and_stays_in_its_folder(street, run):
+    data = PreparedDataset.open(run(street).folder)
+    (held_out,) = data.records("val")
+    assert held_out.split == "train"
+    assert len(data.records("train")) == 11
+    assert data.image_path(held_out).parent == data.folder / "train" / "images"
+
+
+def test_nothing_is_held_out_where_there_is_a_validation_split(tmp_path, run):
+    for split in ("train", "val"):
+        write_table(tmp_path / "own" / split, ["a.jpg,1,2", "b.jpg,,"], ["a.jpg", "b.jpg"])
+    result = run(tmp_path / "own")
+    assert result.held_out == 0
+    assert PreparedDataset.open(result.folder).splits == ("train", "val")
+
+
+def test_the_default_folder_is_named_after_the_set(street, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (result,) = preprocess(street)
+    assert result.folder == Path("data/street")
+    assert (tmp_path / "data/street" / MANIFEST).is_file()
+
+
+def test_several_sets_get_a_folder_each(tmp_path):
+    for part in ("part_A", "part_B"):
+        write_family(tmp_path / "ShanghaiTech" / part, train=[3, 4], test=[1])
+    results = preprocess(tmp_path / "ShanghaiTech", out=tmp_path / "out")
+    assert [each.folder for each in results] == [tmp_path / "out" / n for n in ("sha", "shb")]
+
+
+def test_fewer_images_than_promised_are_warned_of_and_marked(tmp_path, run, caplog):
+    result = run(write_family(tmp_path / "part_A"))
+    assert not result.complete
+    assert result.warnings == ("train: 12 images, 300 expected", "test: 3 images, 182 expected")
+    warned = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert warned == [f"sha: {warning}" for warning in result.warnings]
+    manifest = PreparedDataset.open(result.folder).manifest
+    assert not manifest.complete
+    assert manifest.reasons == result.warnings
+
+
+def test_a_missing_split_is_said(tmp_path, run):
+    result = run(write_family(tmp_path / "part_A", test=[]))
+    assert result.warnings == (
+        "train: 12 images, 300 expected",
+        "test: not there, 182 images expected",
+    )
+    assert list(result.totals) == ["train"]
+
+
+def test_strict_refuses_an_incomplete_set_before_writing(tmp_path, run):
+    source = write_family(tmp_path / "part_A")
+    with pytest.raises(ValidationError, match="train: 12 images, 300 expected") as caught:
+        run(source, strict=True)
+    assert caught.value.exit_code == 6
+    assert not (tmp_path / "out").exists()
+
+
+def test_strict_has_nothing_against_an_unknown_set(street, run):
+    assert run(street, strict=True).complete
+
+
+RECIPE = """
+title = "Lantern Square"
+homepage = ""
+licence = ""
+citation = ""
+[points]
+reader = "mat"
+key = "image_info[0][0][0][0][0]"
+[resize]
+short_side_min = 448
+[splits.train]
+images = "train_data/images/{id}.jpg"
+points = "train_data/ground-truth/GT_{id}.mat"
+expect_images = 12
+[splits.test]
+images = "test_data/images/{id}.jpg"
+points = "test_data/ground-truth/GT_{id}.mat"
+expect_images = 3
+[releases]
+first = { train = 99, test = 13 }
+second = { train = 88, test = 13 }
+"""
+
+
+def recipe_file(tmp_path, text=RECIPE):
+    path = tmp_path / "lantern.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_release_is_told_by_its_heads(street, run, tmp_path):
+    result = run(street, dataset=recipe_file(tmp_path), strict=True)
+    assert (result.name, result.release, result.complete) == ("lantern", "second", True)
+
+
+def test_complete_splits_tell_the_release_where_others_are_not(street, run, tmp_path):
+    (street / "test_data/images/IMG_1.jpg").unlink()
+    result = run(street, dataset=recipe_file(tmp_path))
+    assert (result.release, result.complete) == ("second", False)
+
+
+def test_heads_of_no_release_are_marked(street, run, tmp_path):
+    recipe = recipe_file(tmp_path, RECIPE.replace("88", "87"))
+    result = run(street, dataset=recipe)
+    assert (result.release, result.complete) == (None, False)
+    assert "train: 88 heads, expected 99 or 87" in result.warnings
+    with pytest.raises(ValidationError, match="88 heads"):
+        run(street, dataset=recipe, strict=True, out=tmp_path / "other")
+
+
+def test_images_without_annotation_stop_the_work(street, run, tmp_path):
+    for k in (4, 9, 10):
+        (street / f"train_data/ground-truth/GT_IMG_{k}.mat").unlink()
+    with pytest.raises(InputMissingError) as caught:
+        run(street)
+    missing = street / "train_data/ground-truth/GT_IMG_4.mat"
+    assert str(caught.value).splitlines() == [
+        "street/train: 3 images have no annotation: IMG_4.jpg, IMG_9.jpg, IMG_10.jpg",
+        f"  looked for  {missing} (and ground_truth)",
+        "  next step   add them, or pass --skip-unpaired to leave these images out",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_annotation_can_be_left_out(street, run):
+    (street / "train_data/ground-truth/GT_IMG_4.mat").unlink()
+    result = run(street, skip_unpaired=True)
+    assert result.totals["train"].images == 11
+    assert result.warnings == ("train: left out without annotation: IMG_4.jpg",)
+    assert PreparedDataset.open(result.folder).manifest.unpaired == {"train": ("IMG_4.jpg",)}
+
+
+def test_own_images_with_empty_scenes(tmp_path, run):
+    rows = ["a.jpg,1.5,2.5", "deep/b.jpg,,", "a.jpg,1.5,2.5"]
+    result = run(write_table(tmp_path / "own", rows, ["a.jpg", "deep/b.jpg"]))
+    data = PreparedDataset.open(result.folder)
+    points = {each.file: data.points(each).tolist() for each in data.all_training()}
+    assert points == {"a.jpg": [[1.5, 2.5], [1.5, 2.5]], "deep/b.jpg": []}
+    assert result.totals["train"].duplicates == 1
+
+
+def test_a_row_in_a_table_touches_its_image_only(tmp_path, run):
+    own = write_table(tmp_path / "own", ["a.jpg,1,2", "b.jpg,3,4"], ["a.jpg", "b.jpg"])
+    run(own)
+    write_table(own, ["a.jpg,1,2", "b.jpg,3,5"], ["a.jpg", "b.jpg"])
+    result = run(own)
+    assert (result.written, result.unchanged) == (1, 1)
+
+
+def test_a_second_run_does_nothing_and_says_so(street, run, caplog):
+    folder = run(street).folder
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    caplog.set_level(logging.INFO)
+    result = run(street)
+    assert (result.written, result.unchanged) == (0, 15)
+    assert "nothing to do, all 15 images are right" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_second_run_mends_what_was_damaged(street, run):
+    folder = run(street).folder
+    whole = tree(folder)
+    (folder / "train/points/IMG_3.jpg.npy").write_bytes(b"damaged")
+    (folder / "test/images/IMG_2.jpg").unlink()
+    result = run(street)
+    assert (result.written, result.unchanged) == (2, 13)
+    assert tree(folder) == whole
+
+
+def test_a_second_run_follows_the_source(street, run, tmp_path):
+    run(street)
+    write_image(street / "train_data/images/IMG_2.jpg", size=(300, 200), seed=77)
+    result = run(street)
+    assert result.written == 1
+    assert tree(result.folder) == tree(run(street, out=tmp_path / "fresh").folder)
+
+
+def test_other_settings_are_refused_unless_forced(street, run):
+    folder = run(street).folder
+    before = tree(folder)
+    with pytest.raises(UsageError, match=r"prepared with another settings.*block=8"):
+        run(street, config=PreprocessConfig(block=16))
+    assert tree(folder) == before
+    result = run(street, config=PreprocessConfig(block=16), force=True)
+    assert result.written == 15
+    assert PreparedDataset.open(folder).manifest.settings.block == 16
+
+
+def test_another_set_is_not_prepared_into_the_same_folder(street, run, tmp_path):
+    run(street)
+    with pytest.raises(UsageError, match="prepared with another name: street, not square"):
+        run(write_family(tmp_path / "square"))
+
+
+def test_images_that_left_the_source_are_kept_unless_forced(street, run, tmp_path):
+    folder = run(street).folder
+    (street / "test_data/images/IMG_3.jpg").unlink()
+    with pytest.raises(UsageError, match=r"no longer in .*: test/IMG_3\.jpg"):
+        run(street)
+    assert (folder / "test/images/IMG_3.jpg").exists()
+    run(street, force=True)
+    assert tree(folder) == tree(run(street, out=tmp_path / "fresh").folder)
+
+
+def test_a_folder_of_other_files_is_left_alone(street, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("x")
+    for force in (False, True):
+        with pytest.raises(UsageError, match="no prepared data set"):
+            run(street, force=force)
+    assert list(tree(tmp_path / "out")) == ["thesis.tex"]
+
+
+def test_bins_and_notes_beside_the_manifest_stay(street, run):
+    folder = run(street).folder
+    (folder / "bins-r8.json").write_text("{}")
+    run(street, force=True)
+    assert (folder / "bins-r8.json").is_file()
+
+
+@pytest.mark.parametrize("out", ["street", "street/out", "."])
+def test_a_source_that_is_the_output_is_refused(street, tmp_path, out):
+    with pytest.raises(UsageError, match="lie in each other"):
+        preprocess(street, out=tmp_path / out)
+
+
+def test_a_prepared_folder_is_no_source(street, run):
+    folder = run(street).folder
+    with pytest.raises(UsageError, match="is prepared already, as street"):
+        preprocess(folder)
+
+
+def test_a_dry_run_writes_nothing_and_counts_everything(street, run, tmp_path):
+    dry = run(street, dry_run=True)
+    assert not (tmp_path / "out").exists()
+    wet = run(street)
+    assert (dry.totals, dry.held_out, dry.written) == (wet.totals, wet.held_out, wet.written)
+    again = run(street, dry_run=True)
+    assert (again.written, again.unchanged) == (0, 15)
+
+
+@pytest.mark.parametrize("jobs", [2, 5])
+def test_jobs_change_nothing_but_the_speed(street, run, tmp_path, jobs):
+    one = run(street, out=tmp_path / "one")
+    many = run(street, out=tmp_path / "many", jobs=jobs)
+    assert tree(many.folder) == tree(one.folder)
+
+
+def test_the_manifest_depends_on_content_alone(street, run, tmp_path):
+    elsewhere = write_family(tmp_path / "deep" / "street")
+    a, b = run(street, out=tmp_path / "a"), run(elsewhere, out=tmp_path / "b")
+    assert tree(a.folder) == tree(b.folder)
+    assert str(tmp_path) not in (a.folder / MANIFEST).read_text()
+
+
+def test_one_bad_image_is_named_and_the_rest_is_prepared(street, run):
+    bad = street / "train_data/images/IMG_5.jpg"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:200])
+    with pytest.raises(BadInputError, match=r"IMG_5\.jpg: the image is damaged"):
+        run(street)
+    bad.write_bytes(good)
+    result = run(street)
+    assert (result.written, result.unchanged) == (1, 14)
+
+
+def test_several_bad_inputs_are_one_message(street, run, tmp_path):
+    (street / "train_data/images/IMG_5.jpg").write_bytes(b"<html>404</html>")
+    (street / "test_data/ground-truth/GT_IMG_1.mat").write_bytes(b"x")
+    with pytest.raises(BadInputError, match="2 images cannot be used") as caught:
+        run(street)
+    assert "web page" in caught.value.message
+    assert "GT_IMG_1.mat" in caught.value.message
+    with pytest.raises(InputMissingError, match="not finished"):
+        PreparedDataset.open(tmp_path / "out")
+
+
+def test_a_disk_that_cannot_be_written_to_is_one_message(street, run, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("crowdcount.data.conversion.write_bytes", full)
+    with pytest.raises(CrowdCountError, match=r"cannot be written: .*No space left"):
+        run(street)
+
+
+def interrupted_after(images):
+    def track(items, *, label, total=None):
+        for n, item in enumerate(items):
+            if n == images:
+                raise KeyboardInterrupt
+            yield item
+
+    return track
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_an_interrupted_run_is_finished(street, run, tmp_path, jobs):
+    with pytest.raises(KeyboardInterrupt):
+        run(street, track=interrupted_after(6), jobs=jobs)
+    with pytest.raises(InputMissingError, match="not finished"):
+        PreparedDataset.open(tmp_path / "out")
+    result = run(street)
+    assert result.unchanged >= 6
+    assert tree(result.folder) == tree(run(street, out=tmp_path / "whole").folder)
+    assert not (result.folder / JOURNAL).exists()
+
+
+def test_an_interrupted_run_with_other_settings_is_not_mixed_in(street, run):
+    with pytest.raises(KeyboardInterrupt):
+        run(street, track=interrupted_after(6))
+    with pytest.raises(UsageError, match="another settings"):
+        run(street, config=PreprocessConfig(seed=1))
+
+
+def test_a_journal_cut_in_the_middle_of_a_line_is_read(street, run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(street, track=interrupted_after(6))
+    journal = tmp_path / "out" / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-40])
+    assert run(street).unchanged == 5
+
+
+def test_a_damaged_journal_asks_for_force(street, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / JOURNAL).write_text("not json\n")
+    with pytest.raises(BadInputError, match="damaged") as caught:
+        run(street)
+    assert "--force" in caught.value.next_step
+    run(street, force=True)
+
+
+def test_a_killed_run_is_finished_to_the_same_tree(street, run, tmp_path):
+    whole = tree(run(street, out=tmp_path / "whole").folder)
+    code = (
+        "import sys; from pathlib import Path; from crowdcount.workflows.preprocess import *; "
+        "print(flush=True); "
+        "[preprocess(Path(sys.argv[1]), out=Path(sys.argv[2]), force=True) for _ in range(1000)]"
+    )
+    out = tmp_path / "killed"
+    argv = [sys.executable, "-c", code, str(street), str(out)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        time.sleep(random.Random(3).uniform(0.3, 0.6))
+        process.kill()
+    # A file that was being written when the run was killed.
+    (out / "train" / "images" / ".0a1b2c3d.IMG_1.jpg").write_bytes(b"half")
+    run(street, out=out)
+    assert tree(out) == whole
+
+
+def test_progress_is_told(street, run):
+    seen = []
+
+    def track(items, *, label, total=None):
+        seen.append((label, total))
+        return untracked(items, label=label)
+
+    run(street, track=track)
+    assert seen == [("preprocess street", 15)]
+
+
+def test_no_job_is_refused(street, run):
+    with pytest.raises(UsageError, match="jobs"):
+        run(street, jobs=0)
+
+
+def test_the_manifest_is_plain_json_with_all_that_is_known_of_an_image(street, run):
+    manifest = json.loads((run(street).folder / MANIFEST).read_text())
+    assert manifest["images"][1] == {
+        **manifest["images"][1],
+        "split": "train",
+        "file": "IMG_2.jpg",
+        "source": "train_data/images/IMG_2.jpg",
+        "width": 672,
+        "height": 448,
+        "source_width": 300,
+        "source_height": 200,
+        "orientation": 1,
+        "heads": 3,
+    }
+
+
+DATA = os.environ.get("CROWDCOUNT_TEST_DATA", "")
+needs_data = pytest.mark.skipif(not DATA, reason="CROWDCOUNT_TEST_DATA names no data")
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("part", "name", "heads", "resized"),
+    [("part_A", "sha", 162_413, 246), ("part_B", "shb", 49_151, 0)],
+)
+def test_real_training_sets_are_those_of_the_newer_release(tmp_path, part, name, heads, resized):
+    source = Path(DATA) / "ShanghaiTech" / part
+    (result,) = preprocess(source, out=tmp_path / "out", dry_run=True)
+    assert (result.name, result.totals["train"].heads) == (name, heads)
+    assert result.release == "newer"
+    assert result.warnings[0].startswith("test: 20 images")
+    rule = load_recipe(name).resize
+    sizes = [image_size(path) for path in (source / "train_data" / "images").iterdir()]
+    assert sum(rule.size(width=w, height=h) != (w, h) for w, h in sizes) == resized
+
+
+@needs_data
+def test_real_parts_are_told_by_their_numbers(tmp_path):
+    for part, name in (("part_A", "sha"), ("part_B", "shb")):
+        folder = tmp_path / f"unpacked{part[-1]}"
+        folder.mkdir()
+        (folder / "train_data").symlink_to(Path(DATA) / "ShanghaiTech" / part / "train_data")
+        (result,) = preprocess(folder, dry_run=True)
+        assert result.name == name
+
+
+@needs_data
+def test_real_street_photographs(tmp_path):
+    (result,) = preprocess(Path(DATA) / "street_sample", out=tmp_path / "out")
+    heads = {name: (total.images, total.heads) for name, total in result.totals.items()}
+    assert heads == {"train": (30, 487), "test": (8, 136)}
+    assert sum(total.heads for total in result.totals.values()) == 623
+    assert (result.name, result.complete) == ("street_sample", True)
