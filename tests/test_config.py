@@ -1,7 +1,7 @@
 """Settings come from where CLI.md says, in that order, and misspelt ones are refused."""
 
-import tomli_w
 import pytest
+import tomli_w
 
 from crowdcount.config import (
     RunConfig,
@@ -80,7 +80,7 @@ def test_every_section_forbids_unknown_keys():
 
 @pytest.mark.parametrize("text", ["loss.count", "count=mae", "="])
 def test_an_override_needs_section_key_and_value(text):
-    with pytest.raises(ConfigError, match="expected SECTION.KEY=VALUE"):
+    with pytest.raises(ConfigError, match=r"expected SECTION\.KEY=VALUE"):
         parse_override(text)
 
 

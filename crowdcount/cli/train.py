@@ -40,7 +40,7 @@ def train(
         str | None, typer.Option(help="clip-rn50, or timm:NAME. (sets model.backbone)")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="File with the backbone's first weights. (sets model.weights)")
+        str | None, typer.Option(help="File of first weights. (sets model.weights)")
     ] = None,
     no_pretrained: Annotated[
         bool,

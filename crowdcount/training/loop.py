@@ -204,7 +204,7 @@ def fit(
             lr = learning_rate((step + 1) / total_steps, optim)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            pixels = batch.images.to(device, non_blocking=True)
+            pixels = batch.images.to(device, memory_format=torch.channels_last)
             terms = criterion(model(pixels), move_target(batch.target, device))
             parts = torch.stack([terms.total, terms.classification, terms.count]).detach().cpu()
             sums += parts
