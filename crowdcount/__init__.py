@@ -1,3 +1,81 @@
-"""Count people in photographs of crowds, and train the models that do it."""
+"""Count people in photographs of crowds, and train the models that do it.
+
+The names below are the public API. Each is loaded when it is first asked for, so that importing
+``crowdcount`` alone costs nothing::
+
+    import crowdcount as cc
+
+    counter = cc.load("runs/latest/best")
+    seen = counter.count("plaza.jpg")
+    print(seen.total)
+    seen.heatmap().save("plaza_heat.png")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crowdcount.config import RunConfig, load_run_config
+    from crowdcount.core.bins import Bins
+    from crowdcount.core.blocks import block_counts
+    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.errors import CrowdCountError
+    from crowdcount.losses.dace import dace_loss
+    from crowdcount.models.clip_ebc import ClipEBC
+    from crowdcount.workflows.bins import make_bins
+    from crowdcount.workflows.counter import Count, Counter, load
+    from crowdcount.workflows.evaluate import evaluate
+    from crowdcount.workflows.predict import predict
+    from crowdcount.workflows.preprocess import preprocess
+    from crowdcount.workflows.train import train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bins",
+    "ClipEBC",
+    "Count",
+    "Counter",
+    "CrowdCountError",
+    "PreparedDataset",
+    "RunConfig",
+    "__version__",
+    "block_counts",
+    "dace_loss",
+    "evaluate",
+    "load",
+    "load_run_config",
+    "make_bins",
+    "predict",
+    "preprocess",
+    "train",
+]
+
+_HOMES = {
+    "Bins": "core.bins",
+    "ClipEBC": "models.clip_ebc",
+    "Count": "workflows.counter",
+    "Counter": "workflows.counter",
+    "CrowdCountError": "errors",
+    "PreparedDataset": "data.prepared",
+    "RunConfig": "config",
+    "block_counts": "core.blocks",
+    "dace_loss": "losses.dace",
+    "evaluate": "workflows.evaluate",
+    "load": "workflows.counter",
+    "load_run_config": "config",
+    "make_bins": "workflows.bins",
+    "predict": "workflows.predict",
+    "preprocess": "workflows.preprocess",
+    "train": "workflows.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,16 +1,29 @@
-"""What every test shares: the Hypothesis profile, two threads, no trace of the user's settings."""
+"""What tests share: the Hypothesis profile, a clean environment, small data and a small model."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.synthetic import SceneSettings, write_scenes
+from crowdcount.models.build import build_model
+from crowdcount.models.checkpoint import save_checkpoint
+from crowdcount.models.config import ModelConfig
+from crowdcount.workflows.preprocess import preprocess
 
 # Torch's first call takes longer than Hypothesis allows an example by default.
 settings.register_profile("crowdcount", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("crowdcount")
 
 torch.set_num_threads(2)
+
+TINY = "timm:test_resnet"
+SCENES = SceneSettings(width=448, height=448, max_heads=40)
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +32,48 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("CROWDCOUNT_") and name != "CROWDCOUNT_TEST_DATA":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered scenes: eight to train on, three to test on, each part with its table of points."""
+    folder = tmp_path_factory.mktemp("source") / "square"
+    write_scenes(folder / "train", images=8, seed=1, settings=SCENES)
+    write_scenes(folder / "test", images=3, seed=2, settings=SCENES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """The scenes, prepared; tests must not write into it."""
+    (result,) = preprocess(scenes, out=tmp_path_factory.mktemp("data") / "square")
+    return PreparedDataset.open(result.folder)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that was never trained."""
+    torch.manual_seed(0)
+    bins = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
+    model = build_model(ModelConfig(backbone=TINY, pretrained="none", neck_width=8), bins)
+    size = WorkingSize(short_side_min=64, long_side_max=512)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    card = {
+        "name": "tiny",
+        "working_size": {
+            "short_side_min": size.short_side_min,
+            "long_side_max": size.long_side_max,
+        },
+        "provenance": {"mean_heads": 10.0},
+    }
+    save_checkpoint(folder, model, card=card)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    folder = tmp_path / "work place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
