@@ -14,6 +14,8 @@ The names below are the public API. Each is loaded when it is first asked for, s
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crowdcount.version import __version__
+
 if TYPE_CHECKING:
     from crowdcount.config import RunConfig, load_run_config
     from crowdcount.core.bins import Bins
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from crowdcount.workflows.predict import predict
     from crowdcount.workflows.preprocess import preprocess
     from crowdcount.workflows.train import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Bins",

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from crowdcount import __version__
 from crowdcount.cli.bins import bins
 from crowdcount.cli.demo import demo
 from crowdcount.cli.evaluate import evaluate
@@ -15,6 +14,7 @@ from crowdcount.cli.predict import predict
 from crowdcount.cli.preprocess import preprocess
 from crowdcount.cli.train import train
 from crowdcount.errors import CrowdCountError
+from crowdcount.version import __version__
 
 app = typer.Typer(
     name="crowdcount",
@@ -31,7 +31,7 @@ app.command("predict")(predict)
 app.command("demo")(demo)
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool | None) -> None:
     if asked:
         typer.echo(f"crowdcount {__version__}")
         raise typer.Exit
@@ -40,7 +40,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _crowdcount(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version",
             help="Print the version.",
@@ -48,7 +48,7 @@ def _crowdcount(
             is_eager=True,
             show_default=False,
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     pass
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from crowdcount.cli.options import ORDER
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -52,15 +54,19 @@ class Settings:
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``-q``, ``-v``, ``--log-file`` and ``--no-progress`` to a command and set them up.
 
-    A command whose function takes ``console`` gets the :class:`Settings` that follow from them.
+    A command whose function takes ``console`` gets the :class:`Settings` that follow from them;
+    one that takes ``order``, an :class:`OrderedCommand`, its options in the order they were given.
     """
     signature = inspect.signature(function)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "console"]
+    given = ("console", "order")
+    own = [each for each in signature.parameters.values() if each.name not in given]
 
     @functools.wraps(function)
     def wrapper(**arguments: Any) -> None:
         common = {name: arguments.pop(name) for name in COMMON}
         settings = _set_up(**common)
+        if "order" in signature.parameters:
+            arguments["order"] = arguments.pop("context").meta[ORDER]
         if "console" in signature.parameters:
             arguments["console"] = settings
         function(**arguments)
@@ -71,6 +77,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         )
         for name, annotation in COMMON.items()
     ]
+    if "order" in signature.parameters:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        added.append(inspect.Parameter("context", keyword, annotation=typer.Context))
     keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     wrapper.__signature__ = signature.replace(parameters=[*keyword_only, *added])  # type: ignore[attr-defined]
     wrapper.__annotations__ = {each.name: each.annotation for each in [*keyword_only, *added]} | {
@@ -83,7 +92,9 @@ def _set_up(*, quiet: bool, verbose: bool, log_file: Path | None, no_progress: b
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    log.handlers.clear()
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
     log.propagate = False
     log.setLevel(logging.DEBUG)
     to_stderr = _ConsoleHandler(console)

@@ -1,5 +1,6 @@
 """Options that more than one command takes."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,10 +50,11 @@ class OrderedCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note ``(name, value)`` of each option in order, then parse as usual."""
         values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        pending = {
-            name: iter(value if isinstance(value, list) else [value])
+        # Of an option that was repeated and takes one value, the last is what it means everywhere.
+        each_in_turn = {
+            name: iter(value) if isinstance(value, list) else itertools.repeat(value)
             for name, value in values.items()
         }
-        given = [(parameter.name, parameter) for parameter in order if parameter.name in pending]
-        ctx.meta[ORDER] = [(name, next(pending[name], None)) for name, _ in given]
+        names = [parameter.name for parameter in order if parameter.name in each_in_turn]
+        ctx.meta[ORDER] = [(name, next(each_in_turn[name])) for name in names]
         return super().parse_args(ctx, args)

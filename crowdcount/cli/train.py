@@ -34,7 +34,6 @@ SHORT_FORMS = {
 
 @command
 def train(
-    context: typer.Context,
     data: options.Data = None,
     backbone: Annotated[
         str | None, typer.Option(help="clip-rn50, or timm:NAME. (sets model.backbone)")
@@ -78,6 +77,7 @@ def train(
     force: options.Force = False,
     dry_run: options.DryRun = False,
     *,
+    order: list[tuple[str, Any]],
     console: Settings,
 ) -> None:
     """Train a counter on prepared data and print the folder of its best checkpoint.
@@ -96,7 +96,7 @@ def train(
     from crowdcount.workflows.train import train as run_training
 
     overrides: list[tuple[str, Any]] = []
-    for name, value in context.meta[options.ORDER]:
+    for name, value in order:
         if name == "set_":
             overrides.append(parse_override(value))
         elif name == "no_pretrained":

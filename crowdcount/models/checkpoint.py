@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from crowdcount import __version__
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
@@ -18,6 +17,7 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.state_dicts import exact_tensors, read_tensors
+from crowdcount.version import __version__
 
 FORMAT = 1
 """Version of the folder's layout; raised when an older reader would misread a newer folder."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import crowdcount
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.conversion import convert, is_right
 from crowdcount.data.journal import (
@@ -48,6 +47,7 @@ from crowdcount.errors import (
     ValidationError,
 )
 from crowdcount.files import write_json
+from crowdcount.version import __version__
 
 log = logging.getLogger("crowdcount")
 
@@ -389,7 +389,7 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord]) -> Manifest:
     recipe, config = plan.found.recipe, plan.config
     return Manifest(
         format=FORMAT,
-        crowdcount=crowdcount.__version__,
+        crowdcount=__version__,
         name=plan.found.name,
         title=recipe.title,
         recipe=recipe.name,

@@ -199,9 +199,9 @@ def train(
         on_step=watcher.stepped,
         should_stop=should_stop,
     )
-    interrupted = False
+    finished = False
     for report in reports:
-        interrupted = not report.complete or (should_stop() and report.epoch < config.train.epochs)
+        finished = report.complete and report.epoch == config.train.epochs
         due = report.epoch % config.train.validate_every == 0
         validate = (due or report.epoch == config.train.epochs) and report.complete
         metrics = None
@@ -211,7 +211,7 @@ def train(
         run.record(report, metrics, counter.model)
         watcher.finished_epoch(report, None if run.best is None else run.best.mae)
     return TrainResult(
-        run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=interrupted
+        run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=not finished
     )
 
 

@@ -1,0 +1,474 @@
+"""What a shell sees: streams, formats, exit codes. Commands run through main() in this process."""
+
+import base64
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+import crowdcount
+from crowdcount.cli import app, main
+from crowdcount.data.prepared import PreparedDataset
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = sorted(get_command(app).commands)
+
+
+@pytest.fixture
+def run(monkeypatch, capfdbinary):
+    """Run a command; gives its exit code, its stdout as bytes and its stderr as text."""
+
+    def run_command(*arguments: str | Path) -> tuple[int, bytes, str]:
+        monkeypatch.setattr(sys, "argv", ["crowdcount", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfdbinary.readouterr()
+        return code, out, err.decode()
+
+    return run_command
+
+
+@pytest.fixture
+def photos(workplace):
+    """Three images: of an ordinary size, smaller than a block, and one that is no image."""
+    random = np.random.default_rng(0)
+    for name, size in {"a.png": (90, 130), "tiny.png": (5, 3)}.items():
+        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(workplace / name)
+    (workplace / "broken.jpg").write_text("<html>not found</html>")
+    return workplace
+
+
+@pytest.fixture
+def data(prepared, workplace):
+    """A prepared set of one's own under ``data/``."""
+    shutil.copytree(prepared.folder, workplace / "data" / "square")
+    return PreparedDataset.open(workplace / "data" / "square")
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(run, command):
+    code, out, _ = run(command, "-h")
+    assert code == 0
+    assert f"Example: crowdcount {command}" in out.decode()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_place_in_the_readme(command):
+    assert f"crowdcount {command}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_option_of_every_command_says_what_it_does():
+    for name, command in get_command(app).commands.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_version(run):
+    assert run("--version") == (0, f"crowdcount {crowdcount.__version__}\n".encode(), "")
+
+
+def test_unknown_option_exits_2(run):
+    assert run("predict", "--sclae", "1", "x.jpg")[0] == 2
+
+
+# ---- predict
+
+
+def test_predict_prints_path_tab_count(run, photos, checkpoint):
+    code, out, err = run("predict", "a.png", "tiny.png", "--checkpoint", checkpoint)
+    assert code == 0
+    assert re.fullmatch(rb"a\.png\t\d+\.\d\ntiny\.png\t\d+\.\d\n", out)
+    assert "model" in err
+
+
+def test_a_bad_image_is_nan_in_its_place_and_exit_4(run, photos, checkpoint):
+    code, out, err = run("predict", "broken.jpg", "a.png", "--checkpoint", checkpoint)
+    assert code == 4
+    assert re.fullmatch(rb"broken\.jpg\tnan\na\.png\t\d+\.\d\n", out)
+    assert "broken.jpg" in err
+    assert "Traceback" not in err
+
+
+def test_strict_stops_at_the_first_bad_image(run, photos, checkpoint):
+    code, out, err = run("predict", "--strict", "broken.jpg", "a.png", "--checkpoint", checkpoint)
+    assert (code, out) == (4, b"")
+    assert "error: broken.jpg: " in err
+    assert "Traceback" not in err
+
+
+def test_count_only_prints_numbers_alone(run, photos, checkpoint):
+    code, out, _ = run("predict", "--count-only", "a.png", "broken.jpg", "--checkpoint", checkpoint)
+    assert code == 4
+    assert re.fullmatch(rb"\d+\.\d\nnan\n", out)
+
+
+@pytest.mark.parametrize("form", [["--json"], ["--format", "json"]])
+def test_json_records_follow_the_schema(run, photos, checkpoint, form):
+    code, out, _ = run("predict", *form, "a.png", "broken.jpg", "--checkpoint", checkpoint)
+    assert code == 4
+    schema = json.loads((ROOT / "docs" / "predict.schema.json").read_text(encoding="utf-8"))
+    good, bad = json.loads(out)
+    for record in (good, bad):
+        jsonschema.validate(record, schema)
+    assert (good["width"], good["height"], good["model"]) == (130, 90, "tiny")
+    assert "error" in bad
+    assert "count" not in bad
+
+
+def test_jsonl_has_the_same_records(run, photos, checkpoint):
+    _, array, _ = run("predict", "--json", "a.png", "tiny.png", "--checkpoint", checkpoint)
+    _, lines, _ = run("predict", "--jsonl", "a.png", "tiny.png", "--checkpoint", checkpoint)
+    assert [json.loads(line) for line in lines.splitlines()] == json.loads(array)
+
+
+def test_csv_has_one_row_an_image(run, photos, checkpoint):
+    code, out, _ = run(
+        "predict", "--format", "csv", "a.png", "broken.jpg", "--checkpoint", checkpoint
+    )
+    rows = list(csv.DictReader(io.StringIO(out.decode())))
+    assert code == 4
+    assert [row["path"] for row in rows] == ["a.png", "broken.jpg"]
+    assert float(rows[0]["count"]) >= 0
+    assert rows[1]["count"] == ""
+    assert rows[1]["error"]
+
+
+def test_formats_do_not_mix(run, photos, checkpoint):
+    assert run("predict", "--json", "--jsonl", "a.png", "--checkpoint", checkpoint)[0] == 2
+    assert run("predict", "--json", "--count-only", "a.png", "--checkpoint", checkpoint)[0] == 2
+
+
+def test_odd_file_names_stay_on_one_line(run, photos, checkpoint):
+    odd = "t\tab\\new\nline.png"
+    shutil.copy("a.png", odd)
+    _, out, _ = run("predict", odd, "--checkpoint", checkpoint)
+    assert out.startswith(rb"t\tab\\new\nline.png" + b"\t")
+    assert out.count(b"\n") == 1
+
+
+def test_a_name_that_is_not_utf8_survives(run, photos, checkpoint):
+    odd = b"caf\xe9.png"
+    shutil.copy(b"a.png", odd)
+    _, text, _ = run("predict", os.fsdecode(odd), "--checkpoint", checkpoint)
+    assert text.startswith(odd + b"\t")
+    _, out, _ = run("predict", "--jsonl", os.fsdecode(odd), "--checkpoint", checkpoint)
+    assert base64.b64decode(json.loads(out)["path_bytes"]) == odd
+
+
+def test_output_goes_to_a_file_that_is_not_overwritten(run, photos, checkpoint):
+    arguments = ("predict", "a.png", "--checkpoint", checkpoint, "-o", "counts.txt")
+    assert run(*arguments)[:2] == (0, b"")
+    assert Path("counts.txt").read_bytes().startswith(b"a.png\t")
+    assert run(*arguments)[0] == 2
+    assert run(*arguments, "--force")[0] == 0
+
+
+def test_scale_acts(run, photos, checkpoint):
+    counts = {
+        run("predict", "a.png", "--count-only", "--scale", scale, "--checkpoint", checkpoint)[1]
+        for scale in ("1", "3")
+    }
+    assert len(counts) == 2
+    assert run("predict", "a.png", "--scale", "0", "--checkpoint", checkpoint)[0] == 4
+
+
+def test_heatmaps_keep_the_paths_below_the_common_folder(run, photos, checkpoint):
+    for folder in ("x", "y"):
+        Path(folder).mkdir()
+        shutil.copy("a.png", f"{folder}/a.png")
+    code, out, err = run(
+        "predict", "--jsonl", "--heatmap", "x/a.png", "y/a.png", "--checkpoint", checkpoint
+    )
+    assert code == 0
+    drawn = [json.loads(line)["heatmap"] for line in out.splitlines()]
+    assert drawn == ["heatmaps/x/a.png.png", "heatmaps/y/a.png.png"]
+    for path in drawn:
+        assert path in err
+        with Image.open(path) as picture:
+            assert picture.width >= 130
+
+
+def test_a_heatmap_replaces_a_heatmap_and_nothing_else(run, photos, checkpoint):
+    arguments = ("predict", "a.png", "--heatmap-dir", "here", "--checkpoint", checkpoint)
+    assert run(*arguments)[0] == 0
+    assert run(*arguments)[0] == 0
+    shutil.copy("a.png", "here/a.png.png")
+    code, out, err = run(*arguments)
+    assert code == 4
+    assert out == b"a.png\tnan\n"
+    assert "no heatmap of ours" in err
+    assert run(*arguments, "--force")[0] == 0
+
+
+def test_nothing_there_exits_3_before_any_work(run, workplace):
+    code, out, err = run("predict", "none.jpg")
+    assert (code, out) == (3, b"")
+    assert "none.jpg" in err
+
+
+def test_no_model_exits_3_and_says_what_to_do(run, photos):
+    code, out, err = run("predict", "a.png")
+    assert (code, out) == (3, b"")
+    assert "crowdcount train" in err
+    assert len(err.splitlines()) <= 3
+
+
+def test_the_environment_names_a_checkpoint(run, photos, checkpoint, monkeypatch):
+    monkeypatch.setenv("CROWDCOUNT_CHECKPOINT", str(checkpoint))
+    assert run("predict", "a.png")[0] == 0
+
+
+def test_quiet_says_nothing_but_errors(run, photos, checkpoint):
+    assert run("predict", "-q", "a.png", "--checkpoint", checkpoint)[2] == ""
+    assert "broken.jpg" in run("predict", "-q", "broken.jpg", "--checkpoint", checkpoint)[2]
+
+
+def test_the_log_file_holds_what_stderr_said(run, photos, checkpoint):
+    run("predict", "-q", "--log-file", "logs/run.log", "a.png", "--checkpoint", checkpoint)
+    assert "model" in Path("logs/run.log").read_text()
+
+
+def test_an_unknown_device_is_a_usage_error(run, photos, checkpoint):
+    code, _, err = run("predict", "a.png", "--device", "warp", "--checkpoint", checkpoint)
+    assert code == 2
+    assert "device" in err
+
+
+# ---- eval
+
+
+def test_eval_prints_metrics(run, data, checkpoint):
+    code, out, err = run("eval", "--checkpoint", checkpoint)
+    assert code == 0
+    names = [line.split("\t")[0] for line in out.decode().splitlines()]
+    assert names == ["mae", "rmse", "nae", "images"]
+    assert "split val" in err
+    assert "guessing the training mean" in err
+
+
+def test_eval_json_and_csv(run, data, checkpoint):
+    code, out, _ = run(
+        "eval", "--json", "--split", "test", "--csv", "each.csv", "--checkpoint", checkpoint
+    )
+    metrics = json.loads(out)
+    assert code == 0
+    assert metrics["images"] == 3
+    with Path("each.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    errors = [abs(float(row["predicted"]) - int(row["heads"])) for row in rows]
+    assert metrics["mae"] == pytest.approx(sum(errors) / 3)
+    assert run("eval", "--csv", "each.csv", "--checkpoint", checkpoint)[0] == 2
+
+
+def test_eval_and_predict_agree_on_the_same_file(run, data, checkpoint):
+    run("eval", "--split", "test", "--csv", "each.csv", "--checkpoint", checkpoint)
+    with Path("each.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    _, out, _ = run("predict", "--json", *(row["path"] for row in rows), "--checkpoint", checkpoint)
+    assert [each["count"] for each in json.loads(out)] == [float(r["predicted"]) for r in rows]
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"), [("mae>0", 5), ("mae>1e9", 0), ("nae < 1e9", 5), ("mea>3", 2), ("mae>", 2)]
+)
+def test_a_gate_decides_the_exit_code(run, data, checkpoint, gate, code):
+    assert run("eval", "--fail-if", gate, "--checkpoint", checkpoint)[0] == code
+
+
+def test_a_missing_split_exits_3(run, data, checkpoint):
+    code, out, err = run("eval", "--split", "dev", "--checkpoint", checkpoint)
+    assert (code, out) == (3, b"")
+    assert "train, val, test" in err
+
+
+# ---- bins
+
+
+def test_bins_writes_prints_its_path_and_can_be_read(run, data):
+    code, out, err = run("bins")
+    assert (code, out) == (0, b"data/square/bins-r8.json\n")
+    assert "stands for" in err
+    assert run("bins")[0] == 0
+    assert run("bins", "--paper")[0] == 2
+    assert run("bins", "--paper", "--force")[0] == 0
+
+
+def test_bins_json_and_dry_run(run, data):
+    code, out, _ = run("bins", "--json", "--dry-run", "--block", "16", "--smallest-head", "8")
+    table = json.loads(out)
+    assert code == 0
+    assert (table["block"], len(table["bins"])) == (16, 5)
+    assert not (data.folder / "bins-r16.json").exists()
+
+
+def test_bins_does_each_of_several_sets(run, data):
+    shutil.copytree("data/square", "data/other")
+    assert run("bins")[1] == b"data/other/bins-r8.json\ndata/square/bins-r8.json\n"
+
+
+# ---- preprocess
+
+
+def test_preprocess_writes_below_data_and_prints_the_folder(run, workplace, scenes):
+    code, out, err = run("preprocess", scenes)
+    assert (code, out) == (0, b"data/square\n")
+    assert "held out for validation" in err
+    assert "nothing to do" in run("preprocess", scenes)[2]
+    assert run("preprocess", scenes, "--block", "16")[0] == 2
+    assert run("preprocess", scenes, "--block", "16", "--force")[0] == 0
+
+
+def test_preprocess_dry_run_writes_nothing(run, workplace, scenes):
+    code, out, err = run("preprocess", scenes, "--dry-run")
+    assert (code, out) == (0, b"")
+    assert "11 images to prepare" in err
+    assert not Path("data").exists()
+
+
+def test_preprocess_of_nothing_exits_3(run, workplace):
+    Path("empty").mkdir()
+    assert run("preprocess", "empty")[0] == 3
+    assert run("preprocess", "none")[0] == 3
+
+
+# ---- train
+
+
+TINY_RUN = (
+    *("--backbone", "timm:test_resnet", "--no-pretrained", "--epochs", "1", "--batch-size", "4"),
+    *("--set", "train.crop=64", "--set", "train.workers=0", "--set", "model.neck_width=8"),
+)
+
+
+def test_train_prints_its_best_checkpoint_and_becomes_the_latest(run, data):
+    code, out, err = run("train", *TINY_RUN)
+    assert code == 0
+    best = Path(out.decode().strip())
+    assert best.name == "best"
+    assert (Path("runs/latest/best").resolve()) == best.resolve()
+    log = [json.loads(line) for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1]
+    assert log[0]["val"]["images"] == 1
+    assert "epoch 1/1" in err
+    # Without a word about models, eval and predict now use this run.
+    assert run("eval")[0] == 0
+    assert run("predict", data.image_path(data.records("test")[0]))[0] == 0
+
+
+def test_the_later_of_flag_and_set_wins(run, data):
+    _, out, _ = run("train", "--dry-run", "--lr", "0.5", "--set", "optim.lr=0.25", *TINY_RUN)
+    assert "lr = 0.25" in out.decode()
+    _, out, _ = run("train", "--dry-run", "--set", "optim.lr=0.25", "--lr", "0.5", *TINY_RUN)
+    assert "lr = 0.5" in out.decode()
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "setting"),
+    [
+        ("--backbone", "timm:resnet18", 'backbone = "timm:resnet18"'),
+        ("--weights", "w.pth", 'weights = "w.pth"'),
+        ("--block", "16", "block = 16"),
+        ("--epochs", "7", "epochs = 7"),
+        ("--batch-size", "3", "batch_size = 3"),
+        ("--seed", "5", "seed = 5"),
+        ("--lr", "0.125", "lr = 0.125"),
+        ("--preset", "demo", "crop = 224"),
+    ],
+)
+def test_every_short_form_sets_its_setting(run, data, flag, value, setting):
+    assert setting not in run("train", "--dry-run")[1].decode()
+    assert setting in run("train", "--dry-run", flag, value)[1].decode()
+
+
+def test_misspelt_setting_is_one_line_and_exit_2(run, data):
+    assert run("train", "--set", "loss.cuont=mse") == (
+        2,
+        b"",
+        "error: loss.cuont: no such setting; did you mean 'count'?\n",
+    )
+
+
+def test_a_run_folder_is_not_overwritten(run, data):
+    assert run("train", *TINY_RUN, "--out", "here")[0] == 0
+    assert run("train", *TINY_RUN, "--out", "here")[0] == 2
+    assert run("train", *TINY_RUN, "--out", "here", "--force")[0] == 0
+
+
+def test_several_sets_are_named_when_none_is_chosen_and_trained_on_when_chosen(run, data):
+    shutil.copytree("data/square", "data/other")
+    code, _, err = run("train", *TINY_RUN)
+    assert code == 2
+    assert "data/other, data/square" in err
+    code, out, _ = run("train", *TINY_RUN, "--data", "data/other", "--data", "data/square")
+    assert code == 0
+    card = json.loads((Path(out.decode().strip()) / "config.json").read_text())["card"]
+    assert card["provenance"]["training_images"] == 14
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_do_and_leave_no_run(run, data):
+    code, out, err = run("train", "--backbone", "timm:resnet18", "--offline")
+    assert (code, out) == (3, b"")
+    assert "--weights" in err
+    assert "--no-pretrained" in err
+    assert not Path("runs").exists()
+
+
+def test_same_seed_same_weights(run, data):
+    files = []
+    for out in ("one", "two"):
+        assert run("train", *TINY_RUN, "--out", out)[0] == 0
+        files.append(Path(out, "last", "model.safetensors").read_bytes())
+    assert files[0] == files[1]
+    assert run("train", *TINY_RUN, "--seed", "1", "--out", "three")[0] == 0
+    assert Path("three", "last", "model.safetensors").read_bytes() != files[0]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_the_last_checkpoint(data, name, code):
+    endless = [*TINY_RUN, "--epochs", "100000", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crowdcount", "train", *endless],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            break
+    import signal
+
+    process.send_signal(getattr(signal, name))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert Path(out.strip(), "model.safetensors").is_file()
+    assert Path("run/last/config.json").is_file()
+
+
+def test_a_closed_pipe_ends_quietly(photos, checkpoint):
+    command = f"{sys.executable} -m crowdcount predict -q a.png tiny.png a.png tiny.png"
+    result = subprocess.run(
+        ["bash", "-c", f"{command} --checkpoint {checkpoint} | head -c 1"],
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in result.stderr
+    assert "Broken" not in result.stderr
