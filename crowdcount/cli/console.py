@@ -105,7 +105,9 @@ def _set_up(*, quiet: bool, verbose: bool, log_file: Path | None, no_progress: b
         to_file = logging.FileHandler(log_file, encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(to_file)
-    return Settings(console=console, bars=console.is_terminal and not (quiet or no_progress))
+    # Not console.is_terminal: FORCE_COLOR asks for colours in a pipe, and for no more than that.
+    terminal = sys.stderr.isatty() and not console.is_dumb_terminal
+    return Settings(console=console, bars=terminal and not (quiet or no_progress))
 
 
 class _ConsoleHandler(logging.Handler):

@@ -18,6 +18,7 @@ def demo(
         Path, typer.Option(help="Folder of the demo; an earlier demo in it is replaced.")
     ] = Path("crowdcount-demo"),
     device: options.Device = "auto",
+    dry_run: options.DryRun = False,
     *,
     console: Settings,
 ) -> None:
@@ -29,8 +30,11 @@ def demo(
     """
     from crowdcount.cli.report import say_bins, say_table
     from crowdcount.cli.train import TrainingBar
-    from crowdcount.workflows.demo import run_demo
+    from crowdcount.workflows.demo import plan_demo, run_demo
 
+    if dry_run:
+        log.info("%s", plan_demo(out))
+        return
     with stop_signals() as received, TrainingBar(console) as bar:
         result = run_demo(
             out,

@@ -30,6 +30,7 @@ def evaluate(
     scale: options.Scale = None,
     device: options.Device = "auto",
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     *,
     console: Settings,
 ) -> None:
@@ -51,6 +52,10 @@ def evaluate(
     sets = [PreparedDataset.open(folder) for folder in folders]
     model = find_checkpoint(checkpoint, environment=os.environ)
     log.info("model %s, split %s of %s", model, split, ", ".join(each.name for each in sets))
+    if dry_run:
+        images = sum(len(each.records(split)) for each in sets)
+        log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
+        return
     result = run_evaluation(
         load(model, device=device), sets, split=split, scale=scale, track=tracker(console)
     )

@@ -29,6 +29,7 @@ Scale = Annotated[
     float | None,
     typer.Option(
         "--scale",
+        min=1e-3,
         help="Resize images by this factor before counting. "
         "(default: what brings them into the model's working size)",
         show_default=False,

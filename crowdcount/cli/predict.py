@@ -74,6 +74,7 @@ def predict(
         bool, typer.Option("--strict", help="Stop at the first image that fails.")
     ] = False,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     *,
     console: Settings,
 ) -> None:
@@ -104,6 +105,11 @@ def predict(
     model = find_checkpoint(checkpoint, environment=os.environ)
     log.info("model %s", model)
     heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
+    if dry_run:
+        log.info("%d images to count into %s", len(images), "stdout" if to_stdout else output)
+        for path in workflow.heatmap_paths(images, folder=heatmaps) if heatmaps else ():
+            log.info("heatmap to draw %s", path)
+        return
     predictions = workflow.predict(
         load(model, device=device),
         images,

@@ -16,7 +16,7 @@ from crowdcount.files import write_text
 from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import Evaluation, evaluate
-from crowdcount.workflows.predict import heatmap_path, save_heatmap
+from crowdcount.workflows.predict import heatmap_paths, save_heatmap
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.train import Watcher, train
 
@@ -43,6 +43,18 @@ class DemoResult:
     example_count: float
     heatmap: Path
     seconds: float
+
+
+def plan_demo(folder: Path) -> str:
+    """What a demo in ``folder`` would do, in one line.
+
+    Raises:
+        UsageError: If ``folder`` holds something that is not an earlier demo.
+    """
+    _refuse_other(folder)
+    epochs = load_run_config(preset="demo").train.epochs
+    scenes = TRAINING_SCENES + UNSEEN_SCENES
+    return f"{scenes} scenes to render and {epochs} epochs to train in {folder}, made anew"
 
 
 def run_demo(
@@ -92,7 +104,7 @@ def run_demo(
     # The fullest scene shows most; it was not seen in training.
     fullest = max(evaluation.results, key=lambda each: each.heads)
     example = data.image_path(next(r for r in data.records("test") if r.name == fullest.name))
-    drawn = heatmap_path(example, folder=folder / "heatmaps", root=example.parent.absolute())
+    (drawn,) = heatmap_paths([example], folder=folder / "heatmaps")
     save_heatmap(counter.count(example), drawn)
     return DemoResult(
         data=data.name,
@@ -106,14 +118,20 @@ def run_demo(
     )
 
 
+def _refuse_other(folder: Path) -> None:
+    """Refuse a folder that is neither missing nor empty nor an earlier demo."""
+    taken = folder.is_file() or (folder.exists() and any(folder.iterdir()))
+    if taken and not (folder / MARK).is_file():
+        raise UsageError(
+            f"{folder}: there already, and not an earlier demo",
+            next_step="name another folder: crowdcount demo --out FOLDER",
+        )
+
+
 def _clear(folder: Path) -> None:
-    """Make way for a new demo where the folder is missing, empty or an earlier demo."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).is_file():
-            raise UsageError(
-                f"{folder}: there already, and not an earlier demo",
-                next_step="name another folder: crowdcount demo --out FOLDER",
-            )
+    """Make way for a new demo."""
+    _refuse_other(folder)
+    if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / MARK, "Made by crowdcount demo, and replaced by the next.\n")

@@ -76,13 +76,11 @@ def predict(
     Raises:
         CrowdCountError: If ``strict`` is set and a file fails.
     """
-    root = common_folder(paths)
-    for path in paths:
+    drawn_to = heatmap_paths(paths, folder=heatmaps) if heatmaps else [None] * len(paths)
+    for path, drawn in zip(paths, drawn_to, strict=True):
         try:
             seen = counter.count(path, scale=scale)
-            drawn = None
-            if heatmaps is not None:
-                drawn = heatmap_path(path, folder=heatmaps, root=root)
+            if drawn is not None:
                 save_heatmap(seen, drawn, force=force)
         except CrowdCountError as error:
             if strict:
@@ -113,15 +111,17 @@ def require_some(paths: Sequence[Path]) -> None:
         )
 
 
-def common_folder(paths: Sequence[Path]) -> Path:
-    """The deepest folder that holds all files."""
-    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+def heatmap_paths(paths: Sequence[Path], *, folder: Path) -> list[Path]:
+    """Where the heatmap of each file goes: its path below the common folder, ``.png`` added.
 
-
-def heatmap_path(path: Path, *, folder: Path, root: Path) -> Path:
-    """Where the heatmap of a file goes: its path below ``root``, ``.png`` added."""
-    below = path.absolute().relative_to(root)
-    return folder / below.with_name(below.name + ".png")
+    Args:
+        paths: Image files.
+        folder: The folder for the heatmaps; none goes outside it.
+    """
+    # abspath and not Path.absolute: a `..` that is kept would lead out of the folder.
+    files = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
+    root = os.path.commonpath([file.parent for file in files])
+    return [folder / f"{file.relative_to(root)}.png" for file in files]
 
 
 def save_heatmap(count: Count, path: Path, *, force: bool = False) -> None:

@@ -1,10 +1,12 @@
 """What a shell sees: streams, formats, exit codes. Commands run through main() in this process."""
 
 import base64
+import contextlib
 import csv
 import io
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -187,7 +189,7 @@ def test_scale_acts(run, photos, checkpoint):
         for scale in ("1", "3")
     }
     assert len(counts) == 2
-    assert run("predict", "a.png", "--scale", "0", "--checkpoint", checkpoint)[0] == 4
+    assert run("predict", "a.png", "--scale", "0", "--checkpoint", checkpoint)[0] == 2
 
 
 def test_heatmaps_keep_the_paths_below_the_common_folder(run, photos, checkpoint):
@@ -204,6 +206,28 @@ def test_heatmaps_keep_the_paths_below_the_common_folder(run, photos, checkpoint
         assert path in err
         with Image.open(path) as picture:
             assert picture.width >= 130
+
+
+def test_no_heatmap_leaves_its_folder(run, photos, checkpoint):
+    for folder in ("x", "y"):
+        Path(folder).mkdir()
+        shutil.copy("a.png", f"{folder}/a.png")
+    arguments = ("--heatmap", "x/../y/a.png", "x/a.png", "--checkpoint", checkpoint)
+    _, out, _ = run("predict", "--jsonl", *arguments)
+    drawn = [json.loads(line)["heatmap"] for line in out.splitlines()]
+    assert drawn == ["heatmaps/y/a.png.png", "heatmaps/x/a.png.png"]
+
+
+def test_predict_dry_run_writes_and_counts_nothing(run, photos, checkpoint):
+    code, out, err = run(
+        *("predict", "a.png", "tiny.png", "--heatmap", "-o", "counts.txt", "--dry-run"),
+        *("--checkpoint", checkpoint),
+    )
+    assert (code, out) == (0, b"")
+    assert "2 images to count into counts.txt" in err
+    assert "heatmaps/tiny.png.png" in err
+    assert not Path("counts.txt").exists()
+    assert not Path("heatmaps").exists()
 
 
 def test_a_heatmap_replaces_a_heatmap_and_nothing_else(run, photos, checkpoint):
@@ -278,6 +302,13 @@ def test_eval_json_and_csv(run, data, checkpoint):
     assert run("eval", "--csv", "each.csv", "--checkpoint", checkpoint)[0] == 2
 
 
+def test_eval_dry_run_writes_nothing(run, data, checkpoint):
+    code, out, err = run("eval", "--dry-run", "--csv", "each.csv", "--checkpoint", checkpoint)
+    assert (code, out) == (0, b"")
+    assert "1 images to count, to be listed in each.csv" in err
+    assert not Path("each.csv").exists()
+
+
 def test_eval_and_predict_agree_on_the_same_file(run, data, checkpoint):
     run("eval", "--split", "test", "--csv", "each.csv", "--checkpoint", checkpoint)
     with Path("each.csv").open() as stream:
@@ -297,6 +328,42 @@ def test_a_missing_split_exits_3(run, data, checkpoint):
     code, out, err = run("eval", "--split", "dev", "--checkpoint", checkpoint)
     assert (code, out) == (3, b"")
     assert "train, val, test" in err
+
+
+# ---- progress
+
+
+def on_a_terminal(*arguments, **environment):
+    """What a command writes to a stderr that is a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "crowdcount", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | environment
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other side is closed
+        while piece := os.read(ours, 65536):
+            seen += piece
+    os.close(ours)
+    assert process.wait() == 0
+    return seen
+
+
+def test_bars_are_drawn_on_a_terminal_unless_forbidden(data):
+    assert b"counting windows" in on_a_terminal("bins", "--dry-run", TERM="xterm")
+    assert b"counting windows" not in on_a_terminal("bins", "--dry-run", TERM="dumb")
+    assert b"counting windows" not in on_a_terminal("bins", "--no-progress", TERM="xterm")
+
+
+def test_forced_colours_draw_no_bars_in_a_pipe(run, data, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    _, _, err = run("bins", "--dry-run")
+    assert "counting windows" not in err
+    assert "\x1b[33mwarning" in err
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[33m" not in run("bins", "--dry-run")[2]
 
 
 # ---- bins

@@ -1,0 +1,94 @@
+"""Preprocess, bins, train, eval and predict, as a shell and as Python call them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from PIL import Image
+
+import crowdcount as cc
+from crowdcount.config import RunConfig
+
+PIPELINE = """
+set -euo pipefail
+crowdcount() { "$PYTHON" -m crowdcount "$@"; }
+crowdcount preprocess sha/ && crowdcount bins && crowdcount train --backbone clip-rn50 \
+  && crowdcount eval && crowdcount predict img.jpg --heatmap
+crowdcount eval --json > metrics.json
+"""
+
+TINY_RUN = """
+[train]
+epochs = 1
+batch_size = 2
+crop = 32
+workers = 0
+"""
+
+
+def write_archive(folder: Path) -> None:
+    """Six images of 64 pixels with a few heads each, laid out like ShanghaiTech."""
+    random = np.random.default_rng(3)
+    for split, images in (("train_data", 4), ("test_data", 2)):
+        for kind in ("images", "ground-truth"):
+            (folder / split / kind).mkdir(parents=True)
+        for number in range(1, images + 1):
+            pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / "images" / f"IMG_{number}.jpg")
+            # image_info{1,1}.location, as the archive's own files nest it.
+            location = np.zeros((1, 1), dtype=[("location", object), ("number", object)])
+            location[0, 0] = (random.uniform(0, 64, (number + 2, 2)), number + 2)
+            cell = np.empty((1, 1), dtype=object)
+            cell[0, 0] = location
+            annotation = folder / split / "ground-truth" / f"GT_IMG_{number}.mat"
+            scipy.io.savemat(annotation, {"image_info": cell})
+
+
+def test_the_promised_lines_work_as_written(workplace):
+    write_archive(Path("sha"))
+    Path("crowdcount.toml").write_text(TINY_RUN)
+    Image.new("RGB", (75, 50)).save("img.jpg")
+    result = subprocess.run(
+        ["bash", "-c", PIPELINE],
+        env=os.environ | {"PYTHON": sys.executable, "CROWDCOUNT_MODEL__PRETRAINED": "none"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    prepared, bins, checkpoint, *rest = result.stdout.splitlines()
+    assert (prepared, bins) == ("data/sha", "data/sha/bins-r8.json")
+    assert Path(checkpoint).parent.resolve() == Path("runs/latest").resolve()
+    metrics, (path, count) = dict(line.split("\t") for line in rest[:4]), rest[4].split("\t")
+    assert list(metrics) == ["mae", "rmse", "nae", "images"]
+    assert path == "img.jpg"
+    assert float(count) >= 0
+    assert Path("heatmaps/img.jpg.png").is_file()
+    assert "warning: sha: train: 4 images, 300 expected" in result.stderr
+    assert f"{json.loads(Path('metrics.json').read_text())['mae']:.4f}" == metrics["mae"]
+
+
+def test_the_same_through_python(scenes, workplace):
+    (prepared,) = cc.preprocess(scenes, out=Path("square"))
+    data = cc.PreparedDataset.open(prepared.folder)
+    table = cc.make_bins([data], block=8)
+    config = RunConfig.from_mapping(
+        {
+            "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
+            "train": {"epochs": 1, "batch_size": 4, "crop": 64, "workers": 0},
+        }
+    )
+    run = cc.train(config, [data], out=Path("run"))
+    counter = cc.load(run.checkpoint, device="cpu")
+    assert counter.model.bins == table.bins
+    (first, *_) = cc.evaluate(counter, [data], split="test").results
+    seen = counter.count(first.path)
+    assert seen.total == first.predicted
+    assert abs(seen.blocks.double().sum().item() - seen.total) < 1e-9
+    seen.heatmap().save("plaza_heat.png")
+    assert Path("plaza_heat.png").is_file()
+    (record,) = cc.predict(counter, [first.path])
+    assert record.count == first.predicted

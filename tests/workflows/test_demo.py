@@ -1,0 +1,43 @@
+"""A small demo: it learns to count scenes it never saw, and keeps to its folder."""
+
+from pathlib import Path
+
+import pytest
+
+from crowdcount.errors import UsageError
+from crowdcount.workflows import demo
+from crowdcount.workflows.demo import plan_demo, run_demo
+
+
+@pytest.fixture
+def smaller(monkeypatch):
+    """A demo with half as many scenes."""
+    monkeypatch.setattr(demo, "TRAINING_SCENES", 60)
+    monkeypatch.setattr(demo, "UNSEEN_SCENES", 16)
+
+
+def test_it_learns_and_keeps_to_its_folder(smaller, workplace):
+    result = run_demo(Path("here"), device="cpu")
+    assert result.evaluation.metrics.images == 16
+    assert result.evaluation.metrics.mae <= result.evaluation.mean_guess.mae / 2
+    assert result.heatmap.is_file()
+    assert Path("here") in result.heatmap.parents
+    assert [path.name for path in Path().iterdir()] == ["here"]
+
+
+def test_it_replaces_an_earlier_demo_and_nothing_else(workplace):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("all of it")
+    for refused in (plan_demo, run_demo):
+        with pytest.raises(UsageError, match="not an earlier demo"):
+            refused(Path("mine"))
+    assert Path("mine/thesis.txt").read_text() == "all of it"
+    Path("thesis.txt").write_text("the rest")
+    with pytest.raises(UsageError, match="not an earlier demo"):
+        run_demo(Path("thesis.txt"))
+    assert "made anew" in plan_demo(Path("other"))
+    assert not Path("other").exists()
+
+
+def test_a_stopped_demo_has_no_result(smaller, workplace):
+    assert run_demo(Path("here"), device="cpu", should_stop=lambda: True) is None
