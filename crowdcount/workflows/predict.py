@@ -76,7 +76,9 @@ def predict(
     Raises:
         CrowdCountError: If ``strict`` is set and a file fails.
     """
-    drawn_to = heatmap_paths(paths, folder=heatmaps) if heatmaps else [None] * len(paths)
+    drawn_to: Sequence[Path | None] = [None] * len(paths)
+    if heatmaps is not None:
+        drawn_to = heatmap_paths(paths, folder=heatmaps)
     for path, drawn in zip(paths, drawn_to, strict=True):
         try:
             seen = counter.count(path, scale=scale)
