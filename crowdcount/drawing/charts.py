@@ -14,6 +14,9 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#b
 WIDTH_OF_A_LABEL = 0.6
 """Inches that a chart grows by for each label."""
 
+LARGEST_WIDTH = 24.0
+"""Inches. Where labels are more than fit, only every second, third, ... is written."""
+
 
 def bar_chart(
     *,
@@ -50,9 +53,8 @@ def bar_chart(
 
     # The style that ships with matplotlib, whatever a matplotlibrc on this machine asks for.
     with context("default"):
-        figure = Figure(
-            figsize=(max(4.0, 1.5 + WIDTH_OF_A_LABEL * len(labels)), 4.0), layout="constrained"
-        )
+        wanted = max(1.5 + WIDTH_OF_A_LABEL * len(labels), 4.0)
+        figure = Figure(figsize=(min(wanted, LARGEST_WIDTH), 4.0), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
         width = 0.8 / len(series)
         for index, (name, heights) in enumerate(series.items()):
@@ -61,7 +63,8 @@ def bar_chart(
             ]
             colour = COLOURS[index % len(COLOURS)]
             axes.bar(middles, list(heights), width=width, label=name, color=colour)
-        axes.set_xticks(range(len(labels)), labels)
+        every = math.ceil(wanted / LARGEST_WIDTH)
+        axes.set_xticks(range(0, len(labels), every), labels[::every])
         drawn = [height for heights in series.values() for height in heights if height > 0]
         if log and drawn:
             # From a power of ten well below the smallest bar, so that it is seen to be one.

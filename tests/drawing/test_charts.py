@@ -46,6 +46,13 @@ def test_a_logarithmic_axis_shows_what_a_linear_one_hides():
     assert pixels_of(log, COLOURS[0]) > 1.3 * pixels_of(linear, COLOURS[0])
 
 
+def test_a_chart_of_very_many_labels_stays_a_picture():
+    labels = [str(number) for number in range(400)]
+    png = bar_chart(title="Crowds", labels=labels, series={"heads": [1.0] * 400})
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.size == (2400, 400)
+
+
 def test_nothing_but_zeros_can_be_drawn_on_either_axis():
     for log in (False, True):
         assert bar_chart(**ARGUMENTS, series={"windows": [0.0, 0.0, 0.0]}, log=log)
