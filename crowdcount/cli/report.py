@@ -53,7 +53,7 @@ def say_bins(table: "BinsTable") -> None:
 
 
 def _warn_of_scarce_bins(table: "BinsTable", labels: Sequence[str]) -> None:
-    from crowdcount.workflows.bins import ENOUGH_BLOCKS
+    from crowdcount.workflows.bins import AUTO, ENOUGH_BLOCKS
 
     empty = table.empty_bins()
     if empty:
@@ -63,8 +63,9 @@ def _warn_of_scarce_bins(table: "BinsTable", labels: Sequence[str]) -> None:
     scarce = [index for index in table.scarce_bins() if index not in empty]
     if scarce:
         log.warning(
-            "%s: bins with fewer than %d blocks to learn from: %s; --policy auto merges such bins",
+            "%s: bins with fewer than %d blocks to learn from: %s%s",
             table.name,
             ENOUGH_BLOCKS,
             ", ".join(f"{labels[index]} ({table.blocks[index]:.1f})" for index in scarce),
+            "" if table.policy == AUTO else "; --policy auto merges such bins",
         )
