@@ -45,7 +45,7 @@ def demo(
         )
     if result is None:
         raise typer.Exit(130)
-    say_bins(result.data, result.bins)
+    say_bins(result.bins)
     metrics, guess = result.evaluation.metrics, result.evaluation.mean_guess
     log.info("on %d unseen scenes:", metrics.images)
     rows = [("this model", f"{metrics.mae:.1f}", f"{metrics.rmse:.1f}")]

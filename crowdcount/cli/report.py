@@ -1,6 +1,7 @@
 """Short tables for people, as log lines."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,32 +23,49 @@ def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         log.info("  %s", "  ".join([first, *others]).rstrip())
 
 
-def say_bins(name: str, table: "BinsTable") -> None:
-    """Log the bins of a data set: what stands for each, and how many windows and heads it holds."""
+BAR_WIDTH = 24
+
+
+def say_bins(table: "BinsTable") -> None:
+    """Log bins: what stands for each, its share of windows and heads, and a bar of its windows.
+
+    Bars are logarithmic, and whole for as many windows as the fullest bin holds: the bins that
+    matter most hold a thousandth of the windows or fewer.
+    """
     from crowdcount.core.bins import format_range
 
-    windows = sum(table.histogram)
-    heads = sum(count * number for count, number in enumerate(table.histogram))
-    log.info("%s: blocks of %d pixels, %d windows", name, table.bins.block, windows)
-    rows = []
-    ends = [*table.bins.starts[1:], len(table.histogram)]
-    for (low, high), value, end in zip(table.bins.ranges, table.bins.values, ends, strict=True):
-        held = table.histogram[low:end]
-        inside = sum(count * number for count, number in enumerate(held, start=low))
-        rows.append(
-            (
-                format_range(low, high),
-                f"{value:.5f}",
-                f"{sum(held) / max(windows, 1):.4%}",
-                f"{inside / max(heads, 1):.2%}",
-            )
+    bins, windows, heads = table.bins, table.windows, table.heads
+    labels = [format_range(low, high) for low, high in bins.ranges]
+    log.info("%s: blocks of %d pixels, %d windows", table.name, bins.block, sum(windows))
+    longest = math.log1p(max(windows)) or 1
+    rows = [
+        (
+            label,
+            f"{value:.5f}",
+            f"{held / max(sum(windows), 1):.4%}",
+            f"{inside / max(sum(heads), 1):.2%}",
+            ("#" * round(BAR_WIDTH * math.log1p(held) / longest)).ljust(BAR_WIDTH),
         )
-    say_table(("bin", "stands for", "windows", "heads"), rows)
-    for index in table.empty_bins():
-        low, high = table.bins.ranges[index]
+        for label, value, held, inside in zip(labels, bins.values, windows, heads, strict=True)
+    ]
+    say_table(("bin", "stands for", "windows", "heads", "windows, log".ljust(BAR_WIDTH)), rows)
+    _warn_of_scarce_bins(table, labels)
+
+
+def _warn_of_scarce_bins(table: "BinsTable", labels: Sequence[str]) -> None:
+    from crowdcount.workflows.bins import AUTO, ENOUGH_BLOCKS
+
+    empty = table.empty_bins()
+    if empty:
         log.warning(
-            "%s: no window holds %s heads; %g stands for them",
-            name,
-            format_range(low, high),
-            table.bins.values[index],
+            "%s: no window at all in bins %s", table.name, ", ".join(labels[i] for i in empty)
+        )
+    scarce = [index for index in table.scarce_bins() if index not in empty]
+    if scarce:
+        log.warning(
+            "%s: bins with fewer than %d blocks to learn from: %s%s",
+            table.name,
+            ENOUGH_BLOCKS,
+            ", ".join(f"{labels[index]} ({table.blocks[index]:.1f})" for index in scarce),
+            "" if table.policy == AUTO else "; --policy auto merges such bins",
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SHORT_FORMS = {
     "backbone": "model.backbone",
     "block": "model.block",
+    "bins": "model.bins",
     "weights": "model.weights",
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
@@ -50,6 +51,13 @@ def train(
         ),
     ] = False,
     block: Annotated[int | None, typer.Option(help="Block side. (sets model.block)")] = None,
+    bins: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Table of bins, or the name of a published one. (sets model.bins)",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Sets train.epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sets train.batch_size.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. (sets optim.lr)")] = None,

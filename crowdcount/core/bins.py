@@ -1,9 +1,10 @@
 """Bins of head counts, and the count that stands for each."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,7 @@ class Bins:
     def __post_init__(self) -> None:
         if self.block < 1:
             raise ValueError(f"block side must be at least 1 pixel, got {self.block}")
-        if len(self.starts) < 2 or self.starts[0] != 0:
-            raise ValueError(f"bins must be two or more and start at 0, got starts {self.starts}")
-        if any(low >= high for low, high in zip(self.starts, self.starts[1:], strict=False)):
-            raise ValueError(f"bin starts must rise, got {self.starts}")
+        check_starts(self.starts)
         if len(self.values) != len(self.starts):
             raise ValueError(
                 f"every bin needs one value, got {len(self.values)} for {len(self.starts)} bins"
@@ -47,8 +45,7 @@ class Bins:
     @property
     def ranges(self) -> tuple[tuple[int, int | None], ...]:
         """Each bin as ``(lowest, highest)`` head count, both included; None: no upper end."""
-        ends: list[int | None] = [start - 1 for start in self.starts[1:]]
-        return tuple(zip(self.starts, [*ends, None], strict=True))
+        return bin_ranges(self.starts)
 
     @property
     def max_count(self) -> int:
@@ -91,6 +88,89 @@ class Bins:
         return bins
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenBins:
+    """A table of bins that somebody wrote down: where they start, perhaps what stands for each.
+
+    Raises:
+        ValueError: If bins could not be like this.
+    """
+
+    name: str
+    """What the table is called: the name of a published one, or of a file."""
+
+    starts: tuple[int, ...]
+    """Lower edge of each bin."""
+
+    values: tuple[float, ...] | None = None
+    """Representative count of each bin; None: to be taken from data."""
+
+    block: int | None = None
+    """Side of the blocks it was made for, in pixels; None: any."""
+
+    source: str = ""
+    """Where it was published."""
+
+    def __post_init__(self) -> None:
+        check_starts(self.starts)
+        values = middle_values(self.starts) if self.values is None else self.values
+        Bins(block=1 if self.block is None else self.block, starts=self.starts, values=values)
+
+    @classmethod
+    def from_json(cls, content: Any, *, name: str) -> "WrittenBins":
+        """A table from a list of starts, a mapping, or the content of a bins file.
+
+        Args:
+            content: ``[0, 1, 2, 4]``; or ``{"starts": [0, 1, 2, 4]}``, to which ``values`` and
+                ``block`` may be added; or what :meth:`Bins.to_json` gives, whatever else is in it.
+            name: What the table is called.
+
+        Raises:
+            ValueError: If it is none of these, or bins could not be like this.
+        """
+        if isinstance(content, Mapping) and "bins" in content:
+            bins = Bins.from_json(content)
+            return cls(name=name, starts=bins.starts, values=bins.values, block=bins.block)
+        table = {"starts": content} if isinstance(content, list) else content
+        if not isinstance(table, Mapping) or "starts" not in table:
+            raise ValueError("expected a list of starts, such as [0, 1, 2, 4], or the key 'starts'")
+        unknown = sorted(set(table) - {"starts", "values", "block"})
+        if unknown:
+            raise ValueError(f"no such key: {unknown[0]}; choose from: starts, values, block")
+        values, block = table.get("values"), table.get("block")
+        return cls(
+            name=name,
+            starts=_numbers(table["starts"], kinds=(int,), key="starts"),
+            values=None if values is None else _numbers(values, kinds=(int, float), key="values"),
+            block=None if block is None else _numbers([block], kinds=(int,), key="block")[0],
+        )
+
+
+def _numbers(content: Any, *, kinds: tuple[type, ...], key: str) -> tuple[Any, ...]:
+    """A list of numbers as a tuple of the last of ``kinds``; true and false are no numbers."""
+    if not isinstance(content, list) or any(type(each) not in kinds for each in content):
+        raise ValueError(f"{key}: expected {'whole ' if kinds == (int,) else ''}numbers")
+    return tuple(kinds[-1](each) for each in content)
+
+
+def bin_ranges(starts: Sequence[int]) -> tuple[tuple[int, int | None], ...]:
+    """``(lowest, highest)`` head count of each bin, both included; None: no upper end."""
+    ends: list[int | None] = [start - 1 for start in starts[1:]]
+    return tuple(zip(starts, [*ends, None], strict=True))
+
+
+def check_starts(starts: Sequence[int]) -> None:
+    """Refuse lower edges of bins that would leave a head count without a bin.
+
+    Raises:
+        ValueError: If they are fewer than two, do not begin at 0 or do not rise.
+    """
+    if len(starts) < 2 or starts[0] != 0:
+        raise ValueError(f"bins must be two or more and start at 0, got starts {tuple(starts)}")
+    if any(low >= high for low, high in pairwise(starts)):
+        raise ValueError(f"bin starts must rise, got {tuple(starts)}")
+
+
 def format_range(low: int, high: int | None) -> str:
     """A bin for people: ``3``, ``2-3`` or ``4+``."""
     if high is None:
@@ -101,6 +181,65 @@ def format_range(low: int, high: int | None) -> str:
 def fine_starts(max_count: int) -> tuple[int, ...]:
     """One bin for each integer below ``max_count``, and ``[max_count, inf)``."""
     return tuple(range(max_count + 1))
+
+
+def dynamic_starts(max_count: int) -> tuple[int, ...]:
+    """One bin for each integer in the lower half of ``0..max_count``, pairs in the upper half.
+
+    Pairs begin at ceil(m / 2), every two counts up to m; the last to begin is the open bin. For
+    m = 8: 0, 1, 2, 3, [4, 5], [6, 7], [8, inf). For m = 19 they begin at 10, and the last bin is
+    [18, inf).
+    """
+    half = -(-max_count // 2)
+    return (*range(half), *range(half, max_count + 1, 2))
+
+
+def coarse_starts(max_count: int) -> tuple[int, ...]:
+    """0 alone, then pairs: [1, 2], [3, 4], ...; the last bin opens at the last odd number up to m.
+
+    For m = 8 the last bin is [7, inf), for m = 19 it is [19, inf).
+    """
+    return (0, *range(1, max_count + 1, 2))
+
+
+POLICIES: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "fine": fine_starts,
+    "dynamic": dynamic_starts,
+    "coarse": coarse_starts,
+}
+"""Where bins start, from m alone. ``auto``, the fourth policy, needs the histogram as well."""
+
+
+def auto_starts(
+    max_count: int, histogram: Int64[np.ndarray, " counts"], *, least: int
+) -> tuple[int, ...]:
+    """As many bins as there can be when each has to hold ``least`` windows or more.
+
+    0 is a bin of its own. From 1 on a bin grows, count by count, until it holds ``least`` windows;
+    then the next begins, provided that what lies above holds ``least`` windows too and that it
+    begins at ``max_count`` or below. What lies above the last start is the last bin. Where all
+    counts above 0 together hold fewer than ``least`` windows, they are one bin.
+
+    Args:
+        max_count: m: the largest count that can be observed; no bin starts above it.
+        histogram: Number of windows that hold 0, 1, 2, ... heads.
+        least: Windows that every bin but that of 0 must hold; at least 1.
+    """
+    above = int(histogram[1:].sum())
+    starts, held = [0, 1], 0
+    for count in range(1, min(max_count, len(histogram))):
+        held += int(histogram[count])
+        above -= int(histogram[count])
+        if held >= least and above >= least:
+            starts.append(count + 1)
+            held = 0
+    return tuple(starts)
+
+
+def middle_values(starts: Sequence[int]) -> tuple[float, ...]:
+    """The midpoint of each bin; of the last, which has none, its lower edge."""
+    finite = [(low + end - 1) / 2 for low, end in pairwise(starts)]
+    return (*finite, float(starts[-1]))
 
 
 def average_values(

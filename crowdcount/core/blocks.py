@@ -114,7 +114,9 @@ def window_histogram(
 ) -> Int64[np.ndarray, " counts"]:
     """How many ``block`` x ``block`` windows, one at every pixel offset, hold 0, 1, 2, ... heads.
 
-    Only windows that a head touches are visited; the empty ones are the rest.
+    Where heads are few, only the windows that a head touches are visited; the empty ones are the
+    rest. Where heads are so many or windows so large that this would visit windows again and
+    again, a summed-area table gives all of them at once. Both count exactly.
 
     Args:
         points: Head centres ``(x, y)`` in pixels.
@@ -138,12 +140,37 @@ def window_histogram(
     pixels = head_pixels(points, height=height, width=width).numpy()
     if collapse_duplicates:
         pixels = np.unique(pixels, axis=0)
+    if len(pixels) * block**2 > 2 * rows * cols:
+        return _histogram_of_all(pixels, rows=rows, cols=cols, block=block)
+    return _histogram_of_touched(pixels, rows=rows, cols=cols, block=block)
+
+
+def _histogram_of_touched(
+    pixels: Int64[np.ndarray, "heads 2"], *, rows: int, cols: int, block: int
+) -> Int64[np.ndarray, " counts"]:
+    """Windows by head count, from the windows over each head; ``rows`` x ``cols`` there are."""
     offsets = np.arange(block)
     left = pixels[:, 0, None] - offsets
     top = pixels[:, 1, None] - offsets
     window = top[:, :, None] * cols + left[:, None, :]
     fits = ((top >= 0) & (top < rows))[:, :, None] & ((left >= 0) & (left < cols))[:, None, :]
-    _, heads = np.unique(window[fits], return_counts=True)
-    histogram = np.bincount(heads, minlength=1).astype(np.int64)
-    histogram[0] = rows * cols - len(heads)
+    visits = window[fits]
+    heads = np.bincount(visits, minlength=rows * cols)
+    # A window with k heads was visited k times, so it stands k times in heads[visits].
+    histogram = np.bincount(heads[visits], minlength=1).astype(np.int64)
+    histogram[1:] //= np.arange(1, len(histogram))
+    histogram[0] = rows * cols - histogram[1:].sum()
     return histogram
+
+
+def _histogram_of_all(
+    pixels: Int64[np.ndarray, "heads 2"], *, rows: int, cols: int, block: int
+) -> Int64[np.ndarray, " counts"]:
+    """Windows by head count, from the sum of heads above and to the left of every pixel."""
+    height, width = rows + block - 1, cols + block - 1
+    heads = np.bincount(pixels[:, 1] * width + pixels[:, 0], minlength=height * width)
+    above_left = np.zeros((height + 1, width + 1), dtype=np.int64)
+    above_left[1:, 1:] = heads.reshape(height, width).cumsum(axis=0).cumsum(axis=1)
+    strips = above_left[block:] - above_left[:-block]
+    windows = strips[:, block:] - strips[:, :-block]
+    return np.bincount(windows.ravel()).astype(np.int64)

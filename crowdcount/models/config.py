@@ -29,6 +29,9 @@ class ModelConfig:
     weights: str | None = None
     """File with weights of the backbone, in place of what ``pretrained`` would download."""
 
+    bins: str | None = None
+    """Table of bins: a file, or the name of a published one. None: the one of the data."""
+
     prompts: str = "words"
     """How CLIP backbones read a bin: ``words`` (There are two people.) or ``digits``."""
 
@@ -43,8 +46,8 @@ class ModelConfig:
         for setting, value in (("block", self.block), ("neck_width", self.neck_width)):
             if value < 1:
                 raise ConfigError(f"model.{setting}: must be at least 1, got {value}")
-        for setting, text in (("pretrained", self.pretrained), ("weights", self.weights)):
-            if text == "":
+        for setting in ("pretrained", "weights", "bins"):
+            if getattr(self, setting) == "":
                 raise ConfigError(f"model.{setting}: must not be empty")
         if self.prompts not in prompts.STYLES:
             raise ConfigError(

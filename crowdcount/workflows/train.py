@@ -164,7 +164,7 @@ def train(
     if out is not None and out.exists() and not force:
         raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
     target = resolve_device(device)
-    bins = training_bins(data, block=config.model.block, track=track).bins
+    bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, bins, offline=offline)
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.

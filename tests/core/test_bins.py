@@ -1,5 +1,6 @@
 import json
 import math
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from crowdcount.core.bins import Bins, average_values, expected_counts, fine_starts, format_range
+from crowdcount.core.bins import (
+    POLICIES,
+    Bins,
+    WrittenBins,
+    auto_starts,
+    average_values,
+    coarse_starts,
+    dynamic_starts,
+    expected_counts,
+    fine_starts,
+    format_range,
+    middle_values,
+)
 
 # Windows of 8 x 8 pixels with 0 to 9 heads in the ShanghaiTech training images, as published.
 PUBLISHED_WINDOWS = {
@@ -105,6 +118,110 @@ def test_ranges_for_people():
 
 def test_fine_bins_are_single_integers_up_to_the_last():
     assert fine_starts(4) == (0, 1, 2, 3, 4)
+
+
+def test_dynamic_bins_become_pairs_in_the_upper_half():
+    assert dynamic_starts(8) == (0, 1, 2, 3, 4, 6, 8)
+    assert dynamic_starts(16) == (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
+
+
+def test_coarse_bins_are_pairs_but_for_zero():
+    assert coarse_starts(8) == (0, 1, 3, 5, 7)
+    assert coarse_starts(4) == (0, 1, 3)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(max_count=st.integers(1, 300))
+def test_every_policy_makes_bins_of_one_or_two_counts_with_zero_alone(policy, max_count):
+    starts = POLICIES[policy](max_count)
+    widths = [after - before for before, after in pairwise(starts)]
+    assert starts[:2] == (0, 1)
+    assert widths == sorted(widths)
+    assert set(widths) <= {1, 2}
+    # The open bin leaves out at most the one count that a pair would need to be whole.
+    assert max_count - 1 <= starts[-1] <= max_count
+
+
+@given(
+    st.integers(1, 7),
+    st.lists(st.integers(0, 12), min_size=1, max_size=10),
+    st.integers(1, 20),
+)
+def test_auto_makes_as_many_well_filled_bins_as_there_can_be(max_count, windows, least):
+    histogram = np.array([5, *windows])
+
+    def held(starts):
+        ends = [*starts[1:], len(histogram)]
+        return [histogram[low:end].sum() for low, end in zip(starts, ends, strict=True)]
+
+    starts = auto_starts(max_count, histogram, least=least)
+    tables = [
+        (0, 1, *inner)
+        for size in range(max_count)
+        for inner in combinations(range(2, max_count + 1), size)
+    ]
+    good = [table for table in tables if min(held(table)[1:]) >= least]
+    assert starts in (good or [(0, 1)])
+    assert len(starts) == max(map(len, good), default=2)
+
+
+def test_auto_by_hand():
+    # 3 and 4 together hold ten windows; what is left above them does not, and joins them.
+    histogram = np.array([900, 90, 20, 6, 4, 3, 1])
+    assert auto_starts(8, histogram, least=10) == (0, 1, 2, 3)
+    assert auto_starts(8, histogram, least=4) == (0, 1, 2, 3, 4, 5)
+    assert auto_starts(2, histogram, least=4) == (0, 1, 2)
+    assert auto_starts(8, histogram, least=500) == (0, 1)
+    assert auto_starts(8, np.array([7]), least=1) == (0, 1)
+
+
+@given(starts_lists)
+def test_the_middle_of_a_bin_is_as_far_from_its_ends(starts):
+    bins = Bins(block=8, starts=starts, values=middle_values(starts))
+    for (low, high), value in zip(bins.ranges[:-1], bins.values, strict=False):
+        assert value - low == high - value
+    assert bins.values[-1] == starts[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "block"),
+    [
+        ([0, 1, 3], None, None),
+        ({"starts": [0, 1, 3]}, None, None),
+        ({"starts": [0, 1, 3], "values": [0, 1.5, 3], "block": 16}, (0.0, 1.5, 3.0), 16),
+        (
+            Bins(block=8, starts=(0, 1, 3), values=(0.0, 1.5, 4.0)).to_json() | {"format": 1},
+            (0.0, 1.5, 4.0),
+            8,
+        ),
+    ],
+)
+def test_a_table_can_be_written_in_several_ways(content, values, block):
+    table = WrittenBins.from_json(json.loads(json.dumps(content)), name="mine")
+    assert table == WrittenBins(name="mine", starts=(0, 1, 3), values=values, block=block)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (3, "expected a list of starts"),
+        ({"edges": [0, 1]}, "the key 'starts'"),
+        ({"starts": [0, 1], "vales": [0, 1]}, "no such key: vales"),
+        ({"starts": [0, 1.5]}, "starts: expected whole numbers"),
+        ({"starts": [False, True]}, "starts: expected whole numbers"),
+        ({"starts": "0, 1"}, "starts: expected whole numbers"),
+        ({"starts": [0, 1], "values": [0, "1"]}, "values: expected numbers"),
+        ({"starts": [0, 1], "block": "8"}, "block: expected whole numbers"),
+        ({"starts": [0, 1], "block": 0}, "block side"),
+        ({"starts": [0, 2, 2]}, "rise"),
+        ({"starts": [1, 2]}, "start at 0"),
+        ({"starts": [0, 1], "values": [0, 0.5]}, r"value of bin 1\+"),
+        ({"bins": 3, "block": 8}, "not a bins table"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(content, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        WrittenBins.from_json(content, name="mine")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from crowdcount.core.blocks import (
+    _histogram_of_all,
+    _histogram_of_touched,
     block_counts,
     block_target,
     corrected_counts,
@@ -145,6 +147,18 @@ def test_windows_are_counted_as_if_one_by_one(points, height, width, block):
     size = {"height": height, "width": width, "block": block}
     histogram = window_histogram(tensor(points), **size)
     assert histogram.tolist() == brute_force_histogram(points, **size).tolist()
+
+
+@given(st.integers(0, 60), side, side, st.integers(1, 12), st.randoms(use_true_random=False))
+def test_both_ways_to_count_windows_agree(number, height, width, block, random):
+    rows, cols = height - block + 1, width - block + 1
+    assume(rows > 0 and cols > 0)
+    # Crowded into a corner, so that windows hold many heads and duplicates are common.
+    near = [random.randrange(min(side, 9)) for _ in range(number) for side in (width, height)]
+    pixels = np.array(near, dtype=np.int64).reshape(-1, 2)
+    size = {"rows": rows, "cols": cols, "block": block}
+    touched, every = (count(pixels, **size) for count in (_histogram_of_touched, _histogram_of_all))
+    assert touched.tolist() == every.tolist()
 
 
 @given(heads, side, side, st.integers(1, 12))

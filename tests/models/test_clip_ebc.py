@@ -7,6 +7,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
+from crowdcount.core.blocks import block_target
+from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.losses.dace import DaceConfig, dace_loss
 from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.clip_ebc import Bottleneck
@@ -75,6 +78,23 @@ def test_the_last_stage_keeps_the_grid_for_small_blocks(block, stride):
     assert (encoder.stride, encoder.channels, encoder.embedding) == (stride, 2048, 1024)
     features = encoder.network.eval()(torch.rand(1, 3, 64, 96))
     assert features.shape == (1, 2048, 64 // stride, 96 // stride)
+
+
+def test_bins_of_several_counts_go_through_clip_and_learn():
+    # The published code fails on such bins before the first image.
+    table = PUBLISHED_BINS["qnrf-r16-t8-dynamic"]
+    bins = Bins(block=16, starts=table.starts, values=table.values)
+    model = build_model(ModelConfig(pretrained="none", block=16), bins)
+    assert model.prompts[4] == "There are between four and five people."
+    points = torch.tensor([[20.0, 20.0]] * 5)
+    target = block_target((points,), height=64, width=64, block=16)
+    prediction = model(torch.rand(1, 3, 64, 64))
+    terms = dace_loss(prediction, target, bins, DaceConfig())
+    terms.total.backward()
+    assert prediction.logits.shape == (1, 7, 4, 4)
+    assert bins.classify(target.counts)[0, 0, 1, 1] == 4
+    assert torch.isfinite(terms.total)
+    assert model.projection.weight.grad.abs().sum() > 0
 
 
 def test_a_bottleneck_changes_width_only_through_its_shortcut():

@@ -15,6 +15,7 @@ from crowdcount.models.config import ModelConfig
         ("neck_width", 0),
         ("pretrained", ""),
         ("weights", ""),
+        ("bins", ""),
         ("prompts", "emoji"),
         ("normalisation", "imagnet"),
     ],

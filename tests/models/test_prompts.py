@@ -4,7 +4,8 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from crowdcount.core.bins import Bins
+from crowdcount.core.bins import Bins, bin_ranges
+from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.models.clip_ebc import bin_prompts
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.prompts import STYLES, number_in_words, prompt
@@ -31,6 +32,14 @@ def test_the_tokeniser_reads_them_as_the_published_code_did():
 def test_a_finite_range_has_a_sentence():
     assert prompt(2, 3) == "There are between two and three people."
     assert prompt(4, 5, style="digits") == "There are between 4 and 5 people."
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", PUBLISHED_BINS)
+def test_the_bins_of_every_published_table_have_sentences_of_their_own(name, style):
+    table = PUBLISHED_BINS[name]
+    sentences = [prompt(low, high, style=style) for low, high in bin_ranges(table.starts)]
+    assert len(set(sentences)) == len(table.starts)
 
 
 @pytest.mark.parametrize(
