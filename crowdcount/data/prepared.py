@@ -20,8 +20,8 @@ import pydantic
 from jaxtyping import Float64
 from pydantic import ConfigDict, TypeAdapter
 
-from crowdcount.core.blocks import largest_observable_count
-from crowdcount.core.types import Sample
+from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.sample import Sample
 from crowdcount.data.images import load_image
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.recipe import SPLITS

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int64
 
 from crowdcount.core.bins import Bins, average_values, fine_starts
-from crowdcount.core.blocks import largest_observable_count, window_histogram
+from crowdcount.core.blocks import window_histogram
+from crowdcount.core.heads import largest_observable_count
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared import MANIFEST, PreparedDataset
 from crowdcount.errors import BadInputError, UsageError

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.core.types import Sample
+from crowdcount.core.sample import Sample
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.prepared import (
     FORMAT,
