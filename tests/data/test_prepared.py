@@ -50,7 +50,7 @@ def record(split, file, heads=3):
 def manifest(*images, held_out=()):
     return Manifest(
         format=FORMAT,
-        crowdcount="0",
+        versions={"crowdcount": ("0",)},
         name="street",
         title="Street",
         recipe="csv",
