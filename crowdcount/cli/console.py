@@ -93,7 +93,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _given(context: typer.Context) -> frozenset[str]:
+def _given(context: Any) -> frozenset[str]:
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(
         name for name, source in sources.items() if source and source.name != "DEFAULT"
