@@ -18,6 +18,12 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_preparing_data_needs_no_torch():
+    # It is most of the time and memory that a small set would cost.
+    code = "import sys, crowdcount.workflows.preprocess; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_every_module_says_what_it_owns():
     for path in (ROOT / "crowdcount").rglob("*.py"):
         assert path.read_text(encoding="utf-8").startswith('"""'), path

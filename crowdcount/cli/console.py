@@ -55,18 +55,23 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``-q``, ``-v``, ``--log-file`` and ``--no-progress`` to a command and set them up.
 
     A command whose function takes ``console`` gets the :class:`Settings` that follow from them;
-    one that takes ``order``, an :class:`OrderedCommand`, its options in the order they were given.
+    one that takes ``order``, an :class:`OrderedCommand`, its options in the order they were given;
+    one that takes ``given``, the names of the arguments and options that stood on the command line.
     """
     signature = inspect.signature(function)
-    given = ("console", "order")
-    own = [each for each in signature.parameters.values() if each.name not in given]
+    from_context = {"order", "given"} & signature.parameters.keys()
+    not_own = ("console", *from_context)
+    own = [each for each in signature.parameters.values() if each.name not in not_own]
 
     @functools.wraps(function)
     def wrapper(**arguments: Any) -> None:
         common = {name: arguments.pop(name) for name in COMMON}
         settings = _set_up(**common)
-        if "order" in signature.parameters:
-            arguments["order"] = arguments.pop("context").meta[ORDER]
+        context = arguments.pop("context", None)
+        if "order" in from_context:
+            arguments["order"] = context.meta[ORDER]
+        if "given" in from_context:
+            arguments["given"] = _given(context)
         if "console" in signature.parameters:
             arguments["console"] = settings
         function(**arguments)
@@ -77,7 +82,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         )
         for name, annotation in COMMON.items()
     ]
-    if "order" in signature.parameters:
+    if from_context:
         keyword = inspect.Parameter.KEYWORD_ONLY
         added.append(inspect.Parameter("context", keyword, annotation=typer.Context))
     keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
@@ -86,6 +91,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         "return": None
     }
     return wrapper
+
+
+def _given(context: Any) -> frozenset[str]:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(
+        name for name, source in sources.items() if source and source.name != "DEFAULT"
+    )
 
 
 def _set_up(*, quiet: bool, verbose: bool, log_file: Path | None, no_progress: bool) -> Settings:
@@ -191,6 +203,38 @@ def stop_signals() -> Iterator[list[int]]:
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal that ends the command."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def stops_cleanly(advice: str) -> Iterator[None]:
+    """Let SIGINT and SIGTERM unwind what is under way, and end with exit 130 or 143.
+
+    For work that is safe to leave at any point.
+
+    Args:
+        advice: What the user can do then.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - of any handler
+        raise _Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except _Stopped as stopped:
+        log.error("%s: stopped; %s", signal.Signals(stopped.number).name, advice)
+        raise typer.Exit(128 + stopped.number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

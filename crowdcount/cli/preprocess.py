@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, print_paths, tracker
+from crowdcount.cli.console import COMMON, Settings, command, print_paths, stops_cleanly, tracker
+from crowdcount.errors import UsageError
 
 if TYPE_CHECKING:
     from crowdcount.workflows.preprocess import PreparedResult
@@ -19,7 +20,10 @@ log = logging.getLogger("crowdcount")
 def preprocess(
     source: Annotated[
         Path,
-        typer.Argument(help="Folder of a data set, or one that holds some.", show_default=False),
+        typer.Argument(
+            help="Folder of a data set, or one that holds some; with --verify, a prepared one.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -46,37 +50,64 @@ def preprocess(
     ] = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check a prepared folder against its manifest and write nothing; with -v, list "
+            "all that is wrong.",
+        ),
+    ] = False,
     *,
     console: Settings,
+    given: frozenset[str],
 ) -> None:
     """Turn annotated photographs into prepared data: images, points, block counts, a manifest.
 
-    Recognises data sets by their layout. Run again, it skips what is already right. Prints the
-    folders it wrote.
+    Recognises data sets by their layout. Run again, it skips what is already right, and finishes
+    what was interrupted. Prints the folders it wrote.
 
     Example: crowdcount preprocess sha/
     """
+    if verify:
+        _verify(source, jobs=jobs, console=console, given=given)
+        return
     from crowdcount.data.prepared import PreprocessConfig
     from crowdcount.workflows.preprocess import preprocess as run_preprocess
 
-    results = run_preprocess(
-        source,
-        out=out,
-        dataset=dataset,
-        config=PreprocessConfig(
-            block=block, smallest_head=smallest_head, val_fraction=val_fraction, seed=seed
-        ),
-        strict=strict,
-        force=force,
-        skip_unpaired=skip_unpaired,
-        dry_run=dry_run,
-        jobs=jobs,
-        track=tracker(console),
-    )
+    with stops_cleanly("run the same command again, it goes on from here"):
+        results = run_preprocess(
+            source,
+            out=out,
+            dataset=dataset,
+            config=PreprocessConfig(
+                block=block, smallest_head=smallest_head, val_fraction=val_fraction, seed=seed
+            ),
+            strict=strict,
+            force=force,
+            skip_unpaired=skip_unpaired,
+            dry_run=dry_run,
+            jobs=jobs,
+            track=tracker(console),
+        )
     for result in results:
         _say(result, dry_run=dry_run)
     if not dry_run:
         print_paths(result.folder for result in results)
+
+
+def _verify(folder: Path, *, jobs: int, console: Settings, given: frozenset[str]) -> None:
+    from crowdcount.workflows.verify import verify
+
+    others = sorted(given - {"source", "verify", "jobs", *COMMON})
+    if others:
+        raise UsageError(
+            "--verify checks what is there and takes no other setting: leave out "
+            + ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        )
+    manifest = verify(folder, jobs=jobs, track=tracker(console))
+    log.info("%s: all %d images are as the manifest says", manifest.name, len(manifest.images))
+    print_paths([folder])
 
 
 def _say(result: "PreparedResult", *, dry_run: bool) -> None:

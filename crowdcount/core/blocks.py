@@ -1,31 +1,13 @@
-"""From points to heads per block: the one place that decides to which block a head belongs."""
+"""Heads per block as tensors: what training and bins see of :mod:`crowdcount.core.heads`."""
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from crowdcount.core.heads import heads_per_block, pixels_of_heads
 from crowdcount.core.types import BlockTarget
-
-
-def largest_observable_count(*, block: int, smallest_head: int) -> int:
-    """How many heads a block can show: m = (r // s)^2, at least 1.
-
-    Args:
-        block: Block side r in pixels.
-        smallest_head: Side s, in pixels, of the smallest head that can be recognised.
-
-    Raises:
-        ValueError: If either is not positive.
-
-    Source:
-        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, label correction.
-    """
-    if block < 1 or smallest_head < 1:
-        raise ValueError(
-            f"block and smallest head must be at least 1 pixel, got {block} and {smallest_head}"
-        )
-    return max(block // smallest_head, 1) ** 2
 
 
 def head_pixels(
@@ -39,14 +21,8 @@ def head_pixels(
     Raises:
         ValueError: If a coordinate is not finite, or the image has no pixel.
     """
-    if height < 1 or width < 1:
-        raise ValueError(f"an image has at least one pixel, got {width}x{height}")
-    if not torch.isfinite(points).all():
-        raise ValueError("head coordinates must be finite")
-    # Clamped before the conversion: a huge float has no int64.
-    columns = points[:, 0].clamp(0, width - 1).long()
-    rows = points[:, 1].clamp(0, height - 1).long()
-    return torch.stack([columns, rows], dim=1)
+    pixels = pixels_of_heads(points.numpy(force=True), height=height, width=width)
+    return torch.from_numpy(pixels).to(points.device)
 
 
 def block_counts(
@@ -70,12 +46,8 @@ def block_counts(
     Raises:
         ValueError: If ``block`` or a side is not positive, or a coordinate is not finite.
     """
-    if block < 1:
-        raise ValueError(f"block side must be at least 1 pixel, got {block}")
-    rows, cols = -(-height // block), -(-width // block)
-    pixels = head_pixels(points, height=height, width=width) // block
-    counts = torch.bincount(pixels[:, 1] * cols + pixels[:, 0], minlength=rows * cols)
-    return counts.reshape(1, rows, cols).float()
+    counts = heads_per_block(points.numpy(force=True), height=height, width=width, block=block)
+    return torch.from_numpy(counts)[None].to(points.device, torch.float32)
 
 
 def corrected_counts(counts: Float[Tensor, "*grid"], *, max_count: int) -> Float[Tensor, "*grid"]:
@@ -86,6 +58,14 @@ def corrected_counts(counts: Float[Tensor, "*grid"], *, max_count: int) -> Float
         count and corrects through its bins table alone.
     """
     return counts.clamp(max=float(max_count))
+
+
+def pad_to_multiple(
+    images: Float[Tensor, "batch channels height width"], multiple: int
+) -> Float[Tensor, "batch channels padded_height padded_width"]:
+    """Pad with zeros at the bottom and the right until both sides are multiples of ``multiple``."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
 
 def block_target(

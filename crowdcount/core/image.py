@@ -1,12 +1,10 @@
-"""Images as numbers: channel statistics, padding to whole blocks, the working size of a model."""
+"""Images as numbers: channel statistics, resizing, the working size of a model. Needs no torch."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +63,6 @@ def scaled_size(*, width: int, height: int, scale: float) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def pad_to_multiple(
-    images: Float[Tensor, "batch channels height width"], multiple: int
-) -> Float[Tensor, "batch channels padded_height padded_width"]:
-    """Pad with zeros at the bottom and the right until both sides are multiples of ``multiple``."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
-
-
 def resized(
     image: UInt8[np.ndarray, "height width 3"], *, width: int, height: int
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
@@ -83,4 +73,14 @@ def resized(
     if image.shape[:2] == (height, width):
         return image
     # A copy, because Pillow lends its pixels read-only.
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(resized_picture(Image.fromarray(image), width=width, height=height))
+
+
+def resized_picture(picture: Image.Image, *, width: int, height: int) -> Image.Image:
+    """What :func:`resized` does, for pixels that are Pillow's and stay so.
+
+    Always a new image, of pixels alone: what else a file held does not belong into another.
+    """
+    new = picture.resize((width, height), Image.Resampling.BICUBIC)
+    new.info = {}
+    return new

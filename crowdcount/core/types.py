@@ -1,24 +1,9 @@
-"""What travels between the parts: images with points, block targets, block predictions."""
+"""What travels between the parts as tensors: block targets, block predictions, batches."""
 
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float
 from torch import Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One annotated image."""
-
-    name: str
-    """What the image is called in its data set, such as ``train/IMG_12``."""
-
-    image: UInt8[np.ndarray, "height width 3"]
-    """Upright RGB pixels."""
-
-    points: Float64[np.ndarray, "heads 2"]
-    """Head centres ``(x, y)`` in pixels of ``image``, origin at the top-left corner."""
 
 
 @dataclass(frozen=True, kw_only=True)

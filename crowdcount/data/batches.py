@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crowdcount.core.blocks import block_target
-from crowdcount.core.types import Batch, Sample
+from crowdcount.core.sample import Sample
+from crowdcount.core.types import Batch
 from crowdcount.data.augment import AugmentConfig, augment
 
 

@@ -1,22 +1,21 @@
 """One image of an archive to its prepared files and its line in the manifest."""
 
 import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Int64, Shaped
 
-from crowdcount.core.blocks import block_counts, corrected_counts
-from crowdcount.core.image import resized
+from crowdcount.core.heads import heads_per_block
+from crowdcount.core.image import resized_picture
 from crowdcount.data.images import (
     ImageHeader,
     check_pixels,
     encode_image,
     image_header,
-    load_image,
+    load_picture,
     read_content,
 )
 from crowdcount.data.layout import Found, SourceImage
@@ -51,12 +50,12 @@ def convert(
     scaled = moved_points(annotated, old=source_size, new=size)
     # Inside now, the heads stay with their image through every later crop.
     points = moved_inside(scaled, size=size)
-    raw = block_counts(torch.from_numpy(points), height=height, width=width, block=config.block)
-    corrected = corrected_counts(raw, max_count=config.max_count)
+    raw = heads_per_block(points, height=height, width=width, block=config.block)
+    corrected = raw.clip(max=config.max_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
     if folder is not None:
         pixels = _image_content(content, header, size, name=str(image.path))
-        files = (pixels, _points_content(points), _blocks_content(raw, corrected))
+        files = (pixels, _array_content(points), _blocks_content(raw, corrected))
         paths = prepared_paths(folder, split=image.split, file=image.file)
         for path, file in zip(paths, files, strict=True):
             write_bytes(path, file)
@@ -120,19 +119,25 @@ def _image_content(
         check_pixels(content, name=name)
         return content
     width, height = size
-    pixels = resized(load_image(content, name=name), width=width, height=height)
-    return encode_image(pixels, format=header.format)
+    picture = resized_picture(load_picture(content, name=name), width=width, height=height)
+    return encode_image(picture, format=header.format)
 
 
-def _points_content(points: Points) -> bytes:
+def _array_content(array: Shaped[np.ndarray, "..."]) -> bytes:
     content = io.BytesIO()
-    np.save(content, points, allow_pickle=False)
+    np.save(content, array, allow_pickle=False)
     return content.getvalue()
 
 
 def _blocks_content(
-    raw: Float[Tensor, "1 rows cols"], corrected: Float[Tensor, "1 rows cols"]
+    raw: Int64[np.ndarray, "rows cols"], corrected: Int64[np.ndarray, "rows cols"]
 ) -> bytes:
+    """What ``np.savez_compressed`` writes, in a third of its time: nearly all blocks are empty."""
     content = io.BytesIO()
-    np.savez_compressed(content, raw=raw[0].int().numpy(), corrected=corrected[0].int().numpy())
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, counts in (("raw", raw), ("corrected", corrected)):
+            # ZipInfo's own date, because that of the clock would make every run's bytes differ.
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            npy = _array_content(counts.astype(np.int32))
+            archive.writestr(entry, npy, zipfile.ZIP_DEFLATED, compresslevel=1)
     return content.getvalue()

@@ -75,6 +75,19 @@ def load_image(
         InputMissingError: If there is no such file.
         BadInputError: If it is no image, is damaged or too large.
     """
+    # A copy, because Pillow's own buffer is read-only and tensors share memory with arrays.
+    return np.array(load_picture(source, name=name, max_pixels=max_pixels))
+
+
+def load_picture(
+    source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """What :func:`load_image` gives, as Pillow's image: to be written again, not computed with.
+
+    Raises:
+        InputMissingError: If there is no such file.
+        BadInputError: If it is no image, is damaged or too large.
+    """
     with _opened(source, name=name, max_pixels=max_pixels) as image:
         # TIFF parses its tags again, and may warn, when it is decoded.
         with _quietly() if image.format == "TIFF" else nullcontext():
@@ -82,8 +95,7 @@ def load_image(
         # After decoding: PNG may hold EXIF behind its pixels, and Pillow turns TIFF by itself.
         with _quietly():
             upright = _UPRIGHT.get(_orientation(image))
-        # A copy, because Pillow's own buffer is read-only and tensors share memory with arrays.
-        return np.array(_rgb(image if upright is None else image.transpose(upright)))
+        return _rgb(image if upright is None else image.transpose(upright))
 
 
 def image_header(
@@ -127,19 +139,18 @@ def check_pixels(content: bytes, *, name: str) -> None:
             image.load()
 
 
-def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) -> bytes:
+def encode_image(picture: Image.Image, *, format: str) -> bytes:
     """The content of an image file in the format of its original: JPEG at quality 95.
 
     GIF has too few colours for a photograph; it becomes PNG.
     """
     content = io.BytesIO()
-    image = Image.fromarray(pixels)
     if format in ("JPEG", "MPO"):
-        image.save(content, "JPEG", quality=95)
+        picture.save(content, "JPEG", quality=95)
     elif format == "WEBP":
-        image.save(content, "WEBP", quality=95)
+        picture.save(content, "WEBP", quality=95)
     else:
-        image.save(content, "PNG" if format == "GIF" else format)
+        picture.save(content, "PNG" if format == "GIF" else format)
     return content.getvalue()
 
 

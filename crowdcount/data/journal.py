@@ -22,6 +22,7 @@ from crowdcount.data.prepared import (
 )
 from crowdcount.data.recipe import SPLITS
 from crowdcount.data.resize import ResizeRule
+from crowdcount.data.software import Versions
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import write_text
 
@@ -47,6 +48,9 @@ class Earlier:
     records: dict[str, ImageRecord]
     """What it said of its images, by name."""
 
+    versions: Versions
+    """What it was done with."""
+
 
 def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
     """What there is in ``folder`` to go on from; with ``force``, nothing.
@@ -55,7 +59,7 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
         UsageError: If the folder holds something else, or was prepared otherwise.
         BadInputError: If its manifest is damaged.
     """
-    nothing = Earlier(manifest=None, records={})
+    nothing = Earlier(manifest=None, records={}, versions={})
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", next_step="choose another --out")
     if not folder.exists() or all(_is_temporary(path) for path in folder.iterdir()):
@@ -70,22 +74,29 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
         return nothing
     manifest = None if unfinished else read_manifest(folder)
     if manifest is None:
-        before, records = _read_journal(folder / JOURNAL)
+        start, records = _read_journal(folder / JOURNAL)
     else:
-        before, records = _origin(manifest), list(manifest.images)
+        start = _Start(origin=_origin(manifest), versions=manifest.versions)
+        records = list(manifest.images)
     for key in (field.name for field in fields(Origin)):
-        was, would_be = getattr(before, key), getattr(origin, key)
+        was, would_be = getattr(start.origin, key), getattr(origin, key)
         if was != would_be:
             raise UsageError(
                 f"{folder}: was prepared with another {key}: {was}, not {would_be}",
                 next_step="choose another --out, or pass --force to prepare it anew",
             )
-    return Earlier(manifest=manifest, records={each.name: each for each in records})
+    return Earlier(
+        manifest=manifest,
+        records={each.name: each for each in records},
+        versions=start.versions,
+    )
 
 
-def start_journal(folder: Path, origin: Origin, records: Iterable[ImageRecord]) -> None:
+def start_journal(
+    folder: Path, origin: Origin, records: Iterable[ImageRecord], *, versions: Versions
+) -> None:
     """Turn a folder into an unfinished one, whose journal holds what is known of its images."""
-    lines = [asdict(origin), *map(asdict, records)]
+    lines = [asdict(_Start(origin=origin, versions=versions)), *map(asdict, records)]
     write_text(folder / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
     (folder / MANIFEST).unlink(missing_ok=True)
 
@@ -101,34 +112,47 @@ def note(record: ImageRecord, journal: TextIO) -> None:
     journal.flush()
 
 
-def sweep(folder: Path, manifest: Manifest) -> None:
-    """Remove from the splits what the manifest does not name: earlier images, pieces of a crash."""
+def strays(folder: Path, manifest: Manifest) -> list[Path]:
+    """Files that the manifest does not name: earlier images in the splits, pieces of a crash.
+
+    Others beside the manifest, such as bins, are none of its business.
+    """
     named = {
         path
         for each in manifest.images
         for path in prepared_paths(folder, split=each.split, file=each.file)
     }
+    in_splits = (path for split in SPLITS for path in (folder / split).rglob("*"))
+    files = (path for path in in_splits if path.is_symlink() or not path.is_dir())
+    unnamed = [path for path in files if path not in named]
+    return sorted([*unnamed, *filter(_is_temporary, folder.iterdir())])
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Remove what the manifest does not name, and folders that are empty then."""
+    for path in strays(folder, manifest):
+        path.unlink()
     for split in SPLITS:
         # Deepest first, so that a folder is empty by its turn.
-        for path in sorted((folder / split).rglob("*"), reverse=True):
-            if path.is_dir() and not path.is_symlink():
-                if not any(path.iterdir()):
-                    path.rmdir()
-            elif path not in named:
-                path.unlink()
-        if (folder / split).is_dir() and not any((folder / split).iterdir()):
-            (folder / split).rmdir()
-    for path in folder.iterdir():
-        if _is_temporary(path):
-            path.unlink()
+        for path in (*sorted((folder / split).rglob("*"), reverse=True), folder / split):
+            if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+                path.rmdir()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """First line of a journal."""
+
+    origin: Origin
+    versions: Versions
 
 
 def _origin(manifest: Manifest) -> Origin:
     return Origin(**{field.name: getattr(manifest, field.name) for field in fields(Origin)})
 
 
-def _read_journal(journal: Path) -> tuple[Origin, list[ImageRecord]]:
-    """The origin and the records of a run that was not finished."""
+def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
+    """How a run that was not finished began, and its records."""
     first, *lines = journal.read_bytes().split(b"\n")
     known = TypeAdapter(ImageRecord)
     records = []
@@ -138,7 +162,7 @@ def _read_journal(journal: Path) -> tuple[Origin, list[ImageRecord]]:
         except pydantic.ValidationError:
             continue  # the end of a line that was being written when the run was killed
     try:
-        return TypeAdapter(Origin).validate_json(first), records
+        return TypeAdapter(_Start).validate_json(first), records
     except (pydantic.ValidationError, ConfigError) as error:
         raise BadInputError(
             f"{journal}: damaged", next_step="prepare the data set again, with --force"

@@ -20,12 +20,13 @@ import pydantic
 from jaxtyping import Float64
 from pydantic import ConfigDict, TypeAdapter
 
-from crowdcount.core.blocks import largest_observable_count
-from crowdcount.core.types import Sample
+from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.sample import Sample
 from crowdcount.data.images import load_image
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.recipe import SPLITS
 from crowdcount.data.resize import ResizeRule
+from crowdcount.data.software import Versions
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
 
 MANIFEST = "manifest.json"
@@ -150,8 +151,8 @@ class Manifest:
     """Everything that is known of a prepared data set. Holds no time and no absolute path."""
 
     format: Literal[1]
-    crowdcount: str
-    """Version of the package that prepared the set."""
+    versions: Versions
+    """Of crowdcount and the libraries that decide bytes; several, where earlier files were kept."""
 
     name: str
     title: str
@@ -192,6 +193,12 @@ def totals(records: tuple[ImageRecord, ...]) -> SplitTotals:
         blocks_corrected=sum(each.blocks_corrected for each in records),
         heads_cut=sum(each.heads_cut for each in records),
     )
+
+
+def totals_by_split(records: tuple[ImageRecord, ...]) -> dict[str, SplitTotals]:
+    """Sums over ``records``, of each split that there is."""
+    by_split = {name: tuple(each for each in records if each.split == name) for name in SPLITS}
+    return {name: totals(found) for name, found in by_split.items() if found}
 
 
 def held_out(heads: Mapping[str, int], *, fraction: float, seed: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from jaxtyping import UInt16
 from pydantic import ConfigDict
 
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.types import Sample
+from crowdcount.core.sample import Sample
 from crowdcount.data.figures import HEAD_RADIUS, HEAD_UP, THINGS, Canvas, Pen, Person, Thing
 from crowdcount.data.scenery import (
     BACKDROPS,

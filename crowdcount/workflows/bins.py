@@ -21,7 +21,8 @@ from crowdcount.core.bins import (
     format_range,
     middle_values,
 )
-from crowdcount.core.blocks import largest_observable_count, window_histogram
+from crowdcount.core.blocks import window_histogram
+from crowdcount.core.heads import largest_observable_count
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.data.prepared import MANIFEST, PreparedDataset

@@ -1,9 +1,8 @@
 """Raw archive to prepared folder: recognise, check, convert, hold out, write a manifest."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from crowdcount.data.journal import (
     open_journal,
     read_earlier,
     start_journal,
+    strays,
     sweep,
 )
 from crowdcount.data.layout import (
@@ -36,9 +36,10 @@ from crowdcount.data.prepared import (
     SplitTotals,
     held_out,
     read_manifest,
-    totals,
+    totals_by_split,
 )
-from crowdcount.data.recipe import SPLITS, Recipe
+from crowdcount.data.recipe import Recipe
+from crowdcount.data.software import Versions, joined_versions, versions_now
 from crowdcount.errors import (
     BadInputError,
     CrowdCountError,
@@ -47,7 +48,7 @@ from crowdcount.errors import (
     ValidationError,
 )
 from crowdcount.files import write_json
-from crowdcount.version import __version__
+from crowdcount.workflows.threads import mapped
 
 log = logging.getLogger("crowdcount")
 
@@ -253,26 +254,25 @@ def _refuse_incomplete(plan: _Plan, *, jobs: int, track: Track) -> None:
 
 
 def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> PreparedResult:
-    records = plan.earlier.records
-    kept = [
-        records[image.name]
-        for image in plan.images
-        if image.name in records and is_right(records[image.name], image, folder=plan.folder)
-    ]
+    kept = _kept(plan, jobs=jobs, track=track)
     right = {record.name for record in kept}
     todo = tuple(image for image in plan.images if image.name not in right)
+    earlier = plan.earlier
+    versions = earlier.versions if kept else {}
     if dry_run:
         done = _converted(plan, todo, write=False, jobs=jobs, track=track)
-        manifest = _manifest(plan, (*kept, *done))
-    elif plan.earlier.manifest is not None and not todo:
-        manifest = _manifest(plan, kept)
+        manifest = _manifest(plan, (*kept, *done), versions=versions)
+    elif earlier.manifest is not None and not todo and not strays(plan.folder, earlier.manifest):
+        manifest = _manifest(plan, kept, versions=versions)
         log.info("%s: nothing to do, all %d images are right", plan.folder, len(kept))
-        if manifest != plan.earlier.manifest:  # by another version, or with the recipe's new words
+        if manifest != earlier.manifest:  # damaged, or the recipe has new words
             write_json(plan.folder / MANIFEST, asdict(manifest))
     else:
-        start_journal(plan.folder, plan.origin, records.values())
+        if todo:
+            versions = joined_versions(versions, versions_now())
+        start_journal(plan.folder, plan.origin, earlier.records.values(), versions=versions)
         done = _converted(plan, todo, write=True, jobs=jobs, track=track)
-        manifest = _manifest(plan, (*kept, *done))
+        manifest = _manifest(plan, (*kept, *done), versions=versions)
         sweep(plan.folder, manifest)
         write_json(plan.folder / MANIFEST, asdict(manifest))
         (plan.folder / JOURNAL).unlink()
@@ -289,6 +289,22 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
         written=len(todo),
         unchanged=len(kept),
     )
+
+
+def _kept(plan: _Plan, *, jobs: int, track: Track) -> list[ImageRecord]:
+    """What an earlier run said of images that are still right, by content."""
+    known = [image for image in plan.images if image.name in plan.earlier.records]
+    if not known:
+        return []
+    records = [plan.earlier.records[image.name] for image in known]
+
+    def right(pair: tuple[ImageRecord, SourceImage]) -> bool:
+        return is_right(*pair, folder=plan.folder)
+
+    label = f"compare {plan.found.name}"
+    with mapped(right, zip(records, known, strict=True), jobs=jobs) as answers:
+        told = track(answers, label=label, total=len(known))
+        return [record for record, answer in zip(records, told, strict=True) if answer]
 
 
 def _converted(
@@ -310,7 +326,7 @@ def _converted(
     records, problems = [], []
     label = f"{'preprocess' if write else 'check'} {plan.found.name}"
     with (
-        _mapped(attempted, images, jobs=jobs) as outcomes,
+        mapped(attempted, images, jobs=jobs) as outcomes,
         nullcontext() if folder is None else open_journal(folder) as journal,
     ):
         for outcome in track(outcomes, label=label, total=len(images)):
@@ -332,24 +348,6 @@ def _converted(
     return records
 
 
-@contextmanager
-def _mapped(
-    attempted: Callable[[SourceImage], ImageRecord | CrowdCountError],
-    images: Iterable[SourceImage],
-    *,
-    jobs: int,
-) -> Iterator[Iterable[ImageRecord | CrowdCountError]]:
-    """Outcomes in the order of the images. Threads do: decoding and hashing let others run."""
-    if jobs == 1:
-        yield map(attempted, images)
-        return
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
-        yield pool.map(attempted, images)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _release(plan: _Plan, records: tuple[ImageRecord, ...]) -> tuple[str | None, tuple[str, ...]]:
     """Which release of the annotations the heads are, and all reasons why the set is not whole.
 
@@ -358,7 +356,7 @@ def _release(plan: _Plan, records: tuple[ImageRecord, ...]) -> tuple[str | None,
     recipe = plan.found.recipe
     heads = {
         name: found.heads
-        for name, found in _totals(records).items()
+        for name, found in totals_by_split(records).items()
         if found.images == recipe.splits[name].expect_images
     }
     if not heads or not recipe.releases:
@@ -374,12 +372,7 @@ def _release(plan: _Plan, records: tuple[ImageRecord, ...]) -> tuple[str | None,
     return None, (*plan.reasons, *reasons)
 
 
-def _totals(records: tuple[ImageRecord, ...]) -> dict[str, SplitTotals]:
-    by_split = {name: tuple(each for each in records if each.split == name) for name in SPLITS}
-    return {name: totals(found) for name, found in by_split.items() if found}
-
-
-def _manifest(plan: _Plan, records: Iterable[ImageRecord]) -> Manifest:
+def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions) -> Manifest:
     """The manifest of the whole set; how its records came about leaves no trace in it."""
     by_name = {each.name: each for each in records}
     ordered = tuple(by_name[image.name] for image in plan.images)
@@ -389,7 +382,7 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord]) -> Manifest:
     recipe, config = plan.found.recipe, plan.config
     return Manifest(
         format=FORMAT,
-        crowdcount=__version__,
+        versions=versions,
         name=plan.found.name,
         title=recipe.title,
         recipe=recipe.name,
@@ -401,7 +394,7 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord]) -> Manifest:
         complete=not reasons,
         reasons=reasons,
         release=release,
-        totals=_totals(ordered),
+        totals=totals_by_split(ordered),
         unpaired=plan.unpaired,
         held_out=() if has_val else held_out(heads, fraction=config.val_fraction, seed=config.seed),
         images=ordered,

@@ -20,7 +20,7 @@ from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.types import Sample
+from crowdcount.core.sample import Sample
 from crowdcount.data.batches import TrainingBatches
 from crowdcount.data.prepared import ImageRecord, PreparedDataset
 from crowdcount.errors import UsageError

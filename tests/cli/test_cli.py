@@ -485,6 +485,37 @@ def test_preprocess_of_nothing_exits_3(run, workplace):
     assert run("preprocess", "none")[0] == 3
 
 
+def test_verify_prints_the_folder_that_is_right_and_writes_nothing(run, data):
+    before = {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")}
+    code, out, err = run("preprocess", "--verify", "data/square", "--jobs", "2")
+    assert (code, out) == (0, b"data/square\n")
+    assert "all 11 images are as the manifest says" in err
+    assert {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")} == before
+
+
+def test_verify_lists_what_is_wrong_and_exits_6(run, data):
+    (data.folder / "train/points/scene_0001.jpg.npy").write_bytes(b"x")
+    code, out, err = run("preprocess", "--verify", "data/square")
+    assert (code, out) == (6, b"")
+    assert "1 thing is not as the manifest says: train/points/scene_0001.jpg.npy" in err
+    assert len(err.splitlines()) == 2
+    assert "scene_0001" in run("preprocess", "--verify", "data/square", "-v")[2].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--out", "x"], ["--block", "8"], ["--force"], ["--dry-run"], ["--strict"], ["--seed", "42"]],
+)
+def test_verify_takes_no_other_setting(run, data, option):
+    code, out, err = run("preprocess", "--verify", "data/square", *option)
+    assert (code, out) == (2, b"")
+    assert f"takes no other setting: leave out {option[0]}" in err
+
+
+def test_verify_of_what_is_not_prepared_exits_3(run, workplace, scenes):
+    assert run("preprocess", "--verify", scenes)[0] == 3
+
+
 # ---- train
 
 

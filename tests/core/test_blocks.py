@@ -14,7 +14,7 @@ from crowdcount.core.blocks import (
     block_target,
     corrected_counts,
     head_pixels,
-    largest_observable_count,
+    pad_to_multiple,
     window_histogram,
 )
 
@@ -88,23 +88,21 @@ def test_nonsense_sizes_are_refused():
         window_histogram(tensor([]), height=8, width=8, block=0)
 
 
-@pytest.mark.parametrize(
-    ("block", "smallest_head", "expected"),
-    [(8, 4, 4), (16, 4, 16), (8, 3, 4), (32, 8, 16), (8, 8, 1), (8, 9, 1)],
-)
-def test_what_a_block_can_show(block, smallest_head, expected):
-    assert largest_observable_count(block=block, smallest_head=smallest_head) == expected
-
-
-def test_a_head_has_at_least_one_pixel():
-    with pytest.raises(ValueError, match="at least 1"):
-        largest_observable_count(block=8, smallest_head=0)
-
-
 def test_correction_lowers_full_blocks_and_leaves_the_others():
     counts = torch.tensor([[[0.0, 4.0, 9.0]]])
     assert corrected_counts(counts, max_count=4).tolist() == [[[0, 4, 4]]]
     assert counts.tolist() == [[[0, 4, 9]]]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 16))
+def test_padding_keeps_the_image_and_adds_zeros_at_the_end(height, width, multiple):
+    image = torch.ones(2, 3, height, width)
+    padded = pad_to_multiple(image, multiple)
+    assert padded.shape[2] % multiple == padded.shape[3] % multiple == 0
+    assert padded.shape[2] - height < multiple
+    assert padded.shape[3] - width < multiple
+    assert_close(padded[:, :, :height, :width], image)
+    assert padded.sum() == image.sum()
 
 
 @given(st.lists(heads, min_size=1, max_size=3), side, side)

@@ -1,14 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.testing import assert_close
 
 from crowdcount.core.image import (
     NORMALISATIONS,
     WorkingSize,
-    pad_to_multiple,
     resized,
     scaled_size,
 )
@@ -58,17 +55,6 @@ def test_a_scaled_side_is_within_half_a_pixel_of_its_length(width, height, scale
     for side, exact in zip(new, (width * scale, height * scale), strict=True):
         assert side >= 1
         assert abs(side - exact) <= 0.5 or side == 1
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 16))
-def test_padding_keeps_the_image_and_adds_zeros_at_the_end(height, width, multiple):
-    image = torch.ones(2, 3, height, width)
-    padded = pad_to_multiple(image, multiple)
-    assert padded.shape[2] % multiple == padded.shape[3] % multiple == 0
-    assert padded.shape[2] - height < multiple
-    assert padded.shape[3] - width < multiple
-    assert_close(padded[:, :, :height, :width], image)
-    assert padded.sum() == image.sum()
 
 
 def test_an_image_of_the_right_size_is_not_touched():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from crowdcount.core.blocks import block_counts, head_pixels
-from crowdcount.core.types import Sample
+from crowdcount.core.sample import Sample
 from crowdcount.data.augment import AugmentConfig, augment, crop, flip
 from crowdcount.errors import ConfigError
 

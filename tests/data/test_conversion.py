@@ -1,4 +1,5 @@
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from crowdcount.core.image import resized
 from crowdcount.data.conversion import convert, is_right
-from crowdcount.data.images import load_image
+from crowdcount.data.images import encode_image, image_header, load_image
 from crowdcount.data.layout import Found, SourceImage
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.prepared import PreprocessConfig, prepared_paths
@@ -123,6 +125,30 @@ def test_resized_images_keep_name_and_format(tmp_path, ending):
     with Image.open(io.BytesIO(written)) as there, Image.open(image.path) as original:
         assert there.format == original.format
         assert there.size == (96, 64)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp", "gif"])
+def test_a_resized_image_is_the_loaded_one_resized_and_nothing_else(tmp_path, ending, orientation):
+    # Through arrays, as prediction resizes: no comment, profile or tag of the original is left.
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    extra = {} if ending in ("bmp", "gif") else {"exif": exif, "icc_profile": b"no profile"}
+    if ending in ("jpg", "gif"):
+        extra["comment"] = b"somebody's name"
+    image = source(tmp_path, [], size=(100, 70), file=f"a.{ending}", **extra)
+    record, written, _, _ = converted(tmp_path, image)
+    pixels = resized(load_image(image.path), width=record.width, height=record.height)
+    header = image_header(image.path)
+    assert written == encode_image(Image.fromarray(pixels), format=header.format)
+
+
+def test_block_counts_do_not_hold_the_time(tmp_path):
+    converted(tmp_path, source(tmp_path, [[1.0, 2.0]]))
+    *_, blocks = prepared_paths(tmp_path / "out", split="train", file="a.png")
+    with zipfile.ZipFile(blocks) as archive:
+        assert {each.date_time for each in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_DEFLATED}
 
 
 def test_a_turned_image_is_written_upright(tmp_path):

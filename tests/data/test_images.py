@@ -206,13 +206,13 @@ def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
 def test_encoding_keeps_format_and_size(format):
-    content = encode_image(corners(), format=format)
+    content = encode_image(Image.fromarray(corners()), format=format)
     assert image_header(content).format == format
     assert np.abs(load_image(content)[8, 12].astype(int) - (250, 0, 0)).max() < 12
 
 
 def test_jpeg_is_written_at_quality_95():
-    assert encode_image(corners(), format="JPEG") == encoded(
+    assert encode_image(Image.fromarray(corners()), format="JPEG") == encoded(
         Image.fromarray(corners()), "JPEG", quality=95
     )
 

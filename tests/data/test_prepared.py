@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.core.types import Sample
+from crowdcount.core.sample import Sample
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.prepared import (
     FORMAT,
@@ -50,7 +50,7 @@ def record(split, file, heads=3):
 def manifest(*images, held_out=()):
     return Manifest(
         format=FORMAT,
-        crowdcount="0",
+        versions={"crowdcount": ("0",)},
         name="street",
         title="Street",
         recipe="csv",

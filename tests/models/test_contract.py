@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.image import pad_to_multiple
+from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint

@@ -1,0 +1,114 @@
+"""What of a prepared folder is not as its manifest says; reads everything, writes nothing."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from crowdcount.core.heads import heads_per_block
+from crowdcount.data.images import image_header
+from crowdcount.data.journal import strays
+from crowdcount.data.prepared import (
+    JOURNAL,
+    ImageRecord,
+    Manifest,
+    prepared_paths,
+    totals_by_split,
+)
+from crowdcount.data.recipe import SPLITS
+from crowdcount.files import sha256_bytes
+
+
+def manifest_problems(manifest: Manifest) -> Iterator[str]:
+    """Where a manifest contradicts itself."""
+    names = [each.name for each in manifest.images]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{name}: stands twice in the manifest"
+    sums = totals_by_split(manifest.images)
+    for split in {**sums, **manifest.totals}:
+        if sums.get(split) != manifest.totals.get(split):
+            yield f"{split}: the totals are not the sums over its images"
+    train = {each.file for each in manifest.images if each.split == "train"}
+    kept_back = set(manifest.held_out)
+    if len(kept_back) < len(manifest.held_out):
+        yield "held out: an image stands twice"
+    for file in sorted(kept_back - train):
+        yield f"held out: {file} is no training image"
+    if kept_back and "val" in sums:
+        yield "held out: images, although there is a validation split"
+    if kept_back and not train - kept_back:
+        yield "held out: every training image"
+    if manifest.complete == bool(manifest.reasons):
+        said = "complete in spite of" if manifest.complete else "incomplete without"
+        yield f"called {said} reasons"
+
+
+def record_problems(record: ImageRecord, *, folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What of an image is not as its record says: files, hashes, size, heads, block counts."""
+    file = PurePosixPath(record.file)
+    if record.split not in SPLITS or file.is_absolute() or ".." in file.parts:
+        yield f"{record.name}: lies in none of {', '.join(SPLITS)}"
+        return
+    hashes = record.sha256
+    contents = []
+    for path, expected in zip(
+        prepared_paths(folder, split=record.split, file=record.file),
+        (hashes.image, hashes.points, hashes.blocks),
+        strict=True,
+    ):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            yield f"{path.relative_to(folder)}: {error.strerror or error}"
+            continue
+        if sha256_bytes(content) == expected:
+            contents.append(content)
+        else:
+            yield f"{path.relative_to(folder)}: is not the file that was written"
+    if len(contents) < 3:
+        return
+    try:
+        yield from _content_problems(record, *contents, manifest=manifest)
+    # A manifest that was written to fit other files; numpy and zlib raise what parsing ran into.
+    except Exception:  # noqa: BLE001
+        yield f"{record.name}: the files hold no image, points and block counts"
+
+
+def folder_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Files that should not be there."""
+    for path in strays(folder, manifest):
+        yield f"{path.relative_to(folder)}: the manifest does not name it"
+    if (folder / JOURNAL).exists():
+        yield f"{JOURNAL}: a preparation was interrupted"
+
+
+def _content_problems(
+    record: ImageRecord, image: bytes, points: bytes, blocks: bytes, *, manifest: Manifest
+) -> Iterator[str]:
+    header = image_header(image, name=record.name)
+    size = (record.width, record.height)
+    if (header.width, header.height) != size:
+        yield f"{record.name}: has {header.width}x{header.height} pixels, not {size[0]}x{size[1]}"
+    heads = np.lib.format.read_array(io.BytesIO(points), allow_pickle=False)
+    if heads.dtype != np.float64 or heads.ndim != 2 or heads.shape[1] != 2:
+        yield f"{record.name}: the points are no float64 (heads, 2)"
+        return
+    if len(heads) != record.heads:
+        yield f"{record.name}: holds {len(heads)} heads, not {record.heads}"
+    # Written so that what is no number is not inside either.
+    if not ((heads >= 0) & (heads < size)).all():
+        yield f"{record.name}: heads lie outside the image"
+        return
+    with np.load(io.BytesIO(blocks), allow_pickle=False) as counts:
+        raw, corrected = counts["raw"], counts["corrected"]
+    expected = heads_per_block(
+        heads, height=record.height, width=record.width, block=manifest.settings.block
+    )
+    if not np.array_equal(raw, expected):
+        yield f"{record.name}: the block counts are not those of its {len(heads)} heads"
+    if not np.array_equal(corrected, raw.clip(max=manifest.max_count)):
+        yield f"{record.name}: the corrected counts are not the raw ones up to {manifest.max_count}"
+    cut = raw.astype(np.int64) - corrected
+    if (int((cut > 0).sum()), int(cut.sum())) != (record.blocks_corrected, record.heads_cut):
+        yield f"{record.name}: the correction is not the one that was written down"

@@ -1,0 +1,65 @@
+"""Check a prepared data set against its manifest."""
+
+import logging
+from itertools import chain
+from pathlib import Path
+
+from crowdcount.core.progress import Track, untracked
+from crowdcount.data.layout import shortened
+from crowdcount.data.prepared import ImageRecord, Manifest, read_manifest
+from crowdcount.data.verification import folder_problems, manifest_problems, record_problems
+from crowdcount.errors import BadInputError, UsageError, ValidationError
+from crowdcount.workflows.threads import mapped
+
+log = logging.getLogger("crowdcount")
+
+NEXT_STEP = (
+    "run the same crowdcount preprocess again, which mends files; "
+    "with --force it prepares everything anew"
+)
+
+
+def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest:
+    """Check that a prepared folder holds what its manifest says, and nothing else. Writes nothing.
+
+    Every file is there and has the content that was written; every head lies in its image; block
+    counts are those of the heads, and the corrected ones follow from them; totals are sums; what is
+    held out exists. Files beside the manifest that are none of the splits', such as bins, may be
+    there.
+
+    Args:
+        folder: What ``preprocess`` wrote.
+        jobs: How many images are checked at once.
+        track: Shows progress.
+
+    Returns:
+        The manifest, with which everything agrees.
+
+    Raises:
+        InputMissingError: If it is no prepared folder, or its preparation was not finished.
+        ValidationError: If anything is not as the manifest says. All of it is in the log, at debug.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs must be at least 1, got {jobs}")
+    try:
+        manifest = read_manifest(folder)
+    except BadInputError as error:
+        raise ValidationError(error.message, next_step=error.next_step) from error
+
+    def problems_of(record: ImageRecord) -> list[str]:
+        return list(record_problems(record, folder=folder, manifest=manifest))
+
+    images = manifest.images
+    with mapped(problems_of, images, jobs=jobs) as found:
+        told = track(found, label=f"verify {manifest.name}", total=len(images))
+        of_images = list(chain.from_iterable(told))
+    problems = [*manifest_problems(manifest), *of_images, *folder_problems(folder, manifest)]
+    for problem in problems:
+        log.debug("%s: %s", folder, problem)
+    if problems:
+        raise ValidationError(
+            f"{folder}: {len(problems)} thing{'s are' if len(problems) > 1 else ' is'} not as the "
+            f"manifest says: {shortened(problems)}",
+            next_step=NEXT_STEP,
+        )
+    return manifest
