@@ -36,9 +36,11 @@ def preprocess(
     dataset: Annotated[
         str | None, typer.Option(help="Recipe to use, where the layout does not tell.")
     ] = None,
-    order: Annotated[
+    order_: Annotated[
         Order | None,
-        typer.Option(help="Which coordinate comes first in annotations. (default: the recipe's)"),
+        typer.Option(
+            "--order", help="Which coordinate comes first in annotations. (default: the recipe's)"
+        ),
     ] = None,
     block: Annotated[int, typer.Option(help="Side of the blocks in pixels.", min=1)] = 8,
     smallest_head: Annotated[
@@ -79,7 +81,7 @@ def preprocess(
         source,
         out=out,
         dataset=dataset,
-        order=None if order is None else order.value,
+        order=None if order_ is None else order_.value,
         config=PreprocessConfig(
             block=block, smallest_head=smallest_head, val_fraction=val_fraction, seed=seed
         ),
