@@ -1,6 +1,7 @@
 """The command ``preprocess``."""
 
 import logging
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from crowdcount.workflows.preprocess import PreparedResult
 
 log = logging.getLogger("crowdcount")
+
+
+class Order(StrEnum):
+    """Which coordinate comes first."""
+
+    xy = "xy"
+    yx = "yx"
 
 
 @command
@@ -32,6 +40,12 @@ def preprocess(
     dataset: Annotated[
         str | None, typer.Option(help="Recipe to use, where the layout does not tell.")
     ] = None,
+    order_: Annotated[
+        Order | None,
+        typer.Option(
+            "--order", help="Which coordinate comes first in annotations. (default: the recipe's)"
+        ),
+    ] = None,
     block: Annotated[int, typer.Option(help="Side of the blocks in pixels.", min=1)] = 8,
     smallest_head: Annotated[
         int, typer.Option(help="Side in pixels of the smallest recognisable head.", min=1)
@@ -46,7 +60,11 @@ def preprocess(
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Exit 6 where a set is not what its recipe promises."),
+        typer.Option(
+            "--strict",
+            help="Exit 6 where a set is not what its recipe promises, or points are outside, "
+            "swapped or not finite.",
+        ),
     ] = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -80,6 +98,7 @@ def preprocess(
             source,
             out=out,
             dataset=dataset,
+            order=None if order_ is None else order_.value,
             config=PreprocessConfig(
                 block=block, smallest_head=smallest_head, val_fraction=val_fraction, seed=seed
             ),

@@ -10,6 +10,7 @@ from jaxtyping import Int64, Shaped
 
 from crowdcount.core.heads import heads_per_block
 from crowdcount.core.image import resized_picture
+from crowdcount.data.checks import axes_seem_swapped, finite
 from crowdcount.data.images import (
     ImageHeader,
     check_pixels,
@@ -17,6 +18,7 @@ from crowdcount.data.images import (
     image_header,
     load_picture,
     read_content,
+    upright_points,
 )
 from crowdcount.data.layout import Found, SourceImage
 from crowdcount.data.points import Points, PointsFormat
@@ -45,11 +47,17 @@ def convert(
     content = read_content(image.path, what="image")
     header = image_header(content, name=str(image.path))
     annotated, annotation_hash = _annotation(image, found.recipe.points)
-    source_size = header.width, header.height
+    heads = finite(annotated)
     width, height = size = found.recipe.resize.size(width=header.width, height=header.height)
-    scaled = moved_points(annotated, old=source_size, new=size)
-    # Inside now, the heads stay with their image through every later crop.
-    points = moved_inside(scaled, size=size)
+    # The image as its points see it, before and after the resize: upright, or as it is stored.
+    turn = header.orientation if found.recipe.points.frame == "stored" else 1
+    seen, resized_seen = (
+        each if turn < 5 else each[::-1] for each in ((header.width, header.height), size)
+    )
+    scaled = moved_points(heads, old=seen, new=resized_seen)
+    # Inside now, the heads stay with their image through every turn and every later crop.
+    inside = moved_inside(scaled, size=resized_seen)
+    points = upright_points(inside, size=resized_seen, orientation=turn)
     raw = heads_per_block(points, height=height, width=width, block=config.block)
     corrected = raw.clip(max=config.max_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
@@ -71,8 +79,10 @@ def convert(
         source_height=header.height,
         orientation=header.orientation,
         heads=len(points),
-        outside=int(outside(scaled, size=size).sum()),
-        duplicates=len(annotated) - len(np.unique(annotated, axis=0)),
+        outside=int(outside(scaled, size=resized_seen).sum()),
+        duplicates=len(heads) - len(np.unique(heads, axis=0)),
+        dropped=len(annotated) - len(heads),
+        axes_swapped=axes_seem_swapped(heads, size=seen),
         blocks_corrected=int((raw > corrected).sum()),
         heads_cut=int((raw - corrected).sum()),
         sha256=hashes,
@@ -98,7 +108,8 @@ def _annotation(image: SourceImage, points: PointsFormat) -> tuple[Points, str]:
     """The points of an image, and a hash of what they were read from."""
     if image.rows is not None:
         return image.rows, _annotation_hash(image)
-    content = read_content(image.annotation, what="annotation")
+    # A text without a line is an empty scene; other formats say that the file is empty.
+    content = read_content(image.annotation, what="annotation", may_be_empty=True)
     try:
         return points.read(content), sha256_bytes(content)
     except ValueError as error:

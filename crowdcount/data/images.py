@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError
@@ -36,6 +36,20 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# What the same turns do to points: mirror x, mirror y; from 5 on, x and y then change places.
+_MIRRORED = {
+    1: (False, False),
+    2: (True, False),
+    3: (True, True),
+    4: (False, True),
+    5: (False, False),
+    6: (False, True),
+    7: (True, True),
+    8: (True, False),
+}
+
+_JUST_BELOW = 2.0**-10
 
 # Silencing warnings and lifting Pillow's own size limit act on the whole process, so one at a time.
 _PILLOW_GLOBALS = threading.Lock()
@@ -127,6 +141,26 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
     return header.width, header.height
 
 
+def upright_points(
+    points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int], orientation: int
+) -> Float64[np.ndarray, "heads 2"]:
+    """Points of the pixels that a file stores, in the image as :func:`load_image` turns it.
+
+    A head stays on its pixel. Mirrored at x = width - x, one on the very left edge of a pixel would
+    land on the next pixel; it stays just inside instead.
+
+    Args:
+        points: Head centres ``(x, y)``, all of them inside the stored image.
+        size: ``(width, height)`` of the stored image.
+        orientation: EXIF orientation, 1 to 8.
+    """
+    last = np.floor(points) + _JUST_BELOW
+    mirrored_x, mirrored_y = _MIRRORED[orientation]
+    mirrored = np.asarray(size) - np.maximum(points, last)
+    moved = np.where([mirrored_x, mirrored_y], mirrored, points)
+    return moved if orientation < 5 else np.ascontiguousarray(moved[:, ::-1])
+
+
 def check_pixels(content: bytes, *, name: str) -> None:
     """Decode an image as cheaply as its format allows, to see that it is whole.
 
@@ -154,12 +188,13 @@ def encode_image(picture: Image.Image, *, format: str) -> bytes:
     return content.getvalue()
 
 
-def read_content(path: Path, *, what: str) -> bytes:
+def read_content(path: Path, *, what: str, may_be_empty: bool = False) -> bytes:
     """The content of a regular file that is not empty.
 
     Args:
         path: The file.
         what: What it should be, for the error: "image", "annotation".
+        may_be_empty: Let an empty file pass.
 
     Raises:
         InputMissingError: If there is no such file.
@@ -176,7 +211,7 @@ def read_content(path: Path, *, what: str) -> bytes:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path}: cannot be read: {error}") from error
-    if not content:
+    if not content and not may_be_empty:
         raise BadInputError(f"{path}: the file is empty")
     return content
 

@@ -311,7 +311,7 @@ def _nothing_found(source: Path, recipes: Sequence[Recipe]) -> InputMissingError
         f"{source}: no data set recognised; found {shortened(there) or 'nothing'}",
         looked_for="; ".join(sorted(layouts)),
         next_step="name the folder that holds these; a table of own images begins with "
-        + ",".join(CSV_HEADER),
+        f'{",".join(CSV_HEADER)} or {{"images": [',
     )
 
 
@@ -386,5 +386,6 @@ def _paired_by_table(
             if name in points
         ),
         unpaired=tuple(image.file for name, image in by_name.items() if name not in points),
-        looked_for=f"a row for each image in {table}; an empty scene is a row `image,,`",
+        looked_for=f"every image in {table}; an empty scene is a row `image,,`, "
+        "in JSON an empty list of points",
     )

@@ -120,6 +120,12 @@ class ImageRecord:
     duplicates: int
     """Heads at exactly the place of another."""
 
+    dropped: int = 0
+    """Annotated heads that are not among ``heads``, because their place is not finite."""
+
+    axes_swapped: bool = False
+    """Whether x and y look as if they had changed places."""
+
     blocks_corrected: int
     """Blocks with more heads than can be observed."""
 
@@ -144,6 +150,7 @@ class SplitTotals:
     duplicates: int
     blocks_corrected: int
     heads_cut: int
+    dropped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +199,7 @@ def totals(records: tuple[ImageRecord, ...]) -> SplitTotals:
         duplicates=sum(each.duplicates for each in records),
         blocks_corrected=sum(each.blocks_corrected for each in records),
         heads_cut=sum(each.heads_cut for each in records),
+        dropped=sum(each.dropped for each in records),
     )
 
 

@@ -76,7 +76,8 @@ def moved_points(
         old: ``(width, height)`` before.
         new: ``(width, height)`` after.
     """
-    return points * (np.asarray(new, dtype=np.float64) / np.asarray(old, dtype=np.float64))
+    with np.errstate(over="ignore"):  # the farthest of all places has no pixel, only an edge
+        return points * (np.asarray(new, dtype=np.float64) / np.asarray(old, dtype=np.float64))
 
 
 def outside(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) -> np.ndarray:

@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from crowdcount.core.progress import Track, untracked
+from crowdcount.data.checks import faults, remarks
 from crowdcount.data.conversion import convert, is_right
 from crowdcount.data.journal import (
     Earlier,
@@ -68,6 +70,8 @@ class PreparedResult:
     release: str | None
     complete: bool
     warnings: tuple[str, ...]
+    """Why the set is not complete, and which of its points cannot be trusted."""
+
     written: int
     """Images prepared in this run; in a dry run, those that would be."""
 
@@ -80,6 +84,7 @@ def preprocess(
     *,
     out: Path | None = None,
     dataset: str | None = None,
+    order: Literal["xy", "yx"] | None = None,
     config: PreprocessConfig | None = None,
     strict: bool = False,
     force: bool = False,
@@ -97,8 +102,10 @@ def preprocess(
         out: Where to write; ``data/<name>`` by default. With several data sets, the folder that
             gets one folder for each.
         dataset: Name of the recipe, where the layout does not tell.
+        order: Which coordinate comes first in the annotations, where the recipe is wrong.
         config: Settings.
-        strict: Refuse sets that do not hold what their recipe promises, before writing anything.
+        strict: Refuse sets that do not hold what their recipe promises, or whose points cannot all
+            be trusted, before writing anything.
         force: Replace a folder that was prepared from something else or with other settings.
         skip_unpaired: Leave images out that nothing annotates.
         dry_run: Write nothing.
@@ -108,7 +115,8 @@ def preprocess(
     Raises:
         InputMissingError: If nothing is recognised, or annotations or images are missing.
         UsageError: If the source is (in) the output, or the output is something else.
-        ValidationError: If ``strict`` and a set is not complete.
+        ValidationError: If ``strict`` and a set is not complete, or has points that are not finite
+            or outside, or swapped axes.
         BadInputError: If files cannot be used; the images that can be were prepared.
     """
     if jobs < 1:
@@ -116,6 +124,8 @@ def preprocess(
     _refuse_prepared(source)
     settings = config or PreprocessConfig()
     sets = recognise(source, dataset=dataset)
+    if order is not None:
+        sets = [_reordered(found, order) for found in sets]
     plans = []
     for found in sets:
         folder = Path("data") / found.name if out is None else out
@@ -132,6 +142,11 @@ def preprocess(
         except OSError as error:  # reading has errors of its own; this is a full or read-only disk
             raise CrowdCountError(f"{plan.folder}: cannot be written: {error}") from error
     return results
+
+
+def _reordered(found: Found, order: Literal["xy", "yx"]) -> Found:
+    points = replace(found.recipe.points, order=order)
+    return replace(found, recipe=replace(found.recipe, points=points))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +266,11 @@ def _refuse_incomplete(plan: _Plan, *, jobs: int, track: Track) -> None:
             f"{'; '.join(reasons)}",
             next_step="unpack the archive again, or leave out --strict",
         )
+    if found := faults(records, order=plan.found.recipe.points.order):
+        raise ValidationError(
+            f"{plan.found.root}: not all points can be trusted: {'; '.join(found)}",
+            next_step="correct the annotations, or leave out --strict",
+        )
 
 
 def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> PreparedResult:
@@ -276,8 +296,11 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
         sweep(plan.folder, manifest)
         write_json(plan.folder / MANIFEST, asdict(manifest))
         (plan.folder / JOURNAL).unlink()
-    for reason in manifest.reasons:
-        log.warning("%s: %s", manifest.name, reason)
+    warnings = (*manifest.reasons, *faults(manifest.images, order=manifest.points.order))
+    for warning in warnings:
+        log.warning("%s: %s", manifest.name, warning)
+    for remark in remarks(manifest.images):
+        log.info("%s: %s", manifest.name, remark)
     return PreparedResult(
         name=manifest.name,
         folder=plan.folder,
@@ -285,7 +308,7 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
         held_out=len(manifest.held_out),
         release=manifest.release,
         complete=manifest.complete,
-        warnings=manifest.reasons,
+        warnings=warnings,
         written=len(todo),
         unchanged=len(kept),
     )

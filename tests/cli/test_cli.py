@@ -479,6 +479,22 @@ def test_preprocess_dry_run_writes_nothing(run, workplace, scenes):
     assert not Path("data").exists()
 
 
+def test_preprocess_says_which_points_look_wrong_and_strict_exits_6(run, workplace):
+    Path("own").mkdir()
+    Image.new("RGB", (512, 448)).save("own/a.jpg")
+    Path("own/heads.json").write_text('{"a.jpg": [[10, 500], [20, 470], [NaN, 1]]}')
+    code, out, err = run("preprocess", "own", "--strict")
+    assert (code, out) == (6, b"")
+    assert re.search("^error: .*not all points can be trusted", err, re.MULTILINE)
+    assert not Path("data").exists()
+    code, out, err = run("preprocess", "own")
+    assert (code, out) == (0, b"data/own\n")
+    assert "pass --order yx" in err
+    assert "1 head without a finite place, left out, in 1 image: train/a.jpg (1)" in err
+    assert run("preprocess", "own", "--order", "yx", "--force")[0] == 0
+    assert run("preprocess", "own", "--order", "zx")[0] == 2
+
+
 def test_preprocess_of_nothing_exits_3(run, workplace):
     Path("empty").mkdir()
     assert run("preprocess", "empty")[0] == 3

@@ -1,10 +1,11 @@
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -20,20 +21,28 @@ from crowdcount.data.resize import ResizeRule
 from crowdcount.errors import BadInputError
 from crowdcount.files import sha256_file
 
+BY_ID = {"train": SplitLayout(images=("{id}.png",), points=("{id}.txt",))}
 RULE = ResizeRule(short_side_min=64, long_side_max=256)
 
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
 heads = arrays(np.float64, st.tuples(st.integers(0, 60), st.just(2)), elements=st.floats(-400, 400))
+# Far away, without a place, and twice the same: what annotations of crowds hold now and then.
+wild = arrays(
+    np.float64,
+    st.tuples(st.integers(0, 40), st.just(2)),
+    elements=st.floats(-400, 400) | st.floats() | st.sampled_from([0.0, 32.0, 64.0]),
+)
+frames = st.sampled_from(["upright", "stored"])
 
 
-def found(root):
+def found(root, frame="upright"):
     recipe = Recipe(
         name="csv",
         title="t",
         homepage="",
         licence="",
         citation="",
-        points=PointsFormat(reader="csv"),
+        points=PointsFormat(reader="csv", frame=frame),
         resize=RULE,
         splits={"train": SplitLayout(images=("**/*",), points=("*.csv",))},
     )
@@ -51,10 +60,10 @@ def source(root, points, *, size=(64, 96), file="a.png", **options):
     )
 
 
-def converted(root, image, config=None):
+def converted(root, image, config=None, frame="upright"):
     """The record, and what was written: the image's bytes, its points, its block counts."""
-    settings = config or PreprocessConfig()
-    record = convert(image, found=found(root), config=settings, folder=root / "out")
+    chosen = config or PreprocessConfig()
+    record = convert(image, found=found(root, frame), config=chosen, folder=root / "out")
     pixels, points, blocks = prepared_paths(root / "out", split="train", file=image.file)
     return record, pixels.read_bytes(), np.load(points), np.load(blocks)
 
@@ -64,19 +73,42 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("conversion")
 
 
-@given(points=heads, size=sizes, orientation=st.integers(1, 8), block=st.integers(1, 40))
-def test_no_head_is_lost_by_any_resize_and_orientation(folder, points, size, orientation, block):
+@pytest.mark.parametrize("orientation", range(1, 9))
+@settings(max_examples=20)
+@given(points=wild, twice=st.integers(0, 5), size=sizes, block=st.integers(1, 400), frame=frames)
+def test_no_head_is_lost_by_any_resize_and_orientation(
+    folder, orientation, points, twice, size, block, frame
+):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = source(folder, points, size=size, exif=exif)
+    annotated = np.concatenate([points, points[:twice]])
+    placed = np.isfinite(annotated).all(axis=1)
+    image = source(folder, annotated, size=size, exif=exif)
     config = PreprocessConfig(block=block)
-    record, _, written, counts = converted(folder, image, config)
-    assert record.heads == len(points) == len(written) == counts["raw"].sum()
+    record, _, written, counts = converted(folder, image, config, frame)
+    assert record.heads + record.dropped == len(annotated)
+    assert record.heads == placed.sum() == len(written) == counts["raw"].sum()
+    assert record.duplicates == len(annotated[placed]) - len(np.unique(annotated[placed], axis=0))
     assert counts["raw"].shape == (-(-record.height // block), -(-record.width // block))
     assert ((written >= 0) & (written < (record.width, record.height))).all()
     np.testing.assert_array_equal(counts["corrected"], counts["raw"].clip(max=config.max_count))
     assert record.heads_cut == (counts["raw"] - counts["corrected"]).sum()
     assert record.blocks_corrected == (counts["raw"] > config.max_count).sum()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@settings(max_examples=10)
+@given(points=heads, size=sizes)
+def test_a_turn_puts_no_head_outside_and_none_inside(folder, orientation, points, size):
+    facts = []
+    for turn in (1, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        image = source(folder, points, size=size, exif=exif)
+        record, _, _, counts = converted(folder, image, PreprocessConfig(block=32), "stored")
+        facts.append((record.outside, record.axes_swapped, sorted(counts["raw"].ravel())))
+    # The prepared sides are multiples of the block, so that whole blocks are turned.
+    assert facts[0] == facts[1]
 
 
 @given(points=heads, size=sizes, orientation=st.integers(1, 8))
@@ -108,6 +140,35 @@ def test_a_head_stays_on_what_it_marks(tmp_path):
     assert (record.width, record.height) == (128, 64)
     red = np.argwhere(load_image(written)[:, :, 0] > 128)
     np.testing.assert_allclose(points[0], red.mean(axis=0)[::-1] + 0.5, atol=0.6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("frame", ["upright", "stored"])
+@pytest.mark.parametrize("size", [(64, 96), (150, 100)])
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_a_head_stays_on_what_it_marks_however_the_image_lies(
+    tmp_path, orientation, frame, size, ending
+):
+    # A bright square in a dark image; the annotator marked its middle as stored, or as seen.
+    width, height = size
+    stored = np.zeros((height, width, 3), dtype=np.uint8)
+    stored[10:22, 30:42] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(stored).save(path, exif=exif)
+    if frame == "stored":
+        head = [[36.0, 16.0]]
+    else:
+        seen = np.argwhere(load_image(path)[:, :, 0] > 128)
+        head = [(seen.mean(axis=0)[::-1] + 0.5).tolist()]
+    image = SourceImage(
+        split="train", file=path.name, path=path, annotation=tmp_path, rows=np.array(head)
+    )
+    record, written, points, _ = converted(tmp_path, image, frame=frame)
+    bright = np.argwhere(load_image(written)[:, :, 0] > 128)
+    np.testing.assert_allclose(points[0], bright.mean(axis=0)[::-1] + 0.5, atol=0.6)
+    assert record.outside == 0
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp"])
@@ -170,6 +231,50 @@ def test_points_are_not_truncated_and_outside_ones_are_counted(tmp_path):
     record, _, points, _ = converted(tmp_path, image)
     assert points.tolist() == [[1.25, 2.75], [1.25, 2.75], [95.0, 10.0], [0.0, 63.0]]
     assert (record.heads, record.outside, record.duplicates) == (4, 2, 1)
+
+
+def test_a_coordinate_of_exactly_the_width_is_outside_after_scaling_too(tmp_path):
+    # 48x64 becomes 64x96 (1.33 and 1.5 times as large), 47.9 the last of 64 columns.
+    image = source(
+        tmp_path, [[48.0, 1.0], [47.9, 1.0], [1.0, 64.0], [1.7e308, -1.7e308]], size=(48, 64)
+    )
+    record, _, points, _ = converted(tmp_path, image)
+    assert (record.width, record.height) == (64, 96)
+    assert record.outside == 3
+    assert points[[0, 2, 3]].tolist() == [[63.0, 1.5], [64 / 48, 95.0], [63.0, 0.0]]
+
+
+def test_heads_without_a_place_are_left_out_and_counted(tmp_path):
+    image = source(tmp_path, [[np.nan, 1.0], [1.0, 2.0], [3.0, np.inf], [1.0, 2.0]])
+    record, _, points, counts = converted(tmp_path, image)
+    assert (record.heads, record.dropped, record.duplicates, record.outside) == (2, 2, 1, 0)
+    assert points.tolist() == [[1.0, 2.0], [1.0, 2.0]]
+    assert counts["raw"].sum() == 2
+
+
+def test_swapped_axes_are_noted_in_the_frame_they_were_annotated_in(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    heads = [[5.0, 90.0], [9.0, 80.0], [20.0, 70.0]]
+    image = source(tmp_path, heads, size=(96, 64), exif=exif)
+    assert converted(tmp_path, image, frame="stored")[0].axes_swapped
+    assert not converted(tmp_path, image, frame="upright")[0].axes_swapped
+
+
+@pytest.mark.parametrize("reader", ["txt", "mat"])
+def test_an_empty_annotation_is_an_empty_scene_only_in_text(tmp_path, reader):
+    table = source(tmp_path, [])
+    annotation = tmp_path / "a.txt"
+    annotation.write_bytes(b"")
+    image = replace(table, annotation=annotation, rows=None)
+    points = PointsFormat(reader=reader, key="annPoints")
+    one = found(tmp_path)
+    one = replace(one, recipe=replace(one.recipe, points=points, splits=BY_ID))
+    if reader == "txt":
+        assert convert(image, found=one, config=PreprocessConfig(), folder=None).heads == 0
+    else:
+        with pytest.raises(BadInputError, match=r"a\.txt: the file is empty"):
+            convert(image, found=one, config=PreprocessConfig(), folder=None)
 
 
 def test_correction_of_a_crowded_block(tmp_path):

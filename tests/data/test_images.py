@@ -16,6 +16,7 @@ from crowdcount.data.images import (
     image_header,
     image_size,
     load_image,
+    upright_points,
 )
 from crowdcount.errors import BadInputError, InputMissingError
 
@@ -71,6 +72,30 @@ def test_every_orientation_comes_upright(format, orientation):
     assert (header.width, header.height) == (48, 32)
     assert header.orientation == orientation
     assert header.format == format
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@given(data=st.data())
+def test_a_point_goes_with_its_pixel_in_every_orientation(orientation, data):
+    width, height = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    x = data.draw(st.floats(0, width, exclude_max=True))
+    y = data.draw(st.floats(0, height, exclude_max=True))
+    stored = np.zeros((height, width, 3), dtype=np.uint8)
+    stored[int(y), int(x)] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    upright = load_image(encoded(Image.fromarray(stored), exif=exif))
+    points = np.array([[x, y]])
+    ((column, row),) = upright_points(points, size=(width, height), orientation=orientation)
+    assert upright[int(row), int(column)].tolist() == [255, 255, 255]
+    assert upright.sum() == 3 * 255
+
+
+def test_stored_points_by_hand():
+    # In 40x30, stored on its side (6: turned right to be upright), x grows downwards.
+    points = np.array([[10.5, 2.25], [0.0, 0.0]])
+    turned = upright_points(points, size=(40, 30), orientation=6)
+    assert turned.tolist() == [[27.75, 10.5], [30 - 1 / 1024, 0.0]]
 
 
 def test_damaged_exif_leaves_the_pixels_alone():

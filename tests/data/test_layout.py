@@ -179,7 +179,7 @@ def test_own_images_with_a_table(tmp_path):
         image(root / name)
     table(root, ["a.jpg,1,2", "deep/er/a.png,3,4", "deep/er/a.png,5,6", "b.jpg,,"])
     (one,) = recognise(root)
-    assert (one.name, one.recipe.name) == ("our_square", "csv")
+    assert (one.name, one.recipe.name) == ("our_square", "own")
     (split,) = source_splits(one).values()
     rows = {each.name: each.rows.tolist() for each in split.images}
     assert rows == {

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -30,10 +31,24 @@ def nested_mat(points):
     return mat(image_info=cell)
 
 
+def mat_frames(*frames):
+    """As Mall stores them: a cell for each frame that holds a structure."""
+    cells = np.empty((1, len(frames)), dtype=object)
+    for place, points in enumerate(frames):
+        cells[0, place] = {"loc": points}
+    return mat(frame=cells)
+
+
 TWO_HEADS = np.array([[1.5, 2.0], [30.25, 4.0]])
+JSON = b'{"images": [{"image": "a.jpg", "points": [[1.5, 2], [30.25, 4]]}]}'
 SAMPLES = {
     "mat": (nested_mat(TWO_HEADS), NESTED),
+    "txt": (b"1.5 2 12 14 1 0\n30.25 4 9 9 2 0\n", ""),
     "csv": (b"image,x,y\na.jpg,1.5,2\na.jpg,30.25,4\n", ""),
+    "json": (JSON, ""),
+    "jsonl": (b'{"image": "a.jpg", "points": [[1.5, 2], [30.25, 4]]}\n', ""),
+    "table": (JSON, ""),
+    "mat-frames": (mat_frames(TWO_HEADS), "frame"),
 }
 
 
@@ -42,9 +57,24 @@ def test_every_reader_reads_its_sample_in_both_orders(reader):
     content, key = SAMPLES[reader]
     for order, expected in (("xy", TWO_HEADS), ("yx", TWO_HEADS[:, ::-1])):
         points = PointsFormat(reader=reader, key=key, order=order)
-        read = points.read_table(content)["a.jpg"] if points.is_table else points.read(content)
+        if points.is_table:
+            (read,) = points.read_table(content).values()
+        else:
+            read = points.read(content)
         np.testing.assert_array_equal(read, expected)
         assert read.dtype == np.float64
+
+
+@pytest.mark.parametrize("reader", TABLES)
+def test_every_table_is_recognised_and_no_other(reader):
+    # "table" is any of the three forms that people write.
+    written = {"csv", "json", "jsonl"}
+    for other in TABLES:
+        same = reader == other or {reader, other} <= {"table", "json"}
+        same = same or (reader == "table" and other in written)
+        key = SAMPLES[reader][1]
+        points = PointsFormat(reader=reader, key=key)
+        assert points.is_table_of_points(SAMPLES[other][0]) == same, other
 
 
 @pytest.mark.parametrize("reader", [*READERS, *TABLES])
@@ -90,8 +120,6 @@ def test_empty_arrays_of_any_shape_are_no_heads(shape):
         (np.zeros((2, 2, 2)), "one row"),
         (np.array([["a", "b"]]), "numbers"),
         (np.array([[1 + 2j, 3.0]]), "numbers"),
-        (np.array([[1.0, np.nan], [2.0, 3.0]]), "1 of 2 points are not finite"),
-        (np.array([[np.inf, 1.0]]), "not finite"),
     ],
 )
 def test_what_is_no_list_of_points_is_refused(value, message):
@@ -122,7 +150,6 @@ def test_points_that_are_elsewhere_in_the_file_are_named(key, message):
         (b"image,x,y\na.jpg,1,2\na.jpg,1,\n", "line 3"),
         (b"image,x,y\n,1,2\n", "line 2"),
         (b"image,x,y\na.jpg,one,2\n", "line 2.*numbers"),
-        (b"image,x,y\na.jpg,nan,2\n", "not finite"),
         (b"image,x,y\na.jpg,1,2\na.jpg,,\n", "line 3: a.jpg is said to be empty"),
         (b"image,x,y\na.jpg,,\na.jpg,1,2\n", "line 3: a.jpg is said to be empty"),
         (b"image,x,y\n\xff.jpg,1,2\n", "UTF-8"),
@@ -142,10 +169,179 @@ def test_tables_of_spreadsheets_are_read():
 
 
 def test_unknown_reader_names_the_known():
-    with pytest.raises(ConfigError, match=r"points.reader: unknown reader 'xml'.*csv, mat"):
+    with pytest.raises(
+        ConfigError, match=r"points.reader: unknown reader 'xml'.*csv, json, jsonl, mat, "
+    ):
         PointsFormat(reader="xml")
 
 
-def test_matlab_reader_needs_a_key():
+@pytest.mark.parametrize("reader", ["mat", "mat-frames"])
+@pytest.mark.parametrize("key", ["", "info[x]", "info.", "0info", "info[0"])
+def test_matlab_readers_need_a_key(reader, key):
     with pytest.raises(ConfigError, match=r"points\.key"):
-        PointsFormat(reader="mat")
+        PointsFormat(reader=reader, key=key)
+
+
+# ---- text for each image
+
+
+@given(heads, st.sampled_from([" ", "\t", ",", ", "]), st.sampled_from(["", "7", "12 9 2 0"]))
+def test_a_text_gives_back_what_was_written(points, separator, more):
+    rest = [separator + separator.join(more.split())] if more else [""]
+    lines = [f"{x!r}{separator}{y!r}{rest[0]}" for x, y in points.tolist()]
+    content = "\r\n".join(["", *lines, ""]).encode("utf-8-sig")
+    np.testing.assert_array_equal(PointsFormat(reader="txt").read(content), points)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n\n", b"\xef\xbb\xbf"])
+def test_a_blank_text_is_an_empty_scene(content):
+    assert PointsFormat(reader="txt").read(content).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"1 2\n\n3\n", "line 3: expected x and y, found '3'"),
+        (b"x y\n1 2\n", "line 1"),
+        (b"1,5 2,5\n", "line 1"),  # commas as decimal points must not become columns
+        (b"1;2\n", "line 1"),
+        (b"1 2\n3 four 5\n", "line 2.*'3 four 5'"),
+        (b"\xff\xfe1 2", "UTF-8"),
+    ],
+)
+def test_a_wrong_text_says_which_line(content, message):
+    with pytest.raises(ValueError, match=message):
+        PointsFormat(reader="txt").read(content)
+
+
+# ---- JSON
+
+
+def as_list(table):
+    images = [{"image": image, "points": points} for image, points in table.items()]
+    return json.dumps({"made_by": "us", "images": images})
+
+
+def as_lines(table):
+    entries = ({"image": image, "points": points} for image, points in table.items())
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
+FORMS = {"list": as_list, "mapping": json.dumps, "lines": as_lines}
+names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=8).filter(
+    lambda text: text.strip() == text and "/" not in text
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(st.dictionaries(names.map(lambda name: f"{name}.jpg"), heads, min_size=1, max_size=5))
+def test_json_gives_back_what_was_written_in_every_form(form, table):
+    content = FORMS[form]({image: points.tolist() for image, points in table.items()})
+    read = PointsFormat(reader="table").read_table(content.encode())
+    assert list(read) == list(table)
+    for image, points in table.items():
+        np.testing.assert_array_equal(read[image], points)
+
+
+def test_indented_json_with_a_mark_is_read():
+    for form in (as_list, json.dumps):
+        content = json.dumps(json.loads(form({"./a.jpg": [], "b.jpg": [[1, 2]]})), indent=2)
+        read = PointsFormat(reader="table").read_table(content.encode("utf-8-sig"))
+        assert {image: points.tolist() for image, points in read.items()} == {
+            "a.jpg": [],
+            "b.jpg": [[1.0, 2.0]],
+        }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"images": [{"file_name": "a.jpg", "id": 1}], "annotations": [{"image_id": 1}]}',
+        b'{"type": "FeatureCollection", "features": []}',
+        b'{"name": "photos", "version": 2, "files": ["a.jpg"]}',
+        b'[{"image": "a.jpg"}]',
+        b"null",
+        b"",
+    ],
+)
+def test_other_json_is_no_table_of_points(content):
+    assert not PointsFormat(reader="table").is_table_of_points(content)
+    with pytest.raises(ValueError, match="no table of points"):
+        PointsFormat(reader="table").read_table(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a.jpg": [[1, 2]', "line 1: not JSON"),
+        ('{\n"a.jpg": [[1 2]]}', "line 2: not JSON.* column"),
+        ("[]", "expected an object"),
+        ("3", "expected an object, found '3.0'"),
+        ('{"images": {}}', "images: expected a list"),
+        ('{"images": [{"image": "a.jpg"}]}', "entry 1: expected"),
+        ('{"images": [{"image": "a.jpg", "points": []}, 7]}', "entry 2: expected"),
+        ('{"images": [{"image": 7, "points": []}]}', "entry 1: image: expected a path"),
+        ('{"images": [{"image": " ", "points": []}]}', "entry 1: image: expected a path"),
+        ('{"a.jpg": null}', "'a.jpg': expected a list of points"),
+        ('{"a.jpg": {"x": 1}}', "'a.jpg': expected a list of points"),
+        ('{"a.jpg": [[1, 2], [3]]}', r"'a.jpg': point 2: expected \[x, y\], found '\[3.0\]'"),
+        ('{"a.jpg": [[1, 2, 3]]}', "point 1"),
+        ('{"a.jpg": [1, 2]}', "point 1"),
+        ('{"a.jpg": [{"x": 1, "y": 2}]}', "point 1"),
+        ('{"a.jpg": [[1, true]]}', r"point 1: expected \[x, y\], found '\[1.0, true\]'"),
+        ('{"a.jpg": [["1", "2"]]}', "point 1"),
+        ('{"a.jpg": [[1, null]]}', "point 1"),
+        ('{"a.jpg": [], "a.jpg": [[1, 2]]}', "'a.jpg' stands twice"),
+        ('{"a.jpg": [], "./a.jpg": [[1, 2]]}', "a.jpg stands in it twice"),
+        (
+            '{"images": [{"image": "a.jpg", "points": []}, {"image": "a.jpg", "points": []}]}',
+            "a.jpg stands in it twice",
+        ),
+        (
+            '{"images": [{"image": "a.jpg", "image": "b.jpg", "points": []}]}',
+            "'image' stands twice",
+        ),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a.jpg": ' + "[" * 200_000, "nested too deeply"),
+        ('{"a":' * 200_000, "nested too deeply"),
+        ("\ud800", "not a text in UTF-8"),
+    ],
+)
+def test_wrong_json_says_what_and_where(content, message):
+    with pytest.raises(ValueError, match=message):
+        PointsFormat(reader="json").read_table(content.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 3: not JSON"),
+        ("7", "line 3: expected"),
+        ('{"image": "b.jpg"}', "line 3: expected"),
+        ('{"image": "b.jpg", "points": [[1]]}', "line 3: 'b.jpg': point 1"),
+        ('{"image": "a.jpg", "points": []}', "a.jpg stands in it twice"),
+        ('{"image": "b.jpg", "image": "b.jpg", "points": []}', "line 3: 'image' stands twice"),
+        ("[" * 200_000, "line 3: .*nested too deeply"),
+    ],
+)
+def test_a_wrong_line_of_json_is_named(line, message):
+    content = f'{{"image": "a.jpg", "points": []}}\r\n\r\n{line}\n'.encode()
+    with pytest.raises(ValueError, match=message):
+        PointsFormat(reader="jsonl").read_table(content)
+
+
+def test_numbers_without_a_place_are_read_as_such():
+    # JSON itself knows neither NaN nor infinity; Python's own writer writes them all the same.
+    digits = "9" * 5000
+    content = f'{{"a.jpg": [[NaN, 1], [1, Infinity], [-1e999, 2], [{digits}, 3], [1e300, 4]]}}'
+    read = PointsFormat(reader="json").read_table(content.encode())["a.jpg"]
+    assert np.isfinite(read).all(axis=1).tolist() == [False, False, False, False, True]
+    for reader, text in (
+        ("csv", "image,x,y\na.jpg,nan,1\na.jpg,1,inf\na.jpg,1e999,2\n"),
+        ("txt", "nan 1\n1 inf\n1e999 2\n"),
+    ):
+        points = PointsFormat(reader=reader)
+        text = text.encode()
+        rows = points.read_table(text)["a.jpg"] if points.is_table else points.read(text)
+        assert not np.isfinite(rows).all(axis=1).any()
+        assert len(rows) == 3

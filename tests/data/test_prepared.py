@@ -209,7 +209,10 @@ def test_images_that_differ_in_their_ending_have_files_of_their_own(tmp_path):
 
 
 def test_totals_are_sums():
-    images = (record("train", "a", heads=2), replace(record("train", "b", heads=5), heads_cut=3))
+    images = (
+        record("train", "a", heads=2),
+        replace(record("train", "b", heads=5), heads_cut=3, dropped=4),
+    )
     assert asdict(totals(images)) == {
         "images": 2,
         "heads": 7,
@@ -217,6 +220,7 @@ def test_totals_are_sums():
         "duplicates": 2,
         "blocks_corrected": 0,
         "heads_cut": 3,
+        "dropped": 4,
     }
 
 

@@ -81,7 +81,7 @@ def test_a_missing_file_is_said(tmp_path):
 
 
 def test_names_are_those_of_the_files():
-    assert {"sha", "shb", "csv"} <= set(recipe_names())
+    assert {"sha", "shb", "own"} <= set(recipe_names())
     assert set(recipe_names()) == {path.stem for path in recipes_folder().iterdir()}
 
 

@@ -249,6 +249,118 @@ def test_own_images_with_empty_scenes(tmp_path, run):
     assert result.totals["train"].duplicates == 1
 
 
+def test_what_is_wrong_with_points_is_told_and_written_down(tmp_path, run, caplog):
+    rows = ["a.jpg,1,2", "a.jpg,1,2", "a.jpg,nan,3", "a.jpg,512,3", "b.jpg,-5,1", "c.jpg,,"]
+    own = write_table(tmp_path / "own", rows, ["a.jpg", "b.jpg", "c.jpg"])
+    caplog.set_level(logging.INFO)
+    result = run(own)
+    told = (
+        "2 heads outside, moved to the edge, in 2 images: train/a.jpg (1), train/b.jpg (1)",
+        "1 head without a finite place, left out, in 1 image: train/a.jpg (1)",
+    )
+    assert result.warnings == told
+    assert result.complete
+    remarked = (
+        "1 head at the place of another, kept, in 1 image: train/a.jpg (1)",
+        "nobody in 1 image: train/c.jpg",
+    )
+    for line, level in (*((each, "WARNING") for each in told), *((r, "INFO") for r in remarked)):
+        assert ("crowdcount", getattr(logging, level), f"own: {line}") in caplog.record_tuples
+    assert run(own).warnings == told  # though nothing is left to do
+    (total,) = result.totals.values()
+    facts = (total.images, total.heads, total.outside, total.duplicates, total.dropped)
+    assert facts == (3, 4, 2, 1, 1)
+    records = PreparedDataset.open(result.folder).all_training()
+    assert {each.file: (each.outside, each.dropped) for each in records} == {
+        "a.jpg": (1, 1),
+        "b.jpg": (1, 0),
+        "c.jpg": (0, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.jpg,512,1", "1 head outside"),
+        ("a.jpg,-1,1", "1 head outside"),
+        ("a.jpg,nan,1", "1 head without a finite place"),
+        ("a.jpg,1,inf", "1 head without a finite place"),
+        ("a.jpg,1,500\na.jpg,2,490", "x and y seem to have changed places"),
+    ],
+)
+def test_strict_refuses_points_that_look_wrong_before_writing(tmp_path, run, row, message):
+    own = write_table(tmp_path / "own", [row], ["a.jpg"])
+    with pytest.raises(ValidationError, match=message) as caught:
+        run(own, strict=True)
+    assert caught.value.exit_code == 6
+    assert not (tmp_path / "out").exists()
+    assert run(own).complete
+
+
+def test_strict_has_nothing_against_duplicates_and_empty_scenes(tmp_path, run):
+    rows = ["a.jpg,1,2", "a.jpg,1,2", "b.jpg,,"]
+    assert run(write_table(tmp_path / "own", rows, ["a.jpg", "b.jpg"]), strict=True).complete
+
+
+def test_swapped_axes_are_said_and_exchanged_when_asked(tmp_path, run):
+    own = write_table(tmp_path / "own", ["a.jpg,10,500", "a.jpg,20,470", "b.jpg,,"], ["a.jpg"])
+    write_image(own / "b.jpg", size=(512, 448), seed=9)
+    first, second = run(own).warnings
+    assert "train/a.jpg; if so, pass --order yx" in first
+    assert second.startswith("2 heads outside")
+    with pytest.raises(UsageError, match="was prepared with another points"):
+        run(own, order="yx")
+    result = run(own, order="yx", force=True, strict=True)
+    data = PreparedDataset.open(result.folder)
+    assert [data.points(each).tolist() for each in data.all_training()] == [
+        [[500.0, 10.0], [470.0, 20.0]],
+        [],
+    ]
+    assert data.manifest.points.order == "yx"
+    assert result.warnings == ()
+
+
+def test_order_overrides_the_recipe_of_files_for_each_image_too(street, run):
+    as_given, exchanged = run(street), run(street, order="yx", force=True)
+    assert as_given.warnings == ()
+    assert "x and y seem to have changed places" in exchanged.warnings[0]
+    heads = {name: total.heads for name, total in exchanged.totals.items()}
+    assert heads == {name: total.heads for name, total in as_given.totals.items()}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("heads.json", r"heads\.json: entry 1: 'a\.jpg': point 1: expected \[x, y\]"),
+        ("heads.jsonl", r"heads\.jsonl: line 1: 'a\.jpg': point 1: expected \[x, y\]"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path, run, table, message):
+    write_image(tmp_path / "own" / "a.jpg", size=(512, 448), seed=1)
+    start = '{"image": "a.jpg", "points": [[1, true]]}'
+    if table == "heads.json":
+        start = f'{{"images": [{start}]}}'
+    (tmp_path / "own" / table).write_text(start)
+    with pytest.raises(BadInputError, match=message):
+        run(tmp_path / "own")
+
+
+def test_other_json_beside_a_table_does_no_harm(tmp_path, run):
+    own = write_table(tmp_path / "own", ["a.jpg,1,2"], ["a.jpg"])
+    (own / "coco.json").write_text('{"images": [{"file_name": "a.jpg"}], "annotations": []}')
+    assert run(own).totals["train"].heads == 1
+
+
+def test_splits_may_have_tables_of_different_forms(tmp_path, run):
+    write_table(tmp_path / "own" / "train", ["a.jpg,1,2"], ["a.jpg"])
+    write_image(tmp_path / "own" / "test" / "b.jpg", size=(512, 448), seed=1)
+    (tmp_path / "own" / "test" / "heads.json").write_text('{"b.jpg": [[1, 2], [3, 4]]}')
+    assert {name: total.heads for name, total in run(tmp_path / "own").totals.items()} == {
+        "train": 1,
+        "test": 2,
+    }
+
+
 def test_a_row_in_a_table_touches_its_image_only(tmp_path, run):
     own = write_table(tmp_path / "own", ["a.jpg,1,2", "b.jpg,3,4"], ["a.jpg", "b.jpg"])
     run(own)

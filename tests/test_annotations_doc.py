@@ -1,0 +1,83 @@
+"""The examples of docs/annotations.md, as people would use them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crowdcount.data.points import READERS, TABLES, PointsFormat
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.workflows.preprocess import preprocess
+
+TEXT = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")
+SECTIONS = {
+    part.splitlines()[0]: re.findall(r"^```(\w+)\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    for part in re.split(r"^##+ ", TEXT, flags=re.MULTILINE)
+}
+HEADS = [[120.5, 80.0], [131.0, 92.25]]
+TABLE_BLOCKS = [
+    pytest.param(kind, code, id=f"{kind}{number}")
+    for blocks in SECTIONS.values()
+    for number, (kind, code) in enumerate(blocks)
+    if kind in ("csv", "json", "jsonl")
+]
+
+
+def settings(section):
+    return [tomllib.loads(code) for kind, code in SECTIONS[section] if kind == "toml"]
+
+
+@pytest.mark.parametrize(("kind", "code"), TABLE_BLOCKS)
+def test_a_table_is_prepared_as_it_says(kind, code, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / f"heads.{kind}").write_text(code, encoding="utf-8")
+    for name in ("plaza.jpg", "empty.jpg"):
+        Image.new("RGB", (512, 448)).save(own / name)
+    (result,) = preprocess(own, out=tmp_path / "out", strict=True)
+    data = PreparedDataset.open(result.folder)
+    assert {each.file: data.points(each).tolist() for each in data.all_training()} == {
+        "plaza.jpg": HEADS,
+        "empty.jpg": [],
+    }
+
+
+@pytest.mark.parametrize("example", range(2))
+def test_matlab_files_are_read_as_they_are_written(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    points = PointsFormat(**settings("MATLAB")[example])
+    exec([code for kind, code in SECTIONS["MATLAB"] if kind == "python"][example], {})
+    assert points.read(Path("plaza.mat").read_bytes()).tolist() == HEADS
+    assert points.read(Path("empty.mat").read_bytes()).shape == (0, 2)
+
+
+def test_frames_are_read_as_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = "All frames of a video in one MATLAB file"
+    (points,) = settings(section)
+    (code,) = (code for kind, code in SECTIONS[section] if kind == "python")
+    exec(code, {})
+    table = PointsFormat(**points).read_table(Path("frames.mat").read_bytes())
+    assert {frame: heads.tolist() for frame, heads in table.items()} == {"1": HEADS, "2": []}
+
+
+def test_texts_are_read_as_they_are_shown():
+    (points,) = settings("Text")
+    plaza, empty = (code for kind, code in SECTIONS["Text"] if kind == "text")
+    assert PointsFormat(**points).read(plaza.encode()).tolist() == HEADS
+    assert PointsFormat(**points).read(empty.encode()).shape == (0, 2)
+
+
+def test_the_defaults_are_those_shown():
+    (shown,) = settings("Order and frame")
+    assert PointsFormat(**shown) == PointsFormat(reader=shown["reader"])
+
+
+def test_every_format_is_shown():
+    # "table" is what the section of own images is about: CSV, JSON or JSON lines.
+    shown = {kind for blocks in SECTIONS.values() for kind, _ in blocks}
+    shown |= {each["reader"] for section in SECTIONS for each in settings(section)}
+    assert {*READERS, *TABLES} - {"table"} <= shown
+    assert len(TABLE_BLOCKS) == 4
