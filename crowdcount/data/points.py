@@ -150,7 +150,44 @@ def begins_like_csv(content: bytes) -> bool:
     return _is_header(next(csv.reader([first]), []))
 
 
-READERS: dict[str, Callable[[bytes, str], Points]] = {"mat": read_mat}
+def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's signature
+    """Points in lines of numbers, separated by white space or commas; the first two are x and y.
+
+    Raises:
+        ValueError: If a line does not begin with two numbers.
+    """
+    points = []
+    for number, line in enumerate(content.decode("utf-8-sig").splitlines(), start=1):
+        fields = line.replace(",", " ").split()
+        if not fields:
+            continue
+        try:
+            x, y = fields[:2]
+            points.append((float(x), float(y)))
+        except ValueError as error:
+            raise ValueError(f"line {number}: expected x and y, found {line!r}") from error
+    return np.asarray(points, dtype=np.float64).reshape(-1, 2)
+
+
+def read_mat_frames(content: bytes, key: str) -> dict[str, Points]:
+    """Points of all frames of a video in a MATLAB file: frame ``i``, from 1, in cell ``i``.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    import scipy.io
+
+    stream: Any = io.BytesIO(content)
+    try:
+        frames: Any = scipy.io.loadmat(stream, variable_names=[key])[key].reshape(-1)
+        found = [frame[0, 0]["loc"] for frame in frames]
+    # scipy's parser raises whatever damaged content makes it run into.
+    except Exception as error:
+        raise ValueError(f"no frames in {key!r} of a MATLAB file: {error}") from error
+    return {str(i): _as_points(points) for i, points in enumerate(found, start=1)}
+
+
+READERS: dict[str, Callable[[bytes, str], Points]] = {"mat": read_mat, "txt": read_txt}
 """Formats with one file for each image: content and key to points."""
 
 
@@ -165,7 +202,12 @@ class TableReader:
     """Content and key to the points of each image."""
 
 
-TABLES: dict[str, TableReader] = {"csv": TableReader(recognises=begins_like_csv, read=read_csv)}
+TABLES: dict[str, TableReader] = {
+    "csv": TableReader(recognises=begins_like_csv, read=read_csv),
+    "mat-frames": TableReader(
+        recognises=lambda content: content.startswith(b"MATLAB"), read=read_mat_frames
+    ),
+}
 """Formats with one file for all images."""
 
 

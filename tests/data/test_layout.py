@@ -15,14 +15,17 @@ def image(path, size=(40, 30)):
     Image.new("RGB", size).save(path)
 
 
+def annotate(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
 def family(root, *, train=2, test=1, truth="ground-truth", size=(40, 30)):
     """A folder in the layout of ShanghaiTech. Annotations are found here, not read."""
     for split, count in (("train", train), ("test", test)):
         for k in range(1, count + 1):
             image(root / f"{split}_data" / "images" / f"IMG_{k}.jpg", size)
-            annotation = root / f"{split}_data" / truth / f"GT_IMG_{k}.mat"
-            annotation.parent.mkdir(parents=True, exist_ok=True)
-            annotation.write_bytes(b"")
+            annotate(root / f"{split}_data" / truth / f"GT_IMG_{k}.mat")
     return root
 
 
@@ -94,6 +97,8 @@ def test_numbers_and_sizes_tell_where_no_name_does(tmp_path, train, test, size, 
                 image(folder / "IMG_1.jpg", size)
             else:
                 (folder / f"IMG_{k}.jpg").hardlink_to(folder / "IMG_1.jpg")
+        if count:
+            annotate(root / f"{split}_data" / "ground-truth" / "GT_IMG_1.mat")
     assert list(found(root)) == [name]
 
 

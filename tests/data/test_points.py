@@ -30,9 +30,18 @@ def nested_mat(points):
     return mat(image_info=cell)
 
 
+def frames_mat(points):
+    """As Mall stores them: a cell for each frame, which holds a structure."""
+    frame = np.empty((1, 2), dtype=object)
+    frame[0, 0], frame[0, 1] = {"loc": points}, {"loc": np.zeros((0, 2))}
+    return mat(frame=frame)
+
+
 TWO_HEADS = np.array([[1.5, 2.0], [30.25, 4.0]])
 SAMPLES = {
     "mat": (nested_mat(TWO_HEADS), NESTED),
+    "txt": (b"1.5 2 9 9 0 1\n30.25, 4\n", ""),
+    "mat-frames": (frames_mat(TWO_HEADS), "frame"),
     "csv": (b"image,x,y\na.jpg,1.5,2\na.jpg,30.25,4\n", ""),
 }
 
@@ -42,7 +51,11 @@ def test_every_reader_reads_its_sample_in_both_orders(reader):
     content, key = SAMPLES[reader]
     for order, expected in (("xy", TWO_HEADS), ("yx", TWO_HEADS[:, ::-1])):
         points = PointsFormat(reader=reader, key=key, order=order)
-        read = points.read_table(content)["a.jpg"] if points.is_table else points.read(content)
+        read = (
+            next(iter(points.read_table(content).values()))
+            if points.is_table
+            else points.read(content)
+        )
         np.testing.assert_array_equal(read, expected)
         assert read.dtype == np.float64
 
