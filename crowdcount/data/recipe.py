@@ -207,6 +207,16 @@ class Recipe:
         """The splits that have annotations."""
         return {name: each for name, each in self.splits.items() if not each.unlabelled}
 
+    def heads(self, split: str) -> dict[str, int]:
+        """Heads of a split, or ``total``, in each release that tells."""
+        told = {}
+        for release, known in self.releases.items():
+            if split in known:
+                told[release] = known[split]
+            elif split == TOTAL and known.keys() == self.labelled.keys():
+                told[release] = sum(known.values())
+        return told
+
     def sha256(self) -> str:
         """A hash of all the recipe says, independent of how its file is laid out."""
         content = TypeAdapter(Recipe).dump_python(self, mode="json")
