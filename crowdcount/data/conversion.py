@@ -99,7 +99,8 @@ def _annotation(image: SourceImage, points: PointsFormat) -> tuple[Points, str]:
     """The points of an image, and a hash of what they were read from."""
     if image.rows is not None:
         return image.rows, _annotation_hash(image)
-    content = read_content(image.annotation, what="annotation")
+    empty = points.empty_is_nobody
+    content = read_content(image.annotation, what="annotation", may_be_empty=empty)
     try:
         return points.read(content), sha256_bytes(content)
     except ValueError as error:

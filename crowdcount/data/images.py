@@ -143,16 +143,17 @@ def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) ->
     return content.getvalue()
 
 
-def read_content(path: Path, *, what: str) -> bytes:
-    """The content of a regular file that is not empty.
+def read_content(path: Path, *, what: str, may_be_empty: bool = False) -> bytes:
+    """The content of a regular file.
 
     Args:
         path: The file.
         what: What it should be, for the error: "image", "annotation".
+        may_be_empty: Whether an empty file means something, as a list of no heads does.
 
     Raises:
         InputMissingError: If there is no such file.
-        BadInputError: If it is a folder, a pipe, empty or unreadable.
+        BadInputError: If it is a folder, a pipe, unreadable, or empty and may not be.
     """
     try:
         if path.is_dir():
@@ -165,7 +166,7 @@ def read_content(path: Path, *, what: str) -> bytes:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path}: cannot be read: {error}") from error
-    if not content:
+    if not content and not may_be_empty:
         raise BadInputError(f"{path}: the file is empty")
     return content
 

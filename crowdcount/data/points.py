@@ -55,6 +55,11 @@ class PointsFormat:
         """Whether one file holds the points of all images."""
         return self.reader in TABLES
 
+    @property
+    def empty_is_nobody(self) -> bool:
+        """Whether an empty annotation file says that an image shows nobody."""
+        return self.reader == "txt"
+
     def read(self, content: bytes) -> Points:
         """The points of one image from its annotation file.
 

@@ -18,11 +18,6 @@ def catalogue(json_: options.Json = False) -> None:
 
     Example: crowdcount datasets list --json
     """
-    print_catalogue(json_=json_)
-
-
-def print_catalogue(*, json_: bool) -> None:
-    """Print what is known of every recipe that comes with the package."""
     from crowdcount.cli.report import table_lines
     from crowdcount.workflows.catalogue import catalogue as known
     from crowdcount.workflows.catalogue import description
