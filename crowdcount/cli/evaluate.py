@@ -18,6 +18,7 @@ log = logging.getLogger("crowdcount")
 def evaluate(
     data: options.Data = None,
     checkpoint: options.Checkpoint = None,
+    fold: options.Fold = None,
     split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Also write one line an image to this file.")
@@ -50,15 +51,22 @@ def evaluate(
         raise UsageError(f"{csv}: there already", next_step="name another, or pass --force")
     folders = one_data_set(find_prepared(data or (), environment=os.environ), chosen=bool(data))
     sets = [PreparedDataset.open(folder) for folder in folders]
+    if fold is not None:
+        sets = [each.with_fold(fold) for each in sets]
     model = find_checkpoint(checkpoint, environment=os.environ)
     log.info("model %s, split %s of %s", model, split, ", ".join(each.name for each in sets))
     if dry_run:
         images = sum(len(each.records(split)) for each in sets)
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
         return
-    result = run_evaluation(
-        load(model, device=device), sets, split=split, scale=scale, track=tracker(console)
-    )
+    counter = load(model, device=device)
+    if split != "test" and counter.fold != fold:
+        log.warning(
+            "%s was not trained with %s for validation, so it may have seen these images",
+            counter.name,
+            "what preprocess held out" if fold is None else f"fold {fold}",
+        )
+    result = run_evaluation(counter, sets, split=split, scale=scale, track=tracker(console))
     if csv is not None:
         result.write_csv(csv)
     metrics = result.to_json()

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from crowdcount.errors import UsageError
+
 Data = Annotated[
     list[Path] | None,
     typer.Option(
@@ -35,11 +37,38 @@ Scale = Annotated[
         show_default=False,
     ),
 ]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="Recipe to use, where the layout does not tell.")
+]
+Recipe = Annotated[
+    Path | None,
+    typer.Option("--recipe", help="Recipe file of your own (TOML) to use.", show_default=False),
+]
+Fold = Annotated[
+    int | None,
+    typer.Option(
+        "--fold",
+        help="Take this fold, from 1, for validation and the others for training. "
+        "(default: what preprocess held out)",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.", show_default=False)]
 
 ORDER = "crowdcount.order"
+
+
+def one_recipe(dataset: str | None, recipe: Path | None) -> str | Path | None:
+    """The recipe that was named, by name or by file.
+
+    Raises:
+        UsageError: If both were.
+    """
+    if dataset is not None and recipe is not None:
+        raise UsageError("--dataset and --recipe both name a recipe; give one of them")
+    return dataset if recipe is None else recipe
 
 
 class OrderedCommand(TyperCommand):

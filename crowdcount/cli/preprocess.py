@@ -37,9 +37,8 @@ def preprocess(
         Path | None,
         typer.Option(help="Prepared folder. (default: data/<name>)", show_default=False),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Recipe to use, where the layout does not tell.")
-    ] = None,
+    dataset: options.Dataset = None,
+    recipe: options.Recipe = None,
     order_: Annotated[
         Order | None,
         typer.Option(
@@ -54,6 +53,10 @@ def preprocess(
         float, typer.Option(help="Share of training images held out for validation.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the held-out choice.", min=0)] = 42,
+    folds: Annotated[
+        int,
+        typer.Option(help="Folds for cross-validation; 0: the recipe's own, if any.", min=0),
+    ] = 0,
     jobs: Annotated[int, typer.Option(help="Images worked on at once.", min=1)] = 2,
     skip_unpaired: Annotated[
         bool, typer.Option("--skip-unpaired", help="Leave out images without annotation.")
@@ -97,10 +100,14 @@ def preprocess(
         results = run_preprocess(
             source,
             out=out,
-            dataset=dataset,
+            dataset=options.one_recipe(dataset, recipe),
             order=None if order_ is None else order_.value,
             config=PreprocessConfig(
-                block=block, smallest_head=smallest_head, val_fraction=val_fraction, seed=seed
+                block=block,
+                smallest_head=smallest_head,
+                val_fraction=val_fraction,
+                seed=seed,
+                folds=folds,
             ),
             strict=strict,
             force=force,
@@ -134,12 +141,15 @@ def _say(result: "PreparedResult", *, dry_run: bool) -> None:
 
     verb = "to prepare" if dry_run else "prepared"
     log.info(
-        "%s: %d images %s, %d right already, %d held out for validation%s",
+        "%s: %d images %s, %d right already, %d held out for validation%s%s",
         result.name,
         result.written,
         verb,
         result.unchanged,
         result.held_out,
+        f"; {len(result.folds)} folds of {min(result.folds)} to {max(result.folds)} images"
+        if result.folds
+        else "",
         f"; annotations of release {result.release}" if result.release else "",
     )
     say_table(

@@ -13,14 +13,23 @@ log = logging.getLogger("crowdcount")
 
 def say_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Log a table with its columns aligned: the first to the left, the others to the right."""
+    for line in table_lines(header, rows):
+        log.info("  %s", line)
+
+
+def table_lines(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1
+) -> list[str]:
+    """The lines of a table: the first ``left`` columns to the left, the others to the right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        first, *others = (
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+    return [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        log.info("  %s", "  ".join([first, *others]).rstrip())
+        ).rstrip()
+        for line in lines
+    ]
 
 
 BAR_WIDTH = 24

@@ -36,6 +36,7 @@ SHORT_FORMS = {
 @command
 def train(
     data: options.Data = None,
+    fold: options.Fold = None,
     backbone: Annotated[
         str | None, typer.Option(help="clip-rn50, or timm:NAME. (sets model.backbone)")
     ] = None,
@@ -120,6 +121,8 @@ def train(
     )
     found = find_prepared(data or (), environment=os.environ)
     sets = [PreparedDataset.open(folder) for folder in one_data_set(found, chosen=bool(data))]
+    if fold is not None:
+        sets = [each.with_fold(fold) for each in sets]
     if dry_run:
         plan = plan_training(settings, sets)
         typer.echo(tomli_w.dumps(settings.to_mapping()), nl=False)

@@ -189,16 +189,16 @@ def encode_image(picture: Image.Image, *, format: str) -> bytes:
 
 
 def read_content(path: Path, *, what: str, may_be_empty: bool = False) -> bytes:
-    """The content of a regular file that is not empty.
+    """The content of a regular file.
 
     Args:
         path: The file.
         what: What it should be, for the error: "image", "annotation".
-        may_be_empty: Let an empty file pass.
+        may_be_empty: Whether an empty file means something, as a list of no heads does.
 
     Raises:
         InputMissingError: If there is no such file.
-        BadInputError: If it is a folder, a pipe, empty or unreadable.
+        BadInputError: If it is a folder, a pipe, unreadable, or empty and may not be.
     """
     try:
         if path.is_dir():

@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -27,7 +27,7 @@ from crowdcount.data.points import PointsFormat
 from crowdcount.data.recipe import SPLITS
 from crowdcount.data.resize import ResizeRule
 from crowdcount.data.software import Versions
-from crowdcount.errors import BadInputError, ConfigError, InputMissingError
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a prepared data set; written last."""
@@ -57,6 +57,9 @@ class PreprocessConfig:
     seed: int = 42
     """Seed of the choice of the held-out images."""
 
+    folds: int = 0
+    """Into how many folds the training images are parted; 0: into those of the recipe, if any."""
+
     def __post_init__(self) -> None:
         for key in ("block", "smallest_head"):
             if getattr(self, key) < 1:
@@ -69,6 +72,10 @@ class PreprocessConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"preprocess.seed must not be negative, got {self.seed}")
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(
+                f"preprocess.folds must be 2 or more, or 0 for none, got {self.folds}"
+            )
 
     @property
     def max_count(self) -> int:
@@ -189,6 +196,12 @@ class Manifest:
 
     images: tuple[ImageRecord, ...]
 
+    folds: tuple[tuple[str, ...], ...] = ()
+    """Files of ``train`` in each fold, where the set has folds; together they are all of them."""
+
+    unlabelled: tuple[str, ...] = ()
+    """Splits that are not prepared because their annotations were not published."""
+
 
 def totals(records: tuple[ImageRecord, ...]) -> SplitTotals:
     """Sums over ``records``."""
@@ -209,24 +222,83 @@ def totals_by_split(records: tuple[ImageRecord, ...]) -> dict[str, SplitTotals]:
     return {name: totals(found) for name, found in by_split.items() if found}
 
 
-def held_out(heads: Mapping[str, int], *, fraction: float, seed: int) -> tuple[str, ...]:
+def held_out(
+    heads: Mapping[str, int],
+    *,
+    fraction: float,
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
     """Choose images for validation, from sparse scenes and dense ones alike.
 
     The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
-    from each. The order in which they are given does not matter.
+    from each. The order in which they are given does not matter. Groups are drawn in the same way,
+    by their mean count, and are left out or added as it brings the share closer.
 
     Args:
         heads: Heads of each training image.
-        fraction: Share to hold out; above 0 that is one image at least, and never all of them.
+        fraction: Share to hold out; above 0 that is one group at least, and never all of them.
         seed: Seed of the draw.
+        groups: What images that stay together have in common; the others stand alone.
     """
-    if fraction == 0 or len(heads) < 2:
+    ranked = _ranked_groups(heads, groups or {})
+    if fraction == 0 or len(ranked) < 2:
         return ()
-    ranked = sorted(heads, key=lambda file: (heads[file], file))
-    wanted = min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)
+    wanted = min(max(round(fraction * len(heads)), 1), len(heads) - 1)
+    draws = min(max(round(wanted * len(ranked) / len(heads)), 1), len(ranked) - 1)
     random = np.random.default_rng(seed)
-    strata = np.array_split(np.arange(len(ranked)), wanted)
-    return tuple(sorted(ranked[random.choice(stratum)] for stratum in strata))
+    strata = np.array_split(np.arange(len(ranked)), draws)
+    drawn = [int(random.choice(stratum)) for stratum in strata]
+    others = [int(i) for i in random.permutation(len(ranked)) if i not in drawn]
+    chosen: list[str] = []
+    for index in [*drawn, *others]:
+        grown = len(chosen) + len(ranked[index])
+        if grown < len(heads) and abs(grown - wanted) < abs(len(chosen) - wanted):
+            chosen.extend(ranked[index])
+    # Where every group is too large for the share, the smallest is closest to it.
+    smallest = min(ranked, key=len)
+    return tuple(sorted(chosen)) or smallest
+
+
+def parted(
+    heads: Mapping[str, int], *, folds: int, seed: int, groups: Mapping[str, str] | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """Part images into folds, each with sparse scenes and dense ones, and of like size.
+
+    The groups, sorted by mean count, are dealt out in rounds: one of each run to each fold, the
+    largest of a run to the fold that has fewest images. The order in which they are given does not
+    matter.
+
+    Args:
+        heads: Heads of each training image.
+        folds: How many folds; not more than there are groups.
+        seed: Seed of the deal.
+        groups: What images that stay together have in common; the others stand alone.
+    """
+    random = np.random.default_rng(seed)
+    ranked = _ranked_groups(heads, groups or {})
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for start in range(0, len(ranked), folds):
+        run = ranked[start : start + folds]
+        shuffled = [run[i] for i in random.permutation(len(run))]
+        open_folds = [dealt[i] for i in random.permutation(folds)]
+        shuffled.sort(key=len, reverse=True)  # the sorts are stable: equals stay shuffled
+        open_folds.sort(key=len)
+        for files, fold in zip(shuffled, open_folds, strict=False):
+            fold.extend(files)
+    return tuple(tuple(sorted(fold)) for fold in dealt)
+
+
+def _ranked_groups(heads: Mapping[str, int], groups: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Files that stay together, sorted by their mean count."""
+    members: dict[tuple[bool, str], list[str]] = {}
+    for file in sorted(heads):
+        key = (True, groups[file]) if file in groups else (False, file)
+        members.setdefault(key, []).append(file)
+    return sorted(
+        (tuple(files) for files in members.values()),
+        key=lambda files: (sum(heads[file] for file in files) / len(files), files),
+    )
 
 
 def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, Path]:
@@ -274,6 +346,9 @@ class PreparedDataset:
     folder: Path
     manifest: Manifest
 
+    fold: int | None = None
+    """The fold, from 1, that stands for the validation split; None: the held-out images do."""
+
     @classmethod
     def open(cls, folder: Path) -> "PreparedDataset":
         """The data set that ``crowdcount preprocess`` wrote into ``folder``.
@@ -289,6 +364,27 @@ class PreparedDataset:
         """What the data set is called."""
         return self.manifest.name
 
+    def with_fold(self, fold: int) -> "PreparedDataset":
+        """The same data with a fold of ``train``, from 1, as ``val``, and the others as ``train``.
+
+        Raises:
+            UsageError: If there is no such fold, or no image in it.
+        """
+        folds = self.manifest.folds
+        if not folds:
+            raise UsageError(
+                f"{self.folder}: has no folds",
+                next_step="prepare it with some: crowdcount preprocess SOURCE --folds 5 --force",
+            )
+        if not 1 <= fold <= len(folds):
+            raise UsageError(f"{self.folder}: has no fold {fold}; it has folds 1 to {len(folds)}")
+        chosen = folds[fold - 1]
+        rest = sum(map(len, folds)) - len(chosen)
+        if not chosen or not rest:
+            where = "no image" if not chosen else "all images"
+            raise UsageError(f"{self.folder}: fold {fold} holds {where}; the data is not complete")
+        return replace(self, manifest=replace(self.manifest, held_out=chosen), fold=fold)
+
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that can be asked for; ``val`` may be the held-out part of ``train``."""
@@ -303,6 +399,12 @@ class PreparedDataset:
         Raises:
             InputMissingError: If the data set has no such split.
         """
+        if split in self.manifest.unlabelled:
+            raise InputMissingError(
+                f"{self.folder}: the annotations of {split} were not published, so it cannot be "
+                "counted against",
+                looked_for=f"splits that are there: {', '.join(self.splits)}",
+            )
         if split not in self.splits:
             raise InputMissingError(
                 f"{self.folder}: has no split {split!r}",

@@ -3,8 +3,11 @@
 import difflib
 import hashlib
 import importlib.resources
+import itertools
 import json
+import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -14,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.resize import ResizeRule
-from crowdcount.errors import ConfigError, InputMissingError, UsageError
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 
 SPLITS = ("train", "val", "test")
 """Splits a data set can have, in the order in which they are told."""
@@ -22,8 +25,14 @@ SPLITS = ("train", "val", "test")
 Patterns = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
-"""Paths below the set's folder; ``{id}`` pairs an image with its annotation, ``*`` and ``**`` match
-any name and any folders. In TOML one string or a list of them."""
+"""Paths below the set's folder; ``{id}`` pairs an image with its annotation; ``?``, ``*`` and
+``**`` match one character, any name and any folders. In TOML one string or a list of them."""
+
+IdRange = tuple[int, int]
+"""First and last number of a run of ids, both of them included."""
+
+TOTAL = "total"
+"""In a release, the heads of all splits together, where those of each are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,9 @@ class Recognition:
     any_folder: bool = False
     """A layout of any number of sets, named after their folder, when no known set fits."""
 
+    layout: bool = False
+    """No other set is laid out like this one, so its annotated images tell it without a name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitLayout:
@@ -51,11 +63,72 @@ class SplitLayout:
     images: Patterns
     """Where images lie; together, if there are several."""
 
-    points: Patterns
+    points: Patterns = ()
     """Where annotations lie; the first that is there, if there are several."""
+
+    unlabelled: bool = False
+    """Annotations of this split were not published: it is known, and not prepared."""
+
+    list: str | None = None
+    """File below the set's folder that names the ids of the split's images: the first field of each
+    line, up to a comma or white space."""
+
+    ids: IdRange | None = None
+    """The numbers of the split's images, where their ids are numbers and splits share a folder."""
 
     expect_images: int | None = None
     """How many images the split has."""
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether ``{id}`` in the images' paths tells which is whose; else their paths do."""
+        return all("{id}" in pattern for pattern in self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """How training images are parted for validation, apart from seed and share."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    group: str | None = None
+    """What the files of the training images look like, with ``{group}`` for what those have in
+    common that stay together: frames of one camera, of one minute."""
+
+    folds: tuple[IdRange, ...] = ()
+    """The ids of the training images in each fold of the set's own protocol."""
+
+    def __post_init__(self) -> None:
+        if self.group is not None and self.group.count("{group}") != 1:
+            raise ConfigError(
+                f"validation.group: {self.group!r} must hold {{group}} once: what the images that "
+                "stay together have in common"
+            )
+        _check_ranges(self.folds, key="validation.folds")
+        if len(self.folds) == 1:
+            raise ConfigError("validation.folds: one fold is none; name two at least")
+
+    def fold_of(self, image_id: str) -> int | None:
+        """Which of the folds, from 0, an image is in."""
+        folds = (k for k, ids in enumerate(self.folds) if in_range(image_id, ids))
+        return next(folds, None)
+
+
+def in_range(image_id: str, ids: IdRange) -> bool:
+    """Whether an id is a number in a range."""
+    return bool(re.fullmatch(r"[0-9]+", image_id)) and ids[0] <= int(image_id) <= ids[1]
+
+
+def _check_ranges(ranges: Sequence[IdRange], *, key: str) -> None:
+    for first, last in ranges:
+        if not 0 <= first <= last:
+            raise ConfigError(
+                f"{key}: expected the first and the last number, got [{first}, {last}]"
+            )
+    ordered = sorted(ranges)
+    for (first, last), (following, _) in itertools.pairwise(ordered):
+        if following <= last:
+            raise ConfigError(f"{key}: {following} is in two, the other being [{first}, {last}]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +153,10 @@ class Recipe:
 
     recognise: Recognition = field(default_factory=Recognition)
 
+    validation: Validation = field(default_factory=Validation)
+
     releases: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Heads of each split in each known release of the annotations."""
+    """Heads of each split, or ``total``, in each known release of the annotations."""
 
     def __post_init__(self) -> None:
         if not self.splits:
@@ -91,18 +166,56 @@ class Recipe:
                 raise ConfigError(
                     f"splits.{split}: no such split; choose from: {', '.join(SPLITS)}"
                 )
-            if self.points.is_table:
-                continue
-            for key, patterns in (("images", layout.images), ("points", layout.points)):
-                for pattern in patterns:
-                    if pattern.count("{id}") != 1:
-                        raise ConfigError(
-                            f"splits.{split}.{key}: {pattern!r} must hold {{id}} once, which pairs "
-                            "an image with its annotation"
-                        )
+            self._check_split(f"splits.{split}", layout)
+        if not self.labelled:
+            raise ConfigError("splits: one at least must have annotations")
         for release, heads in self.releases.items():
-            if not set(heads) <= set(self.splits):
-                raise ConfigError(f"releases.{release}: has a split that the recipe has not")
+            unknown = sorted(set(heads) - {*self.labelled, TOTAL})
+            if unknown:
+                raise ConfigError(
+                    f"releases.{release}.{unknown[0]}: no split with annotations, nor {TOTAL}"
+                )
+        if self.validation != Validation() and "train" not in self.labelled:
+            raise ConfigError("validation: parts training images, and there is no splits.train")
+        if self.validation.folds and not self.splits["train"].has_ids:
+            raise ConfigError("validation.folds: needs {id} in splits.train.images")
+
+    def _check_split(self, key: str, layout: SplitLayout) -> None:
+        if layout.unlabelled and layout.points:
+            raise ConfigError(f"{key}.unlabelled: and yet {key}.points says where annotations lie")
+        if not layout.images:
+            raise ConfigError(f"{key}.images: says nothing")
+        if not layout.points and not layout.unlabelled:
+            raise ConfigError(
+                f"{key}.points: missing; a split without published annotations says "
+                "unlabelled = true"
+            )
+        paired = layout.points if not self.points.is_table else ()
+        by_id = bool(paired or layout.list or layout.ids)
+        for name, patterns in (("images", layout.images if by_id else ()), ("points", paired)):
+            for pattern in patterns:
+                if pattern.count("{id}") != 1:
+                    raise ConfigError(
+                        f"{key}.{name}: {pattern!r} must hold {{id}} once, which pairs "
+                        "an image with its annotation"
+                    )
+        if layout.ids is not None:
+            _check_ranges([layout.ids], key=f"{key}.ids")
+
+    @property
+    def labelled(self) -> dict[str, SplitLayout]:
+        """The splits that have annotations."""
+        return {name: each for name, each in self.splits.items() if not each.unlabelled}
+
+    def heads(self, split: str) -> dict[str, int]:
+        """Heads of a split, or ``total``, in each release that tells."""
+        told = {}
+        for release, known in self.releases.items():
+            if split in known:
+                told[release] = known[split]
+            elif split == TOTAL and known.keys() == self.labelled.keys():
+                told[release] = sum(known.values())
+        return told
 
     def sha256(self) -> str:
         """A hash of all the recipe says, independent of how its file is laid out."""
@@ -125,13 +238,16 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """The recipe of a known name, or in a TOML file.
 
+    Args:
+        name_or_path: A path is a file; so is a name that ends in ``.toml``.
+
     Raises:
         UsageError: If no recipe has the name.
         InputMissingError: If the file is not there.
         ConfigError: If the file is no valid recipe; names the file and the key.
     """
     path = Path(name_or_path)
-    if path.suffix != ".toml":
+    if isinstance(name_or_path, str) and path.suffix != ".toml":
         name = str(name_or_path)
         if name not in recipe_names():
             close = difflib.get_close_matches(name, recipe_names(), n=1)
@@ -156,6 +272,8 @@ def _parsed(path: Path) -> Recipe:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error}") from error
     if "name" in content:
         raise ConfigError(f"{path}: name: no such key; a recipe is called after its file")
     try:

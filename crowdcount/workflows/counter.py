@@ -59,6 +59,12 @@ class Counter:
     card: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What else the checkpoint says of itself: provenance, metrics, settings."""
 
+    @property
+    def fold(self) -> int | None:
+        """The fold, from 1, that was kept for validation in training; None: no fold."""
+        fold: int | None = self.card.get("provenance", {}).get("fold")
+        return fold
+
     def count(
         self, image: Path | str | UInt8[np.ndarray, "height width 3"], *, scale: float | None = None
     ) -> Count:

@@ -1,7 +1,8 @@
 """Raw archive to prepared folder: recognise, check, convert, hold out, write a manifest."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,9 +25,11 @@ from crowdcount.data.layout import (
     Found,
     SourceImage,
     SourceSplit,
+    grouped,
     recognise,
     shortened,
     source_splits,
+    unlabelled_images,
 )
 from crowdcount.data.prepared import (
     FORMAT,
@@ -37,13 +40,15 @@ from crowdcount.data.prepared import (
     PreprocessConfig,
     SplitTotals,
     held_out,
+    parted,
     read_manifest,
     totals_by_split,
 )
-from crowdcount.data.recipe import Recipe
+from crowdcount.data.recipe import TOTAL, Recipe
 from crowdcount.data.software import Versions, joined_versions, versions_now
 from crowdcount.errors import (
     BadInputError,
+    ConfigError,
     CrowdCountError,
     InputMissingError,
     UsageError,
@@ -67,6 +72,12 @@ class PreparedResult:
     held_out: int
     """Training images kept for validation."""
 
+    folds: tuple[int, ...]
+    """Training images in each fold."""
+
+    unlabelled: dict[str, int]
+    """Images of the splits whose annotations were not published; they are not prepared."""
+
     release: str | None
     complete: bool
     warnings: tuple[str, ...]
@@ -83,7 +94,7 @@ def preprocess(
     source: Path,
     *,
     out: Path | None = None,
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     order: Literal["xy", "yx"] | None = None,
     config: PreprocessConfig | None = None,
     strict: bool = False,
@@ -101,7 +112,7 @@ def preprocess(
         source: Folder of a data set, or one that holds some.
         out: Where to write; ``data/<name>`` by default. With several data sets, the folder that
             gets one folder for each.
-        dataset: Name of the recipe, where the layout does not tell.
+        dataset: Name or file of the recipe, where the layout does not tell.
         order: Which coordinate comes first in the annotations, where the recipe is wrong.
         config: Settings.
         strict: Refuse sets that do not hold what their recipe promises, or whose points cannot all
@@ -150,17 +161,89 @@ def _reordered(found: Found, order: Literal["xy", "yx"]) -> Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """A data set that may be prepared: nothing stands against it."""
+class Inspection:
+    """What a data set holds, found out without writing anything."""
 
     found: Found
-    folder: Path
+    images: dict[str, int]
+    """Annotated images of each split."""
+
+    totals: dict[str, SplitTotals]
+    """Sums over those that could be read."""
+
+    unpaired: dict[str, tuple[str, ...]]
+    unlabelled: dict[str, int]
+    problems: tuple[CrowdCountError, ...]
+    """Why other images cannot be used."""
+
+    release: str | None
+    reasons: tuple[str, ...]
+    """In what the set differs from what its recipe promises."""
+
+
+def inspect(
+    source: Path,
+    *,
+    dataset: str | Path | None = None,
+    jobs: int = 1,
+    track: Track = untracked,
+) -> list[Inspection]:
+    """Read the data sets that ``source`` is or holds as a dry run does, past every problem.
+
+    Args:
+        source: Folder of a data set, or one that holds some.
+        dataset: Name or file of the recipe, where the layout does not tell.
+        jobs: How many images are worked on at once.
+        track: Shows progress.
+
+    Raises:
+        InputMissingError: If nothing is recognised.
+        UsageError: If more than one recipe fits, or the source is prepared data.
+    """
+    _refuse_prepared(source)
+    inspections = []
+    for found in recognise(source, dataset=dataset):
+        contents = _contents(found, PreprocessConfig(), skip_unpaired=True)
+        records, problems = _attempted(
+            contents, contents.images, folder=None, jobs=jobs, track=track
+        )
+        release, reasons = _release(contents, tuple(records))
+        inspections.append(
+            Inspection(
+                found=found,
+                images=Counter(image.split for image in contents.images),
+                totals=totals_by_split(tuple(records)),
+                unpaired=contents.unpaired,
+                unlabelled=contents.unlabelled,
+                problems=tuple(problems),
+                release=release,
+                reasons=reasons,
+            )
+        )
+    return inspections
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """What a data set's folder holds, as far as it tells without an image being read."""
+
+    found: Found
     config: PreprocessConfig
     images: tuple[SourceImage, ...]
     unpaired: dict[str, tuple[str, ...]]
+    unlabelled: dict[str, int]
+    groups: dict[str, str]
+    """What the training images that stay together have in common."""
+
     reasons: tuple[str, ...]
     """In what the images differ from the recipe."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan(_Contents):
+    """A data set that may be prepared: nothing stands against it."""
+
+    folder: Path
     origin: Origin
     earlier: Earlier
 
@@ -175,6 +258,27 @@ def _planned(
 ) -> _Plan:
     """Check everything that can be checked without reading an image."""
     _refuse_overlap(found.root, folder)
+    contents = _contents(found, config, skip_unpaired=skip_unpaired)
+    origin = Origin(
+        name=found.name,
+        recipe=found.recipe.name,
+        settings=config,
+        resize=found.recipe.resize,
+        points=found.recipe.points,
+    )
+    earlier = read_earlier(folder, origin, force=force)
+    there = {image.name for image in contents.images}
+    gone = [name for name in earlier.records if name not in there]
+    if gone:
+        raise UsageError(
+            f"{folder}: {len(gone)} prepared images are no longer in {found.root}: "
+            f"{shortened(gone)}",
+            next_step="choose another --out, or pass --force to prepare it anew without them",
+        )
+    return _Plan(**vars(contents), folder=folder, origin=origin, earlier=earlier)
+
+
+def _contents(found: Found, config: PreprocessConfig, *, skip_unpaired: bool) -> _Contents:
     splits = source_splits(found)
     log.info("%s: %s, as %s", found.root, found.recipe.title, found.name)
     unpaired = {name: split.unpaired for name, split in splits.items() if split.unpaired}
@@ -184,32 +288,70 @@ def _planned(
     images = tuple(image for split in splits.values() for image in split.images)
     if not images:
         raise InputMissingError(f"{found.root}: no image has an annotation")
-    origin = Origin(
-        name=found.name,
-        recipe=found.recipe.name,
-        settings=config,
-        resize=found.recipe.resize,
-        points=found.recipe.points,
-    )
-    earlier = read_earlier(folder, origin, force=force)
-    there = {image.name for image in images}
-    gone = [name for name in earlier.records if name not in there]
-    if gone:
-        raise UsageError(
-            f"{folder}: {len(gone)} prepared images are no longer in {found.root}: "
-            f"{shortened(gone)}",
-            next_step="choose another --out, or pass --force to prepare it anew without them",
+    unlabelled = unlabelled_images(found)
+    for name, count in unlabelled.items():
+        log.info(
+            "%s: the annotations of %s were not published; %d images are there, none is prepared",
+            found.name,
+            name,
+            count,
         )
-    return _Plan(
+    training = [image for image in images if image.split == "train"]
+    groups = _groups(found.recipe, training)
+    _check_folds(found, config, training, groups)
+    return _Contents(
         found=found,
-        folder=folder,
         config=config,
         images=images,
         unpaired=unpaired,
+        unlabelled=unlabelled,
+        groups=groups,
         reasons=tuple(_image_reasons(found.recipe, splits)),
-        origin=origin,
-        earlier=earlier,
     )
+
+
+def _groups(recipe: Recipe, training: Sequence[SourceImage]) -> dict[str, str]:
+    """What the training images that stay together have in common."""
+    pattern = recipe.validation.group
+    if pattern is None or not training:
+        return {}
+    groups = grouped((image.file for image in training), pattern)
+    if not groups:
+        raise ConfigError(
+            f"{recipe.name}.toml: validation.group: {pattern!r} fits no training image, "
+            f"{training[0].file} for one"
+        )
+    return groups
+
+
+def _check_folds(
+    found: Found,
+    config: PreprocessConfig,
+    training: Sequence[SourceImage],
+    groups: Mapping[str, str],
+) -> None:
+    """Refuse folds that cannot be made, before any work is done."""
+    validation = found.recipe.validation
+    own = len(validation.folds)
+    if own and config.folds not in (0, own):
+        raise UsageError(
+            f"{found.root}: {found.recipe.name} has {own} folds of its own, not {config.folds}",
+            next_step="leave out --folds",
+        )
+    if own:
+        astray = [image.file for image in training if validation.fold_of(image.id) is None]
+        if astray:
+            raise ConfigError(
+                f"{found.recipe.name}.toml: validation.folds: in none of them: {shortened(astray)}"
+            )
+        return
+    apart = len(training) - len(groups) + len(set(groups.values()))
+    if config.folds > apart:
+        what = "groups of training images" if groups else "training images"
+        raise UsageError(
+            f"{found.root}: {apart} {what} cannot be parted into {config.folds} folds",
+            next_step="ask for fewer with --folds",
+        )
 
 
 def _refuse_prepared(source: Path) -> None:
@@ -245,11 +387,16 @@ def _image_reasons(recipe: Recipe, splits: Mapping[str, SourceSplit]) -> Iterato
     """In what the numbers of images differ from the recipe, split by split."""
     for name, layout in recipe.splits.items():
         expected = layout.expect_images
+        if layout.unlabelled:
+            continue
         if name not in splits:
             if expected is not None:
                 yield f"{name}: not there, {expected} images expected"
             continue
         images, unpaired = len(splits[name].images), splits[name].unpaired
+        if splits[name].absent:
+            named_by = layout.list or layout.points[0]
+            yield f"{name}: named by {named_by}, not there: {shortened(splits[name].absent)}"
         if unpaired:
             yield f"{name}: left out without annotation: {shortened(unpaired)}"
         if expected is not None and images != expected:
@@ -306,6 +453,8 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
         folder=plan.folder,
         totals=manifest.totals,
         held_out=len(manifest.held_out),
+        folds=tuple(len(fold) for fold in manifest.folds),
+        unlabelled=plan.unlabelled,
         release=manifest.release,
         complete=manifest.complete,
         warnings=warnings,
@@ -339,26 +488,7 @@ def _converted(
         BadInputError: If some cannot be used, after all others were prepared.
     """
     folder = plan.folder if write else None
-
-    def attempted(image: SourceImage) -> ImageRecord | CrowdCountError:
-        try:
-            return convert(image, found=plan.found, config=plan.config, folder=folder)
-        except CrowdCountError as error:
-            return error
-
-    records, problems = [], []
-    label = f"{'preprocess' if write else 'check'} {plan.found.name}"
-    with (
-        mapped(attempted, images, jobs=jobs) as outcomes,
-        nullcontext() if folder is None else open_journal(folder) as journal,
-    ):
-        for outcome in track(outcomes, label=label, total=len(images)):
-            if isinstance(outcome, CrowdCountError):
-                problems.append(outcome)
-                continue
-            records.append(outcome)
-            if journal is not None:
-                note(outcome, journal)
+    records, problems = _attempted(plan, images, folder=folder, jobs=jobs, track=track)
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -371,10 +501,44 @@ def _converted(
     return records
 
 
-def _release(plan: _Plan, records: tuple[ImageRecord, ...]) -> tuple[str | None, tuple[str, ...]]:
+def _attempted(
+    contents: _Contents,
+    images: tuple[SourceImage, ...],
+    *,
+    folder: Path | None,
+    jobs: int,
+    track: Track,
+) -> tuple[list[ImageRecord], list[CrowdCountError]]:
+    """What comes of images, and why nothing comes of others."""
+
+    def attempted(image: SourceImage) -> ImageRecord | CrowdCountError:
+        try:
+            return convert(image, found=contents.found, config=contents.config, folder=folder)
+        except CrowdCountError as error:
+            return error
+
+    records, problems = [], []
+    label = f"{'check' if folder is None else 'preprocess'} {contents.found.name}"
+    with (
+        mapped(attempted, images, jobs=jobs) as outcomes,
+        nullcontext() if folder is None else open_journal(folder) as journal,
+    ):
+        for outcome in track(outcomes, label=label, total=len(images)):
+            if isinstance(outcome, CrowdCountError):
+                problems.append(outcome)
+                continue
+            records.append(outcome)
+            if journal is not None:
+                note(outcome, journal)
+    return records, problems
+
+
+def _release(
+    plan: _Contents, records: tuple[ImageRecord, ...]
+) -> tuple[str | None, tuple[str, ...]]:
     """Which release of the annotations the heads are, and all reasons why the set is not whole.
 
-    Only splits with as many images as promised can tell.
+    Only splits with as many images as promised can tell, and their total where all of them are.
     """
     recipe = plan.found.recipe
     heads = {
@@ -382,10 +546,15 @@ def _release(plan: _Plan, records: tuple[ImageRecord, ...]) -> tuple[str | None,
         for name, found in totals_by_split(records).items()
         if found.images == recipe.splits[name].expect_images
     }
-    if not heads or not recipe.releases:
+    if heads.keys() == recipe.labelled.keys():
+        heads[TOTAL] = sum(heads.values())
+    said = {name for known in recipe.releases.values() for name in known}
+    heads = {name: count for name, count in heads.items() if name in said}
+    if not heads:
         return None, plan.reasons
     for release, known in recipe.releases.items():
-        if all(known.get(name, count) == count for name, count in heads.items()):
+        told = heads.keys() & known.keys()
+        if told and all(known[name] == heads[name] for name in told):
             return release, plan.reasons
     reasons = (
         f"{name}: {count} heads, expected "
@@ -419,6 +588,24 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions
         release=release,
         totals=totals_by_split(ordered),
         unpaired=plan.unpaired,
-        held_out=() if has_val else held_out(heads, fraction=config.val_fraction, seed=config.seed),
+        held_out=()
+        if has_val
+        else held_out(heads, fraction=config.val_fraction, seed=config.seed, groups=plan.groups),
         images=ordered,
+        folds=_folds(plan, heads),
+        unlabelled=tuple(plan.unlabelled),
     )
+
+
+def _folds(plan: _Plan, heads: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
+    """The training images of each fold: the recipe's own, or as many as the settings want."""
+    validation, config = plan.found.recipe.validation, plan.config
+    if validation.folds:
+        training = [image for image in plan.images if image.split == "train"]
+        return tuple(
+            tuple(sorted(each.file for each in training if validation.fold_of(each.id) == fold))
+            for fold in range(len(validation.folds))
+        )
+    if not config.folds:
+        return ()
+    return parted(heads, folds=config.folds, seed=config.seed, groups=plan.groups)

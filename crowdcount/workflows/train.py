@@ -83,6 +83,9 @@ class TrainPlan:
     mean_heads: float
     """Mean heads of a training image."""
 
+    fold: int | None
+    """The fold of the data that is for validation; None: what was held out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
@@ -125,6 +128,7 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
         crop=config.train.crop or default_crop(config.model.backbone),
         working_size=_working_size(data, records),
         mean_heads=float(np.mean([record.heads for record in records])),
+        fold=data[0].fold,
     )
 
 
@@ -231,6 +235,7 @@ class _Run:
                 "training_images": plan.training_images,
                 "validation_images": plan.validation_images,
                 "mean_heads": plan.mean_heads,
+                **({} if plan.fold is None else {"fold": plan.fold}),
                 "torch": torch.__version__,
             },
             "settings": plan.config.to_mapping(),

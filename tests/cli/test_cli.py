@@ -23,9 +23,23 @@ import crowdcount
 from crowdcount.cli import app, main
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.recipe import load_recipe, recipe_names, recipes_folder
+from tests.layouts import write_set
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(get_command(app).commands)
+
+
+def commands(group, prefix=""):
+    """Every command by what a user types, those of groups too."""
+    found = {}
+    for name, each in group.commands.items():
+        found[prefix + name] = each
+        if hasattr(each, "commands"):
+            found |= commands(each, f"{prefix}{name} ")
+    return found
+
+
+COMMANDS = commands(get_command(app))
 
 
 @pytest.fixture
@@ -68,7 +82,7 @@ def data(prepared, workplace):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_has_an_example(run, command):
-    code, out, _ = run(command, "-h")
+    code, out, _ = run(*command.split(), "-h")
     assert code == 0
     assert f"Example: crowdcount {command}" in out.decode()
 
@@ -79,7 +93,7 @@ def test_every_command_has_its_place_in_the_readme(command):
 
 
 def test_every_option_of_every_command_says_what_it_does():
-    for name, command in get_command(app).commands.items():
+    for name, command in COMMANDS.items():
         for parameter in command.params:
             assert getattr(parameter, "help", None), (name, parameter.name)
 
@@ -530,6 +544,112 @@ def test_verify_takes_no_other_setting(run, data, option):
 
 def test_verify_of_what_is_not_prepared_exits_3(run, workplace, scenes):
     assert run("preprocess", "--verify", scenes)[0] == 3
+
+
+def test_preprocess_takes_a_recipe_of_ones_own(run, workplace):
+    root = write_set("qnrf", workplace)
+    text = (recipes_folder() / "qnrf.toml").read_text()
+    Path("mine.toml").write_text(text)
+    assert run("preprocess", root, "--recipe", "mine.toml")[:2] == (0, b"data/mine\n")
+    code, _, err = run("preprocess", root, "--recipe", "mine.toml", "--dataset", "qnrf")
+    assert code == 2
+    assert "--recipe" in err
+    Path("mine.toml").write_text(text.replace("images =", "image ="))
+    code, _, err = run("preprocess", root, "--recipe", "mine.toml", "--out", "other")
+    assert code == 2
+    assert err.startswith("error: mine.toml: splits.train.image")
+
+
+def test_folds_are_asked_for_by_number(run, workplace, checkpoint):
+    root = write_set("ucf50", workplace)
+    code, out, err = run("preprocess", root)
+    assert (code, out) == (0, b"data/ucf50\n")
+    assert "5 folds of 10 to 10 images" in err
+    code, out, err = run("eval", "--fold", "2", "--json", "--checkpoint", checkpoint)
+    assert json.loads(out)["images"] == 10
+    assert "may have seen these images" in err
+    for fold in ("0", "6"):
+        code, _, err = run("eval", "--fold", fold, "--checkpoint", checkpoint)
+        assert code == 2
+        assert "folds 1 to 5" in err
+    assert "# 40 training and 10 validation" in run("train", "--fold", "5", "--dry-run")[1].decode()
+
+
+def test_a_model_remembers_its_fold(run, workplace):
+    run("preprocess", write_set("ucf50", workplace))
+    code, out, _ = run("train", *TINY_RUN, "--fold", "3")
+    assert code == 0
+    card = json.loads((Path(out.decode().strip()) / "config.json").read_text())["card"]
+    assert card["provenance"]["fold"] == 3
+    assert "may have seen" not in run("eval", "--fold", "3")[2]
+    assert "not trained with what preprocess held out" in run("eval")[2]
+
+
+def test_a_set_without_folds_says_how_to_get_some(run, data, checkpoint):
+    code, _, err = run("eval", "--fold", "1", "--checkpoint", checkpoint)
+    assert code == 2
+    assert "--folds" in err
+    assert run("preprocess", data.folder, "--folds", "1")[0] == 2
+
+
+# ---- datasets
+
+
+def test_datasets_lists_what_is_known(run):
+    code, out, err = run("datasets")
+    assert (code, err) == (0, "")
+    assert run("datasets", "list")[1] == out
+    text = out.decode()
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert any(line.split()[:1] == [name] for line in text.splitlines())
+        assert recipe.homepage in text
+    assert "62,315" in text
+    assert "1,500*" in text
+
+
+def test_datasets_list_for_machines(run):
+    code, out, _ = run("datasets", "list", "--json")
+    known = {each["name"]: each for each in json.loads(out)}
+    assert code == 0
+    assert run("datasets", "--json")[1] == out
+    assert set(known) == set(recipe_names())
+    assert known["sha"]["images"] == {"train": 300, "test": 182}
+    assert known["sha"]["heads"] == {"newer": 241_275, "older": 241_677}
+    assert known["nwpu"]["unlabelled"] == ["test"]
+    assert known["ucf50"]["folds"] == 5
+
+
+def test_datasets_check_of_an_incomplete_set_exits_6(run, workplace):
+    root = write_set("sha", workplace)
+    before = sorted(workplace.rglob("*"))
+    (root / "train_data/images/IMG_2.jpg").write_bytes(b"<html>404</html>")
+    (root / "test_data/ground-truth/GT_IMG_1.mat").unlink()
+    before.remove(root / "test_data/ground-truth/GT_IMG_1.mat")
+    code, out, err = run("datasets", "check", root)
+    assert (code, out) == (6, b"sha\tincomplete\t-\n")
+    assert "train: 3 images, 300 expected" in err
+    assert "train: 1 images cannot be used" in err
+    assert "IMG_2.jpg" in err
+    assert "IMG_1.jpg" in err
+    assert "Traceback" not in err
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_datasets_check_of_what_is_whole_exits_0(run, workplace):
+    root = write_set("qnrf", workplace)
+    text = (recipes_folder() / "qnrf.toml").read_text()
+    text = text.replace("1201", "3").replace("334", "2") + "[releases]\nfirst = { total = 38 }\n"
+    Path("mine.toml").write_text(text)
+    code, out, err = run("datasets", "check", root, "--recipe", "mine.toml")
+    assert (code, out) == (0, b"mine\tcomplete\tfirst\n")
+    assert "warning" not in err
+
+
+def test_datasets_check_of_nothing_exits_3(run, workplace):
+    Path("empty").mkdir()
+    assert run("datasets", "check", "empty")[:2] == (3, b"")
+    assert run("datasets", "check", "none")[:2] == (3, b"")
 
 
 # ---- train

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.data.layout import natural_key, recognise, shortened, source_splits
+from crowdcount.data.layout import grouped, natural_key, recognise, shortened, source_splits
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
+from tests.layouts import WRITERS, write_set
 
 
 def image(path, size=(40, 30)):
@@ -15,14 +16,17 @@ def image(path, size=(40, 30)):
     Image.new("RGB", size).save(path)
 
 
+def annotate(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
 def family(root, *, train=2, test=1, truth="ground-truth", size=(40, 30)):
     """A folder in the layout of ShanghaiTech. Annotations are found here, not read."""
     for split, count in (("train", train), ("test", test)):
         for k in range(1, count + 1):
             image(root / f"{split}_data" / "images" / f"IMG_{k}.jpg", size)
-            annotation = root / f"{split}_data" / truth / f"GT_IMG_{k}.mat"
-            annotation.parent.mkdir(parents=True, exist_ok=True)
-            annotation.write_bytes(b"")
+            annotate(root / f"{split}_data" / truth / f"GT_IMG_{k}.mat")
     return root
 
 
@@ -94,6 +98,8 @@ def test_numbers_and_sizes_tell_where_no_name_does(tmp_path, train, test, size, 
                 image(folder / "IMG_1.jpg", size)
             else:
                 (folder / f"IMG_{k}.jpg").hardlink_to(folder / "IMG_1.jpg")
+        if count:
+            annotate(root / f"{split}_data" / "ground-truth" / "GT_IMG_1.mat")
     assert list(found(root)) == [name]
 
 
@@ -275,3 +281,118 @@ def test_natural_order_does_not_depend_on_the_first_order(names):
 def test_long_lists_are_shortened():
     assert shortened(list("abcdefg")) == "a, b, c, d, e and 2 more"
     assert shortened(["a"]) == "a"
+
+
+# ---- what people really have
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_set_is_told_by_the_name_of_its_archive(tmp_path, name):
+    root = write_set(name, tmp_path)
+    assert found(tmp_path) == {name: root}
+
+
+@pytest.mark.parametrize("name", ["qnrf", "nwpu", "jhu", "mall", "brt", "ucf50"])
+def test_a_set_in_a_folder_of_another_name_one_level_deeper(tmp_path, name):
+    # ucf50 is plain, and told by its fifty images.
+    root = write_set(name, tmp_path / "download" / "unzipped (1)", folder="x")
+    assert found(tmp_path / "download") == {name: root}
+
+
+@pytest.mark.parametrize("name", ["qnrf", "nwpu", "jhu", "mall", "brt"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_one_split_alone_is_recognised(tmp_path, name, split):
+    if (name, split) == ("nwpu", "test"):
+        split = "val"  # nobody has the annotations of its test split
+    root = tmp_path / "x"
+    root.mkdir()
+    WRITERS[name](root, {"train": []} | {split: [1, 2]} if name == "mall" else {split: [1, 2]})
+    (one,) = recognise(root)
+    assert one.recipe.name == name
+    assert list(source_splits(one)) == [split]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_capital_endings_and_litter_change_nothing(tmp_path, name):
+    root = write_set(name, tmp_path)
+    before = pairs(root, dataset=name)
+    for path in sorted(root.rglob("*.*")):
+        if path.suffix in {".jpg", ".mat"}:
+            path.rename(path.with_suffix(path.suffix.upper()))
+    for folder in [root, *(path for path in sorted(root.rglob("*")) if path.is_dir())]:
+        for litter in ("._1.jpg", "._img_0001.jpg", ".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / litter).write_bytes(b"litter")
+    for path in sorted(root.rglob("*.JPG")):
+        shadow = root / "__MACOSX" / path.relative_to(root).with_name(f"._{path.name}")
+        shadow.parent.mkdir(parents=True, exist_ok=True)
+        shadow.write_bytes(b"litter")
+    assert list(found(tmp_path)) == [name]
+    assert pairs(root, dataset=name) == before
+
+
+def pairs(root, **options):
+    """Image and annotation of every split, whatever the case of their endings."""
+    (one,) = recognise(root, **options)
+    return {
+        split: [(image.name.lower(), image.annotation.name.lower()) for image in there.images]
+        for split, there in source_splits(one).items()
+    }
+
+
+def test_folders_may_be_written_in_another_case(tmp_path):
+    root = write_set("qnrf", tmp_path)
+    (root / "Train").rename(root / "train")
+    assert len(source_splits(recognise(root)[0])["train"].images) == 3
+
+
+# ---- nothing is recognised by accident
+
+
+def test_a_split_of_qnrf_is_not_ucf50(tmp_path):
+    root = write_set("qnrf", tmp_path, folder="x")
+    with pytest.raises(InputMissingError, match="no data set recognised"):
+        recognise(root / "Train")
+
+
+def test_a_few_numbered_images_are_not_ucf50_unless_said(tmp_path):
+    root = tmp_path / "x"
+    root.mkdir()
+    WRITERS["ucf50"](root, {"train": [1, 2, 3]})
+    with pytest.raises(UsageError, match="is laid out like ucf50") as caught:
+        recognise(root)
+    assert "--dataset" in caught.value.next_step
+    assert found(root, dataset="ucf50") == {"ucf50": root}
+
+
+def test_numbered_photographs_are_no_data_set(tmp_path):
+    for k in range(1, 51):
+        image(tmp_path / f"{k}.jpg")
+    with pytest.raises(InputMissingError, match="no data set recognised"):
+        recognise(tmp_path)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_other_recipe_takes_a_set_for_its_own(tmp_path, name):
+    root = write_set(name, tmp_path)
+    others = set(WRITERS) - {name} - ({"sha", "shb"} if name in {"sha", "shb"} else set())
+    # Numbered images are all that ucf50 asks for where the user says that it is this set.
+    others -= {"ucf50"}
+    for other in others:
+        with pytest.raises(InputMissingError):
+            recognise(root, dataset=other)
+
+
+def test_two_recipes_that_fit_ask_which(tmp_path):
+    root = write_set("qnrf", tmp_path, folder="x")
+    table(root, ["Train/img_0001.jpg,1,2"])
+    with pytest.raises(UsageError, match="could be any of these sets: own, qnrf"):
+        recognise(root)
+
+
+# ---- groups
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), unique=True))
+def test_groups_are_what_the_placeholder_stands_for(images):
+    files = {f"cam{camera}_{k}.JPG": str(camera) for camera, k in images}
+    assert grouped([*files, "other.jpg"], "cam{group}_*.jpg") == files

@@ -88,3 +88,55 @@ def test_names_are_those_of_the_files():
 def test_recipes_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_recipe("sha").title = "mine"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("points = [", "unlabelled = true\npoints = [", r"splits\.train\.unlabelled"),
+        (
+            'points = ["Train/{id}_ann.mat", "Train/{id}.mat"]',
+            "",
+            r"splits\.train\.points: missing",
+        ),
+        ("points = [", "ids = [9, 1]\npoints = [", r"splits\.train\.ids: expected the first"),
+        ("points = [", "ids = [1, 2, 3]\npoints = [", r"splits\.train\.ids"),
+        ("points = [", "lists = 'a.txt'\npoints = [", r"splits\.train\.lists: no such key"),
+        ("[resize]", '[validation]\ngroup = "cam*"\n[resize]', r"validation\.group: 'cam\*'"),
+        ("[resize]", "[validation]\ncamera = 1\n[resize]", r"validation\.camera: no such key"),
+        ("[resize]", "[validation]\nfolds = [[1, 9]]\n[resize]", r"validation\.folds: one fold"),
+        (
+            "[resize]",
+            "[validation]\nfolds = [[1, 9], [9, 12]]\n[resize]",
+            r"validation\.folds: 9 is in two",
+        ),
+        ("[resize]", "[releases]\nnew = { totals = 3 }\n[resize]", r"releases\.new\.totals"),
+    ],
+)
+def test_what_a_set_needs_is_checked_when_its_recipe_is_read(written, old, new, message):
+    assert old in SMALL
+    path = written(SMALL.replace(old, new))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_split_without_annotations_is_known_and_has_no_heads(written):
+    recipe = load_recipe(
+        written(SMALL + '[splits.test]\nimages = "Test/{id}.jpg"\nunlabelled = true\n')
+    )
+    assert set(recipe.splits) == {"train", "test"}
+    assert set(recipe.labelled) == {"train"}
+
+
+def test_heads_of_all_splits_are_said_or_added_up():
+    assert load_recipe("sha").heads("total") == {"newer": 241_275, "older": 241_677}
+    assert load_recipe("shb").heads("total")["older"] == 88_488
+    assert load_recipe("mall").heads("total") == {"published": 62_315}
+    assert load_recipe("mall").heads("train") == {}
+
+
+def test_a_path_is_a_file_whatever_its_ending(written, tmp_path):
+    path = written(SMALL)
+    path.rename(tmp_path / "lantern.txt")
+    assert load_recipe(tmp_path / "lantern.txt").name == "lantern"

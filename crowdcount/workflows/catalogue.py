@@ -1,0 +1,29 @@
+"""What is known of the data sets whose recipes come with the package."""
+
+from typing import Any
+
+from crowdcount.data.recipe import TOTAL, Recipe, load_recipes
+
+
+def catalogue() -> tuple[list[Recipe], list[Recipe]]:
+    """The published sets, and the layouts for images of one's own, both by name."""
+    recipes = load_recipes()
+    own = [recipe for recipe in recipes if recipe.recognise.any_folder]
+    return [recipe for recipe in recipes if recipe not in own], own
+
+
+def description(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as one record, as somebody who looks for data wants to read it."""
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "homepage": recipe.homepage,
+        "licence": recipe.licence,
+        "citation": recipe.citation,
+        "own": recipe.recognise.any_folder,
+        "images": {name: each.expect_images for name, each in recipe.splits.items()},
+        "unlabelled": [name for name, each in recipe.splits.items() if each.unlabelled],
+        "heads": recipe.heads(TOTAL),
+        "releases": recipe.releases,
+        "folds": len(recipe.validation.folds),
+    }
