@@ -32,6 +32,15 @@ def preprocess(
     smallest_head: Annotated[
         int, typer.Option(help="Side in pixels of the smallest recognisable head.", min=1)
     ] = 4,
+    max_count: Annotated[
+        int | None,
+        typer.Option(
+            help="Count to which fuller blocks are corrected. "
+            "(default: the square of block // smallest head)",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     val_fraction: Annotated[
         float, typer.Option(help="Share of training images held out for validation.")
     ] = 0.1,
@@ -64,7 +73,11 @@ def preprocess(
         out=out,
         dataset=dataset,
         config=PreprocessConfig(
-            block=block, smallest_head=smallest_head, val_fraction=val_fraction, seed=seed
+            block=block,
+            smallest_head=smallest_head,
+            max_count=max_count,
+            val_fraction=val_fraction,
+            seed=seed,
         ),
         strict=strict,
         force=force,

@@ -52,7 +52,7 @@ def convert(
     # Inside now, the heads stay with their image through every later crop.
     points = moved_inside(scaled, size=size)
     raw = block_counts(torch.from_numpy(points), height=height, width=width, block=config.block)
-    corrected = corrected_counts(raw, max_count=config.max_count)
+    corrected = corrected_counts(raw, max_count=config.largest_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
     if folder is not None:
         pixels = _image_content(content, header, size, name=str(image.path))

@@ -50,6 +50,9 @@ class PreprocessConfig:
     smallest_head: int = 4
     """Side, in pixels, of the smallest head that can be recognised: s."""
 
+    max_count: int | None = None
+    """m: the count to which fuller blocks are corrected. None: the (r // s)^2 of the paper."""
+
     val_fraction: float = 0.1
     """Share of the training images held out for validation, where a set has no such split."""
 
@@ -62,6 +65,8 @@ class PreprocessConfig:
                 raise ConfigError(
                     f"preprocess.{key} must be at least 1 pixel, got {getattr(self, key)}"
                 )
+        if self.max_count is not None and self.max_count < 1:
+            raise ConfigError(f"preprocess.max_count must be at least 1, got {self.max_count}")
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(
                 f"preprocess.val_fraction must be at least 0 and below 1, got {self.val_fraction}"
@@ -70,8 +75,10 @@ class PreprocessConfig:
             raise ConfigError(f"preprocess.seed must not be negative, got {self.seed}")
 
     @property
-    def max_count(self) -> int:
-        """m: heads of a block above this are not observable."""
+    def largest_count(self) -> int:
+        """m, given or derived: heads of a block above this are not observable."""
+        if self.max_count is not None:
+            return self.max_count
         return largest_observable_count(block=self.block, smallest_head=self.smallest_head)
 
 
@@ -159,7 +166,7 @@ class Manifest:
     recipe_sha256: str
     settings: PreprocessConfig
     max_count: int
-    """m of the label correction."""
+    """m of the label correction, as given or as derived: the settings' ``largest_count``."""
 
     resize: ResizeRule
     points: PointsFormat

@@ -62,19 +62,27 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("conversion")
 
 
-@given(points=heads, size=sizes, orientation=st.integers(1, 8), block=st.integers(1, 40))
-def test_no_head_is_lost_by_any_resize_and_orientation(folder, points, size, orientation, block):
+@given(
+    points=heads,
+    size=sizes,
+    orientation=st.integers(1, 8),
+    block=st.integers(1, 40),
+    max_count=st.none() | st.integers(1, 3),
+)
+def test_no_head_is_lost_by_any_resize_and_orientation(
+    folder, points, size, orientation, block, max_count
+):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = source(folder, points, size=size, exif=exif)
-    config = PreprocessConfig(block=block)
+    config = PreprocessConfig(block=block, max_count=max_count)
     record, _, written, counts = converted(folder, image, config)
     assert record.heads == len(points) == len(written) == counts["raw"].sum()
     assert counts["raw"].shape == (-(-record.height // block), -(-record.width // block))
     assert ((written >= 0) & (written < (record.width, record.height))).all()
-    np.testing.assert_array_equal(counts["corrected"], counts["raw"].clip(max=config.max_count))
+    np.testing.assert_array_equal(counts["corrected"], counts["raw"].clip(max=config.largest_count))
     assert record.heads_cut == (counts["raw"] - counts["corrected"]).sum()
-    assert record.blocks_corrected == (counts["raw"] > config.max_count).sum()
+    assert record.blocks_corrected == (counts["raw"] > config.largest_count).sum()
 
 
 @given(points=heads, size=sizes, orientation=st.integers(1, 8))
