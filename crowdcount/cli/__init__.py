@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from crowdcount.cli.bins import bins
+from crowdcount.cli.datasets import app as datasets
 from crowdcount.cli.demo import demo
 from crowdcount.cli.evaluate import evaluate
 from crowdcount.cli.options import OrderedCommand
@@ -29,6 +30,7 @@ app.command("train", cls=OrderedCommand)(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("demo")(demo)
+app.add_typer(datasets, name="datasets")
 
 
 def _print_version(asked: bool | None) -> None:

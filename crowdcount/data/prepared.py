@@ -204,8 +204,7 @@ def totals(records: tuple[ImageRecord, ...]) -> SplitTotals:
 def held_out(heads: Mapping[str, int], *, fraction: float, seed: int) -> tuple[str, ...]:
     """Choose images for validation, from sparse scenes and dense ones alike.
 
-    The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
-    from each. The order in which they are given does not matter.
+    The order in which they are given does not matter.
 
     Args:
         heads: Heads of each training image.
@@ -214,11 +213,27 @@ def held_out(heads: Mapping[str, int], *, fraction: float, seed: int) -> tuple[s
     """
     if fraction == 0 or len(heads) < 2:
         return ()
+    wanted = min(max(round(fraction * len(heads)), 1), len(heads) - 1)
+    return tuple(sorted(spread_by_count(heads, number=wanted, seed=seed)))
+
+
+def spread_by_count(heads: Mapping[str, int], *, number: int, seed: int) -> tuple[str, ...]:
+    """Draw images from sparse scenes and dense ones alike, sparse ones first.
+
+    The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
+    from each. The order in which they are given does not matter.
+
+    Args:
+        heads: Heads of each image.
+        number: Images to draw; where there are fewer, all of them.
+        seed: Seed of the draw.
+    """
     ranked = sorted(heads, key=lambda file: (heads[file], file))
-    wanted = min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)
+    if number >= len(ranked):
+        return tuple(ranked)
     random = np.random.default_rng(seed)
-    strata = np.array_split(np.arange(len(ranked)), wanted)
-    return tuple(sorted(ranked[random.choice(stratum)] for stratum in strata))
+    strata = np.array_split(np.arange(len(ranked)), number)
+    return tuple(ranked[random.choice(stratum)] for stratum in strata)
 
 
 def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, Path]:
