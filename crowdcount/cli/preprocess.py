@@ -49,6 +49,15 @@ def preprocess(
     smallest_head: Annotated[
         int, typer.Option(help="Side in pixels of the smallest recognisable head.", min=1)
     ] = 4,
+    max_count: Annotated[
+        int | None,
+        typer.Option(
+            help="Count to which fuller blocks are corrected. "
+            "(default: the square of block // smallest head)",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     val_fraction: Annotated[
         float, typer.Option(help="Share of training images held out for validation.")
     ] = 0.1,
@@ -105,6 +114,7 @@ def preprocess(
             config=PreprocessConfig(
                 block=block,
                 smallest_head=smallest_head,
+                max_count=max_count,
                 val_fraction=val_fraction,
                 seed=seed,
                 folds=folds,

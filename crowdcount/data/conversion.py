@@ -59,7 +59,7 @@ def convert(
     inside = moved_inside(scaled, size=resized_seen)
     points = upright_points(inside, size=resized_seen, orientation=turn)
     raw = heads_per_block(points, height=height, width=width, block=config.block)
-    corrected = raw.clip(max=config.max_count)
+    corrected = raw.clip(max=config.largest_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
     if folder is not None:
         pixels = _image_content(content, header, size, name=str(image.path))

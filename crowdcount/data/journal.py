@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pydantic
 from pydantic import TypeAdapter
@@ -82,7 +82,7 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
         was, would_be = getattr(start.origin, key), getattr(origin, key)
         if was != would_be:
             raise UsageError(
-                f"{folder}: was prepared with another {key}: {was}, not {would_be}",
+                f"{folder}: was prepared with another {key}: {_difference(was, would_be)}",
                 next_step="choose another --out, or pass --force to prepare it anew",
             )
     return Earlier(
@@ -145,6 +145,18 @@ class _Start:
 
     origin: Origin
     versions: Versions
+
+
+def _difference(was: Any, would_be: Any) -> str:
+    """What it was and would be; of settings, only those that differ."""
+    if not is_dataclass(was) or type(was) is not type(would_be):
+        return f"{was}, not {would_be}"
+    names = [field.name for field in fields(was)]
+    return "; ".join(
+        f"{name} {getattr(was, name)}, not {getattr(would_be, name)}"
+        for name in names
+        if getattr(was, name) != getattr(would_be, name)
+    )
 
 
 def _origin(manifest: Manifest) -> Origin:

@@ -51,6 +51,9 @@ class PreprocessConfig:
     smallest_head: int = 4
     """Side, in pixels, of the smallest head that can be recognised: s."""
 
+    max_count: int | None = None
+    """m: the count to which fuller blocks are corrected. None: the (r // s)^2 of the paper."""
+
     val_fraction: float = 0.1
     """Share of the training images held out for validation, where a set has no such split."""
 
@@ -66,6 +69,8 @@ class PreprocessConfig:
                 raise ConfigError(
                     f"preprocess.{key} must be at least 1 pixel, got {getattr(self, key)}"
                 )
+        if self.max_count is not None and self.max_count < 1:
+            raise ConfigError(f"preprocess.max_count must be at least 1, got {self.max_count}")
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(
                 f"preprocess.val_fraction must be at least 0 and below 1, got {self.val_fraction}"
@@ -78,8 +83,10 @@ class PreprocessConfig:
             )
 
     @property
-    def max_count(self) -> int:
-        """m: heads of a block above this are not observable."""
+    def largest_count(self) -> int:
+        """m, given or derived: heads of a block above this are not observable."""
+        if self.max_count is not None:
+            return self.max_count
         return largest_observable_count(block=self.block, smallest_head=self.smallest_head)
 
 
@@ -174,7 +181,7 @@ class Manifest:
     recipe_sha256: str
     settings: PreprocessConfig
     max_count: int
-    """m of the label correction."""
+    """m of the label correction, as given or as derived: the settings' ``largest_count``."""
 
     resize: ResizeRule
     points: PointsFormat
@@ -247,8 +254,7 @@ def held_out(
     wanted = min(max(round(fraction * len(heads)), 1), len(heads) - 1)
     draws = min(max(round(wanted * len(ranked) / len(heads)), 1), len(ranked) - 1)
     random = np.random.default_rng(seed)
-    strata = np.array_split(np.arange(len(ranked)), draws)
-    drawn = [int(random.choice(stratum)) for stratum in strata]
+    drawn = _one_of_each_run(len(ranked), runs=draws, random=random)
     others = [int(i) for i in random.permutation(len(ranked)) if i not in drawn]
     chosen: list[str] = []
     for index in [*drawn, *others]:
@@ -299,6 +305,31 @@ def _ranked_groups(heads: Mapping[str, int], groups: Mapping[str, str]) -> list[
         (tuple(files) for files in members.values()),
         key=lambda files: (sum(heads[file] for file in files) / len(files), files),
     )
+
+
+def spread_by_count(heads: Mapping[str, int], *, number: int, seed: int) -> tuple[str, ...]:
+    """Draw images from sparse scenes and dense ones alike, sparse ones first.
+
+    The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
+    from each. The order in which they are given does not matter.
+
+    Args:
+        heads: Heads of each image.
+        number: Images to draw; where there are fewer, all of them.
+        seed: Seed of the draw.
+    """
+    ranked = sorted(heads, key=lambda file: (heads[file], file))
+    if number >= len(ranked):
+        return tuple(ranked)
+    random = np.random.default_rng(seed)
+    return tuple(
+        ranked[index] for index in _one_of_each_run(len(ranked), runs=number, random=random)
+    )
+
+
+def _one_of_each_run(length: int, *, runs: int, random: np.random.Generator) -> list[int]:
+    """Cut ``0 .. length - 1`` into runs of like length, and draw an index of each."""
+    return [int(random.choice(run)) for run in np.array_split(np.arange(length), runs)]
 
 
 def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, Path]:

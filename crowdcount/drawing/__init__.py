@@ -1,1 +1,1 @@
-"""Numbers -> pictures: charts as PNG bytes, the same bytes for the same numbers."""
+"""Numbers and points -> pictures as PNG bytes, the same bytes for the same input."""

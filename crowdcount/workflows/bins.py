@@ -25,7 +25,7 @@ from crowdcount.core.blocks import window_histogram
 from crowdcount.core.heads import largest_observable_count
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.published_bins import PUBLISHED_BINS
-from crowdcount.data.prepared import MANIFEST, PreparedDataset
+from crowdcount.data.prepared import MANIFEST, Manifest, PreparedDataset
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import sha256_file, write_json
@@ -56,7 +56,7 @@ class BinsTable:
     """``average`` or ``middle``; ``given`` where a written table gave the values."""
 
     smallest_head: int | None
-    """Side in pixels of the smallest head that can be recognised; None: a table needs none."""
+    """Side in pixels of the smallest recognisable head; None: as prepared, or none is needed."""
 
     paper: bool
     """Whether heads on one pixel were counted once, as for the published tables."""
@@ -162,7 +162,7 @@ def make_bins(
         representatives: ``average`` or ``middle``; None: the values of a table that has them, else
             averages.
         smallest_head: Side s of the smallest head that can be recognised, in pixels; None: as the
-            data sets were prepared. A table needs none.
+            data sets were prepared, their m included. A table needs none.
         paper: Count heads that share a pixel once, which reproduces the published tables.
         track: Shows progress.
 
@@ -174,9 +174,11 @@ def make_bins(
     if isinstance(policy, WrittenBins):
         plan = policy
     else:
-        if smallest_head is None:
-            smallest_head = min(each.manifest.settings.smallest_head for each in data)
-        largest = largest_observable_count(block=block, smallest_head=smallest_head)
+        largest = (
+            min(_largest_count(each.manifest, block=block) for each in data)
+            if smallest_head is None
+            else largest_observable_count(block=block, smallest_head=smallest_head)
+        )
         if policy == AUTO:
             starts = auto_starts(largest, histogram, least=ENOUGH_BLOCKS * block**2)
         else:
@@ -197,6 +199,14 @@ def make_bins(
         paper=paper,
         sources=_sources(data),
     )
+
+
+def _largest_count(manifest: Manifest, *, block: int) -> int:
+    """M of blocks of a side: as prepared, or for another side what the smallest head gives."""
+    settings = manifest.settings
+    if block == settings.block:
+        return manifest.max_count
+    return largest_observable_count(block=block, smallest_head=settings.smallest_head)
 
 
 def _check_choices(

@@ -580,7 +580,7 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions
         recipe=recipe.name,
         recipe_sha256=recipe.sha256(),
         settings=config,
-        max_count=config.max_count,
+        max_count=config.largest_count,
         resize=recipe.resize,
         points=recipe.points,
         complete=not reasons,

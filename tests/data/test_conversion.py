@@ -75,25 +75,32 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @settings(max_examples=20)
-@given(points=wild, twice=st.integers(0, 5), size=sizes, block=st.integers(1, 400), frame=frames)
+@given(
+    points=wild,
+    twice=st.integers(0, 5),
+    size=sizes,
+    block=st.integers(1, 400),
+    max_count=st.none() | st.integers(1, 3),
+    frame=frames,
+)
 def test_no_head_is_lost_by_any_resize_and_orientation(
-    folder, orientation, points, twice, size, block, frame
+    folder, orientation, points, twice, size, block, max_count, frame
 ):
     exif = Image.Exif()
     exif[0x0112] = orientation
     annotated = np.concatenate([points, points[:twice]])
     placed = np.isfinite(annotated).all(axis=1)
     image = source(folder, annotated, size=size, exif=exif)
-    config = PreprocessConfig(block=block)
+    config = PreprocessConfig(block=block, max_count=max_count)
     record, _, written, counts = converted(folder, image, config, frame)
     assert record.heads + record.dropped == len(annotated)
     assert record.heads == placed.sum() == len(written) == counts["raw"].sum()
     assert record.duplicates == len(annotated[placed]) - len(np.unique(annotated[placed], axis=0))
     assert counts["raw"].shape == (-(-record.height // block), -(-record.width // block))
     assert ((written >= 0) & (written < (record.width, record.height))).all()
-    np.testing.assert_array_equal(counts["corrected"], counts["raw"].clip(max=config.max_count))
+    np.testing.assert_array_equal(counts["corrected"], counts["raw"].clip(max=config.largest_count))
     assert record.heads_cut == (counts["raw"] - counts["corrected"]).sum()
-    assert record.blocks_corrected == (counts["raw"] > config.max_count).sum()
+    assert record.blocks_corrected == (counts["raw"] > config.largest_count).sum()
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))

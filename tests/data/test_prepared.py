@@ -313,6 +313,7 @@ def test_totals_are_sums():
     [
         ({"block": 0}, "block"),
         ({"smallest_head": 0}, "smallest_head"),
+        ({"max_count": 0}, "max_count"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"val_fraction": -0.1}, "val_fraction"),
         ({"val_fraction": float("nan")}, "val_fraction"),
@@ -325,5 +326,17 @@ def test_nonsense_is_refused_by_name(wrong, key):
 
 
 def test_the_largest_observable_count_is_that_of_the_paper():
-    assert PreprocessConfig().max_count == 4
-    assert PreprocessConfig(block=16, smallest_head=4).max_count == 16
+    assert PreprocessConfig().largest_count == 4
+    assert PreprocessConfig(block=16, smallest_head=4).largest_count == 16
+
+
+def test_a_count_that_is_given_replaces_that_of_the_paper():
+    assert PreprocessConfig(block=8, smallest_head=4, max_count=3).largest_count == 3
+
+
+def test_a_manifest_from_before_there_was_a_max_count_still_opens(written, tmp_path):
+    data = written(record("train", "a.jpg"))
+    content = asdict(data.manifest)
+    del content["settings"]["max_count"]
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    assert PreparedDataset.open(tmp_path).manifest == data.manifest

@@ -400,12 +400,25 @@ def test_a_second_run_follows_the_source(street, run, tmp_path):
 def test_other_settings_are_refused_unless_forced(street, run):
     folder = run(street).folder
     before = tree(folder)
-    with pytest.raises(UsageError, match=r"prepared with another settings.*block=8"):
+    with pytest.raises(UsageError, match=r"prepared with another settings: block 8, not 16\n"):
         run(street, config=PreprocessConfig(block=16))
     assert tree(folder) == before
     result = run(street, config=PreprocessConfig(block=16), force=True)
     assert result.written == 15
     assert PreparedDataset.open(folder).manifest.settings.block == 16
+
+
+def test_a_count_that_is_given_decides_what_is_cut(street, run, tmp_path):
+    spread = run(street)
+    cut = run(street, config=PreprocessConfig(block=64, max_count=1), out=tmp_path / "one")
+    manifest = PreparedDataset.open(cut.folder).manifest
+    counts = [np.load(path) for path in sorted(cut.folder.glob("*/blocks/*.npz"))]
+    raw = np.concatenate([each["raw"].ravel() for each in counts])
+    assert manifest.max_count == max(each["corrected"].max() for each in counts) == 1
+    assert sum(each.heads_cut for each in cut.totals.values()) == (raw - 1).clip(min=0).sum() > 0
+    assert sum(each.heads for each in cut.totals.values()) == raw.sum()
+    with pytest.raises(UsageError, match=r"another settings: max_count None, not 3\n"):
+        run(street, config=PreprocessConfig(max_count=3), out=spread.folder)
 
 
 def test_another_set_is_not_prepared_into_the_same_folder(street, run, tmp_path):

@@ -7,6 +7,8 @@ from typer.core import TyperGroup
 
 from crowdcount.cli.datasets.catalogue import catalogue
 from crowdcount.cli.datasets.check import check
+from crowdcount.cli.datasets.correction import correction
+from crowdcount.cli.datasets.show import show
 
 
 class _ListByDefault(TyperGroup):
@@ -22,9 +24,11 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_ListByDefault,
-    help="List the data sets that are known, or check one. Alone it lists.\n\n"
+    help="List the data sets that are known, check one, or look at one. Alone it lists.\n\n"
     "Example: crowdcount datasets",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("list")(catalogue)
 app.command("check")(check)
+app.command("show")(show)
+app.command("correction")(correction)

@@ -1,0 +1,215 @@
+"""Look at a prepared data set: sums of its counts, and a sheet of annotated images."""
+
+import difflib
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+
+from crowdcount.core.blocks import block_counts
+from crowdcount.core.progress import Track, untracked
+from crowdcount.data.prepared import ImageRecord, PreparedDataset, spread_by_count
+from crowdcount.drawing.contact_sheet import (
+    LARGEST_NUMBER,
+    BlockColours,
+    Layout,
+    Tile,
+    contact_sheet,
+    picture,
+)
+from crowdcount.errors import InputMissingError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSummary:
+    """How many heads the images of a split hold, from the manifest alone."""
+
+    images: int
+    empty: int
+    """Images without heads."""
+
+    heads: int
+    smallest: int
+    """Heads of the image with the fewest; as the next three, per image."""
+
+    median: float
+    mean: float
+    largest: int
+    heads_per_megapixel: float
+    """Heads over pixels of all images together."""
+
+    sizes: int
+    """How many different sizes the images have."""
+
+    least_size: tuple[int, int]
+    """``(width, height)`` of the image with the fewest pixels."""
+
+    most_size: tuple[int, int]
+    """``(width, height)`` of the image with the most pixels."""
+
+    histogram: tuple[tuple[int, int, int], ...]
+    """``(lowest, highest, images)``: how many images have that many heads."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as one mapping."""
+        rows = [{"low": low, "high": high, "images": n} for low, high, n in self.histogram]
+        return asdict(self) | {"histogram": rows}
+
+
+def summary(records: Sequence[ImageRecord]) -> CountSummary:
+    """Sums over the images of a split, of which there is one at least."""
+    heads = [each.heads for each in records]
+    sizes = sorted({(each.width, each.height) for each in records}, key=lambda s: (s[0] * s[1], s))
+    pixels = sum(each.width * each.height for each in records)
+    return CountSummary(
+        images=len(records),
+        empty=heads.count(0),
+        heads=sum(heads),
+        smallest=min(heads),
+        median=float(statistics.median(heads)),
+        mean=sum(heads) / len(heads),
+        largest=max(heads),
+        heads_per_megapixel=sum(heads) / (pixels / 1e6),
+        sizes=len(sizes),
+        least_size=sizes[0],
+        most_size=sizes[-1],
+        histogram=_histogram(heads),
+    )
+
+
+def summaries(data: PreparedDataset) -> dict[str, CountSummary]:
+    """A summary of each split; images held out for validation are of ``val``."""
+    return {split: summary(data.records(split)) for split in data.splits}
+
+
+def _histogram(heads: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """Images by count, in ranges that begin at 0, 1, 10, 20, 50, 100, 200, 500, and so on.
+
+    From the range of the smallest count to that of the largest, so that a gap between them shows.
+    """
+    # Counts differ by factors between scenes: equal ranges would put most of them into one.
+    starts = [0, 1]
+    decade = 10
+    while starts[-1] <= max(heads):
+        starts += [decade, 2 * decade, 5 * decade]
+        decade *= 10
+    ranges = [(low, end - 1) for low, end in pairwise(starts)]
+    counted = [(low, high, sum(low <= each <= high for each in heads)) for low, high in ranges]
+    filled = [index for index, (_, _, images) in enumerate(counted) if images]
+    return tuple(counted[filled[0] : filled[-1] + 1])
+
+
+def choose(
+    data: PreparedDataset,
+    names: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    number: int = 12,
+    seed: int = 42,
+) -> tuple[ImageRecord, ...]:
+    """The images to look at: those named, else some from sparse scenes and dense ones alike.
+
+    Args:
+        data: The prepared data set.
+        names: Images as the manifest calls them (``train/IMG_12.jpg``), or the end of such a name
+            (``IMG_12.jpg``, ``IMG_12``) where only one image has it.
+        split: Where to look for them; None: everywhere, or without names the first split there is.
+        number: How many to choose.
+        seed: Seed of the choice.
+
+    Raises:
+        UsageError: If a name fits several images, or there are too many for a sheet.
+        InputMissingError: If no image has a name, or there is no such split.
+    """
+    wanted = len(set(names)) or number
+    if not 1 <= wanted <= LARGEST_NUMBER:
+        raise UsageError(f"a sheet holds 1 to {LARGEST_NUMBER} images, not {wanted}")
+    if names:
+        known = data.manifest.images if split is None else data.records(split)
+        return tuple(dict.fromkeys(_find(name, known) for name in names))
+    by_name = {each.name: each for each in data.records(split or data.splits[0])}
+    heads = {name: each.heads for name, each in by_name.items()}
+    return tuple(by_name[name] for name in spread_by_count(heads, number=number, seed=seed))
+
+
+def _find(name: str, known: Sequence[ImageRecord]) -> ImageRecord:
+    """The image that ``name`` means. A whole name goes before the end of one."""
+    whole = [each for each in known if each.name == name]
+    fitting = whole or [each for each in known if name in _endings(each)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(
+            f"{name}: several images are called so",
+            looked_for=", ".join(each.name for each in fitting[:5]),
+            next_step=f"name one in full, such as {fitting[0].name}",
+        )
+    endings = dict.fromkeys(chain.from_iterable(_endings(each) for each in known))
+    close = difflib.get_close_matches(name, endings, n=1)
+    raise InputMissingError(
+        f"{name}: no such image" + (f"; did you mean {close[0]!r}?" if close else ""),
+        looked_for=f"{len(known)} names in the manifest, such as {known[0].name}",
+    )
+
+
+def _endings(record: ImageRecord) -> tuple[str, ...]:
+    """What an image may be called: its name, and ends of it, with and without the format."""
+    parts = PurePosixPath(record.name).parts
+    ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
+    return tuple(str(each) for end in ends for each in (end, end.with_suffix("")))
+
+
+def draw_sheet(
+    data: PreparedDataset, records: Sequence[ImageRecord], *, track: Track = untracked
+) -> bytes:
+    """Draw images with their heads and blocks, in the order given: a PNG file.
+
+    The images are read one after the other, so that none but the one being drawn is in memory.
+
+    Raises:
+        InputMissingError: If an image is not there.
+        BadInputError: If a file is damaged.
+    """
+    manifest = data.manifest
+    block = manifest.settings.block
+    colours = BlockColours(
+        block=block,
+        max_count=manifest.max_count,
+        fullest=max(_fullest(data, each, block=block) for each in records),
+    )
+    layout = Layout.of([(each.width, each.height) for each in records])
+    tiles = [
+        Tile(
+            picture=picture(data.sample(each), layout=layout, colours=colours),
+            name=each.name,
+            caption=_caption(each),
+        )
+        for each in track(records, label="drawing")
+    ]
+    heads = sum(each.heads for each in records)
+    title = (
+        f"{manifest.name}: {_counted(len(records), 'image')} of {len(manifest.images):,}, "
+        f"{_counted(heads, 'head')} of {sum(each.heads for each in manifest.images):,}"
+    )
+    return contact_sheet(tiles, title=title, layout=layout, colours=colours)
+
+
+def _fullest(data: PreparedDataset, record: ImageRecord, *, block: int) -> int:
+    points = torch.from_numpy(data.points(record))
+    counts = block_counts(points, height=record.height, width=record.width, block=block)
+    return int(counts.max())
+
+
+def _caption(record: ImageRecord) -> str:
+    words = [_counted(record.heads, "head"), f"{record.width} x {record.height}"]
+    if record.blocks_corrected:
+        words.append(f"{_counted(record.blocks_corrected, 'block')} corrected")
+    return ", ".join(words)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
