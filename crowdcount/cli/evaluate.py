@@ -10,6 +10,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import Settings, command, tracker
+from crowdcount.core.limits import MAX_PIXELS
 
 log = logging.getLogger("crowdcount")
 
@@ -28,6 +29,7 @@ def evaluate(
         typer.Option("--fail-if", metavar="METRIC>VALUE", help="Exit 5 where this holds."),
     ] = None,
     scale: options.Scale = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -57,7 +59,12 @@ def evaluate(
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
         return
     result = run_evaluation(
-        load(model, device=device), sets, split=split, scale=scale, track=tracker(console)
+        load(model, device=device),
+        sets,
+        split=split,
+        scale=scale,
+        max_pixels=max_pixels,
+        track=tracker(console),
     )
     if csv is not None:
         result.write_csv(csv)

@@ -8,6 +8,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import Settings, command, print_paths, tracker
+from crowdcount.core.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from crowdcount.workflows.preprocess import PreparedResult
@@ -37,6 +38,7 @@ def preprocess(
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the held-out choice.", min=0)] = 42,
     jobs: Annotated[int, typer.Option(help="Images worked on at once.", min=1)] = 2,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     skip_unpaired: Annotated[
         bool, typer.Option("--skip-unpaired", help="Leave out images without annotation.")
     ] = False,
@@ -71,6 +73,7 @@ def preprocess(
         skip_unpaired=skip_unpaired,
         dry_run=dry_run,
         jobs=jobs,
+        max_pixels=max_pixels,
         track=tracker(console),
     )
     for result in results:

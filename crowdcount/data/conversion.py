@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crowdcount.core.blocks import block_counts, corrected_counts
 from crowdcount.core.image import resized
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.data.images import (
     ImageHeader,
     check_pixels,
@@ -28,7 +29,12 @@ from crowdcount.files import sha256_bytes, sha256_file, write_bytes
 
 
 def convert(
-    image: SourceImage, *, found: Found, config: PreprocessConfig, folder: Path | None
+    image: SourceImage,
+    *,
+    found: Found,
+    config: PreprocessConfig,
+    folder: Path | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageRecord:
     """Prepare one image: pixels, points and block counts.
 
@@ -38,13 +44,14 @@ def convert(
         config: Settings.
         folder: The prepared folder. None: write nothing and leave the pixels alone; the record then
             lacks the hashes of the files.
+        max_pixels: A larger image is refused by its header.
 
     Raises:
         InputMissingError: If a file is not there.
         BadInputError: If the image or its annotation cannot be used.
     """
     content = read_content(image.path, what="image")
-    header = image_header(content, name=str(image.path))
+    header = image_header(content, name=str(image.path), max_pixels=max_pixels)
     annotated, annotation_hash = _annotation(image, found.recipe.points)
     source_size = header.width, header.height
     width, height = size = found.recipe.resize.size(width=header.width, height=header.height)
@@ -55,7 +62,7 @@ def convert(
     corrected = corrected_counts(raw, max_count=config.max_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
     if folder is not None:
-        pixels = _image_content(content, header, size, name=str(image.path))
+        pixels = _image_content(content, header, size, name=str(image.path), max_pixels=max_pixels)
         files = (pixels, _points_content(points), _blocks_content(raw, corrected))
         paths = prepared_paths(folder, split=image.split, file=image.file)
         for path, file in zip(paths, files, strict=True):
@@ -113,14 +120,20 @@ def _annotation_hash(image: SourceImage) -> str:
 
 
 def _image_content(
-    content: bytes, header: ImageHeader, size: tuple[int, int], *, name: str
+    content: bytes, header: ImageHeader, size: tuple[int, int], *, name: str, max_pixels: int
 ) -> bytes:
-    """The prepared image: the original byte for byte, unless it must be turned or resized."""
-    if (header.width, header.height) == size and header.orientation == 1:
-        check_pixels(content, name=name)
+    """The prepared image: the original byte for byte, unless it must be turned or resized.
+
+    Of several frames the first is kept alone, so that nothing later has to choose.
+    """
+    as_it_is = header.orientation == 1 and not header.animated
+    if (header.width, header.height) == size and as_it_is:
+        check_pixels(content, name=name, max_pixels=max_pixels)
         return content
     width, height = size
-    pixels = resized(load_image(content, name=name), width=width, height=height)
+    pixels = resized(
+        load_image(content, name=name, max_pixels=max_pixels), width=width, height=height
+    )
     return encode_image(pixels, format=header.format)
 
 

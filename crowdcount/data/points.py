@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import ConfigDict
 
+from crowdcount.data.matlab import unpacked_mat
 from crowdcount.errors import ConfigError
 
 Points = Float64[np.ndarray, "heads 2"]
@@ -86,7 +87,7 @@ def read_mat(content: bytes, key: str) -> Points:
     import scipy.io  # a third of a second, which reading a recipe need not pay
 
     name, *steps = re.findall(r"\w+", key)
-    stream: Any = io.BytesIO(content)  # scipy's annotations know of paths only
+    stream: Any = io.BytesIO(unpacked_mat(content))  # scipy's annotations know of paths only
     try:
         found: Any = scipy.io.loadmat(stream, variable_names=[name])
     except NotImplementedError as error:

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.conversion import convert, is_right
 from crowdcount.data.journal import (
@@ -85,6 +86,7 @@ def preprocess(
     skip_unpaired: bool = False,
     dry_run: bool = False,
     jobs: int = 1,
+    max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> list[PreparedResult]:
     """Prepare the data sets that ``source`` is or holds.
@@ -102,6 +104,7 @@ def preprocess(
         skip_unpaired: Leave images out that nothing annotates.
         dry_run: Write nothing.
         jobs: How many images are worked on at once. Changes the speed, never a result.
+        max_pixels: Larger images are refused by their header. Changes no result.
         track: Shows progress.
 
     Raises:
@@ -120,7 +123,8 @@ def preprocess(
         folder = Path("data") / found.name if out is None else out
         if out is not None and len(sets) > 1:
             folder = out / found.name
-        plans.append(_planned(found, folder, settings, force=force, skip_unpaired=skip_unpaired))
+        plan = _planned(found, folder, settings, force=force, skip_unpaired=skip_unpaired)
+        plans.append(replace(plan, max_pixels=max_pixels))
     if strict:
         for plan in plans:
             _refuse_incomplete(plan, jobs=jobs, track=track)
@@ -147,6 +151,7 @@ class _Plan:
 
     origin: Origin
     earlier: Earlier
+    max_pixels: int = MAX_PIXELS
 
 
 def _planned(
@@ -303,7 +308,13 @@ def _converted(
 
     def attempted(image: SourceImage) -> ImageRecord | CrowdCountError:
         try:
-            return convert(image, found=plan.found, config=plan.config, folder=folder)
+            return convert(
+                image,
+                found=plan.found,
+                config=plan.config,
+                folder=folder,
+                max_pixels=plan.max_pixels,
+            )
         except CrowdCountError as error:
             return error
 
