@@ -75,6 +75,12 @@ def sha256_bytes(content: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal, read in pieces."""
+    """SHA-256 of a file's content in hexadecimal, read in pieces.
+
+    Raises:
+        OSError: If it is not there, or no regular file: a pipe would wait for somebody to write.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path}: is not a regular file")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

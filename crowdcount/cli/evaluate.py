@@ -10,6 +10,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import Settings, command, tracker
+from crowdcount.core.limits import MAX_PIXELS
 
 log = logging.getLogger("crowdcount")
 
@@ -29,6 +30,7 @@ def evaluate(
         typer.Option("--fail-if", metavar="METRIC>VALUE", help="Exit 5 where this holds."),
     ] = None,
     scale: options.Scale = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -66,7 +68,9 @@ def evaluate(
             counter.name,
             "what preprocess held out" if fold is None else f"fold {fold}",
         )
-    result = run_evaluation(counter, sets, split=split, scale=scale, track=tracker(console))
+    result = run_evaluation(
+        counter, sets, split=split, scale=scale, max_pixels=max_pixels, track=tracker(console)
+    )
     if csv is not None:
         result.write_csv(csv)
     metrics = result.to_json()

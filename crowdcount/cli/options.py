@@ -53,6 +53,10 @@ Fold = Annotated[
         show_default=False,
     ),
 ]
+MaxPixels = Annotated[
+    int,
+    typer.Option("--max-pixels", min=1, help="Refuse larger images by their header, undecoded."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.", show_default=False)]

@@ -14,6 +14,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import Settings, command, tracker, write_out
+from crowdcount.core.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from crowdcount.workflows.predict import Prediction
@@ -69,6 +70,7 @@ def predict(
         Path, typer.Option("--output", "-o", help="File to write to; - is stdout.")
     ] = Path("-"),
     scale: options.Scale = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that fails.")
@@ -114,6 +116,7 @@ def predict(
         load(model, device=device),
         images,
         scale=scale,
+        max_pixels=max_pixels,
         heatmaps=heatmaps,
         force=force,
         strict=strict,

@@ -9,6 +9,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import COMMON, Settings, command, print_paths, stops_cleanly, tracker
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def preprocess(
         typer.Option(help="Folds for cross-validation; 0: the recipe's own, if any.", min=0),
     ] = 0,
     jobs: Annotated[int, typer.Option(help="Images worked on at once.", min=1)] = 2,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     skip_unpaired: Annotated[
         bool, typer.Option("--skip-unpaired", help="Leave out images without annotation.")
     ] = False,
@@ -124,6 +126,7 @@ def preprocess(
             skip_unpaired=skip_unpaired,
             dry_run=dry_run,
             jobs=jobs,
+            max_pixels=max_pixels,
             track=tracker(console),
         )
     for result in results:

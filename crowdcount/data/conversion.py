@@ -10,6 +10,7 @@ from jaxtyping import Int64, Shaped
 
 from crowdcount.core.heads import heads_per_block
 from crowdcount.core.image import resized_picture
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.data.checks import axes_seem_swapped, finite
 from crowdcount.data.images import (
     ImageHeader,
@@ -29,7 +30,12 @@ from crowdcount.files import sha256_bytes, sha256_file, write_bytes
 
 
 def convert(
-    image: SourceImage, *, found: Found, config: PreprocessConfig, folder: Path | None
+    image: SourceImage,
+    *,
+    found: Found,
+    config: PreprocessConfig,
+    folder: Path | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageRecord:
     """Prepare one image: pixels, points and block counts.
 
@@ -39,13 +45,14 @@ def convert(
         config: Settings.
         folder: The prepared folder. None: write nothing and leave the pixels alone; the record then
             lacks the hashes of the files.
+        max_pixels: A larger image is refused by its header.
 
     Raises:
         InputMissingError: If a file is not there.
         BadInputError: If the image or its annotation cannot be used.
     """
     content = read_content(image.path, what="image")
-    header = image_header(content, name=str(image.path))
+    header = image_header(content, name=str(image.path), max_pixels=max_pixels)
     annotated, annotation_hash = _annotation(image, found.recipe.points)
     heads = finite(annotated)
     width, height = size = found.recipe.resize.size(width=header.width, height=header.height)
@@ -62,7 +69,7 @@ def convert(
     corrected = raw.clip(max=config.largest_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
     if folder is not None:
-        pixels = _image_content(content, header, size, name=str(image.path))
+        pixels = _image_content(content, header, size, name=str(image.path), max_pixels=max_pixels)
         files = (pixels, _array_content(points), _blocks_content(raw, corrected))
         paths = prepared_paths(folder, split=image.split, file=image.file)
         for path, file in zip(paths, files, strict=True):
@@ -123,15 +130,19 @@ def _annotation_hash(image: SourceImage) -> str:
 
 
 def _image_content(
-    content: bytes, header: ImageHeader, size: tuple[int, int], *, name: str
+    content: bytes, header: ImageHeader, size: tuple[int, int], *, name: str, max_pixels: int
 ) -> bytes:
-    """The prepared image: the original byte for byte, unless it must be turned or resized."""
-    if (header.width, header.height) == size and header.orientation == 1:
-        check_pixels(content, name=name)
+    """The prepared image: the original byte for byte, unless it must be turned or resized.
+
+    Of several frames the first is kept alone, so that nothing later has to choose.
+    """
+    as_it_is = header.orientation == 1 and not header.animated
+    if (header.width, header.height) == size and as_it_is:
+        check_pixels(content, name=name, max_pixels=max_pixels)
         return content
     width, height = size
-    picture = resized_picture(load_picture(content, name=name), width=width, height=height)
-    return encode_image(picture, format=header.format)
+    picture = load_picture(content, name=name, max_pixels=max_pixels)
+    return encode_image(resized_picture(picture, width=width, height=height), format=header.format)
 
 
 def _array_content(array: Shaped[np.ndarray, "..."]) -> bytes:

@@ -1,6 +1,7 @@
 """The one image loader: file to upright RGB array, with the header checked before decoding."""
 
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -10,20 +11,27 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError
 
+log = logging.getLogger("crowdcount")
+
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm"}
+    {".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".ppm", ".pgm", ".avif", ".heic", ".heif", ".hif"}
 )
 """Endings, in lower case, by which a folder's images are known."""
 
-MAX_PIXELS = 200_000_000
-"""Larger images are refused before they are decoded: above the largest sensors of cameras."""
-
 # Pillow knows more formats; some of those start other programs or are not photographs.
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+_KNOWN = "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF and HEIC"
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# Major brands of files in the container of HEIC. AVIF has it too, with brands that Pillow knows.
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -71,6 +79,9 @@ class ImageHeader:
     format: str
     """Pillow's name of the format that the content has, whatever the file is called."""
 
+    animated: bool
+    """Whether it holds several frames or pages, of which the first counts."""
+
 
 def load_image(
     source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
@@ -78,7 +89,9 @@ def load_image(
     """Upright RGB pixels of an image file, or of its content.
 
     EXIF orientation is applied. Grey, palette and CMYK images become RGB; transparent parts lie on
-    white; 16 bits a channel are brought to 8; of several frames the first counts.
+    white; 16 bits a channel and floats are brought to 8 bits; of several frames or pages the first
+    counts, which the log says. Colour profiles are ignored: every image is taken for sRGB, as the
+    published code does.
 
     Args:
         source: A file, or what one holds.
@@ -109,7 +122,10 @@ def load_picture(
         # After decoding: PNG may hold EXIF behind its pixels, and Pillow turns TIFF by itself.
         with _quietly():
             upright = _UPRIGHT.get(_orientation(image))
-        return _rgb(image if upright is None else image.transpose(upright))
+        if _is_animated(image):
+            log.info("%s: holds several frames; the first is used", _called(source, name))
+        rgb = _rgb(image)
+        return rgb if upright is None else rgb.transpose(upright)
 
 
 def image_header(
@@ -131,7 +147,11 @@ def image_header(
         else:
             width, height = image.size if orientation < 5 else image.size[::-1]
         return ImageHeader(
-            width=width, height=height, orientation=orientation, format=str(image.format)
+            width=width,
+            height=height,
+            orientation=orientation,
+            format=str(image.format),
+            animated=_is_animated(image),
         )
 
 
@@ -161,13 +181,13 @@ def upright_points(
     return moved if orientation < 5 else np.ascontiguousarray(moved[:, ::-1])
 
 
-def check_pixels(content: bytes, *, name: str) -> None:
+def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Decode an image as cheaply as its format allows, to see that it is whole.
 
     Raises:
-        BadInputError: If it is truncated or damaged.
+        BadInputError: If it is truncated, damaged or too large.
     """
-    with _opened(content, name=name, max_pixels=MAX_PIXELS) as image:
+    with _opened(content, name=name, max_pixels=max_pixels) as image:
         image.draft("L", (1, 1))  # JPEG: an eighth of the size, half the time
         with _quietly() if image.format == "TIFF" else nullcontext():
             image.load()
@@ -176,10 +196,11 @@ def check_pixels(content: bytes, *, name: str) -> None:
 def encode_image(picture: Image.Image, *, format: str) -> bytes:
     """The content of an image file in the format of its original: JPEG at quality 95.
 
-    GIF has too few colours for a photograph; it becomes PNG.
+    GIF has too few colours for a photograph; it becomes PNG. The encoders of AVIF and HEIC are slow
+    and not everywhere; they become JPEG.
     """
     content = io.BytesIO()
-    if format in ("JPEG", "MPO"):
+    if format in ("JPEG", "MPO", "AVIF", "HEIF"):
         picture.save(content, "JPEG", quality=95)
     elif format == "WEBP":
         picture.save(content, "WEBP", quality=95)
@@ -232,23 +253,102 @@ def _quietly() -> Iterator[None]:
 def _opened(source: Path | bytes, *, name: str | None, max_pixels: int) -> Iterator[Image.Image]:
     """A Pillow image whose size is allowed; what goes wrong with it is a :class:`BadInputError`."""
     content = source if isinstance(source, bytes) else read_content(source, what="image")
-    called = name or (str(source) if isinstance(source, Path) else "image")
+    called = _called(source, name)
     try:
         with _quietly():
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+            image = _identified(content, max_pixels=max_pixels)
         with image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadInputError(
-                    f"{called}: {width}x{height} pixels are more than the {max_pixels} allowed",
-                    next_step="reduce the image, or allow more pixels",
-                )
+            _refuse_larger(image.size, max_pixels=max_pixels)
             yield image
-    except CrowdCountError:
-        raise
+    except CrowdCountError as error:
+        raise BadInputError(
+            f"{called}: {error.message}", looked_for=error.looked_for, next_step=error.next_step
+        ) from error
+    except UnidentifiedImageError as error:
+        raise BadInputError(
+            f"{called}: {_instead_of_an_image(content)}", next_step=f"known formats are {_KNOWN}"
+        ) from error
     # Pillow's decoders raise whatever their parsing ran into: OSError, SyntaxError, struct.error.
     except Exception as error:
-        raise BadInputError(f"{called}: {_reason(content, error)}") from error
+        raise BadInputError(f"{called}: the image is damaged: {error}") from error
+
+
+def _called(source: Path | bytes, name: str | None) -> str:
+    return name or (str(source) if isinstance(source, Path) else "image")
+
+
+def _refuse_larger(size: tuple[int, int], *, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise BadInputError(
+            f"{width}x{height} pixels are more than the {max_pixels} allowed",
+            next_step="reduce the image, or allow more with --max-pixels",
+        )
+
+
+def _identified(content: bytes, *, max_pixels: int) -> Image.Image:
+    """An image of any known format; from most only the header is read."""
+    try:
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    except UnidentifiedImageError:
+        if content.startswith(_TIFF_STARTS):
+            return _tiff_that_pillow_refuses(content, max_pixels=max_pixels)
+        if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+            return _heif(content)
+        raise
+
+
+def _heif(content: bytes) -> Image.Image:
+    """A HEIC photograph. The decoder turns it upright by itself, and its EXIF says so."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise BadInputError(
+            "is a HEIC image, and nothing is installed that reads these",
+            next_step="pip install 'crowdcount-ebc[heif]'",
+        ) from error
+    image: Image.Image = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    return image
+
+
+def _tiff_that_pillow_refuses(content: bytes, *, max_pixels: int) -> Image.Image:
+    """A TIFF of types that OpenCV reads and Pillow does not: colours of 32 bits or floats."""
+    import cv2.utils.logging  # a tenth of a second, which other formats need not pay
+
+    tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[:4] else 8])
+    stream = io.BytesIO(content)
+    stream.seek(tags.next)
+    tags.load(stream)
+    width, height = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
+    _refuse_larger((width, height), max_pixels=max_pixels)
+    # OpenCV writes what it thinks of a damaged file to stderr.
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        # It turns the image by its orientation, as Pillow does with TIFF.
+        values = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        values = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if values is None:
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        raise BadInputError(
+            f"a TIFF with {len(bits)} channels of {bits[0]} bits that cannot be read: it is "
+            "damaged or of a rare kind",
+            next_step="save it with 8 or 16 bits a channel, or as PNG",
+        )
+    eight = _eight_bits(values)
+    if eight.ndim == 3:  # OpenCV's order is blue, green, red, alpha
+        eight = np.ascontiguousarray(eight[..., [2, 1, 0, *range(3, eight.shape[2])]])
+    image = Image.fromarray(eight)
+    image.format = "TIFF"
+    return image
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether there are further frames or pages: not the depths and previews of phones' MPO."""
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -261,14 +361,16 @@ def _orientation(image: Image.Image) -> int:
     return found if found in _UPRIGHT else 1
 
 
-def _reason(content: bytes, error: Exception) -> str:
-    """Why ``content`` is not a usable image, for people."""
+def _instead_of_an_image(content: bytes) -> str:
+    """What ``content`` is that no image format fits, for people."""
     start = content[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "holds a web page, not an image; the download went wrong"
-    if isinstance(error, UnidentifiedImageError):
-        return "is not an image of a known format"
-    return f"the image is damaged: {error}"
+    if start.startswith((b"{", b"[")):
+        return "holds JSON, not an image; the download went wrong"
+    if start.startswith(b"version https://git-lfs"):
+        return "holds a Git LFS pointer, not the image; git lfs pull fetches it"
+    return "is not an image of a known format"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -276,19 +378,22 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
-        return _grey_from_wide(image)
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         colour = image.convert("RGBA")
         white = Image.new("RGBA", colour.size, "white")
         return Image.alpha_composite(white, colour).convert("RGB")
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Only Adobe stores the inks inverted; Pillow takes every JPEG for one of theirs.
+        return ImageChops.invert(image).convert("RGB")
     return image.convert("RGB")
 
 
-def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """Grey values of more than 8 bits brought to 0..255 from the smallest usual range they fit."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    highest = float(values.max(initial=0.0))
-    ranges = (1.0, 255.0, 65535.0) if image.mode.startswith("F") else (65535.0,)
+def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
+    """Values of any type brought to 0..255 from the smallest usual range they fit."""
+    scaled = np.nan_to_num(values.astype(np.float32), copy=False, posinf=0.0, neginf=0.0)
+    highest = float(scaled.max(initial=0.0))
+    ranges = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (65535.0, 2.0**32 - 1)
     white = next((top for top in ranges if highest <= top), highest)
-    grey = np.rint(values.clip(0.0) * (255.0 / white)).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    scaled *= 255.0 / white
+    return np.rint(scaled.clip(0.0, 255.0, out=scaled), out=scaled).astype(np.uint8)

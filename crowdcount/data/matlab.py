@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from crowdcount.data.matlab_guard import unpacked_mat
+
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # MATLAB puts a text of its own before the HDF5 part of a version 7.3 file.
@@ -48,7 +50,7 @@ def _from_older(content: bytes, name: str) -> Any:
     """A variable of a file up to version 7."""
     import scipy.io  # a third of a second, which reading a recipe need not pay
 
-    stream: Any = io.BytesIO(content)  # scipy's annotations know of paths only
+    stream: Any = io.BytesIO(unpacked_mat(content))  # scipy's annotations know of paths only
     try:
         found: Any = scipy.io.loadmat(stream, variable_names=[name])
     # scipy's parser raises whatever damaged content makes it run into.

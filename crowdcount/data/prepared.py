@@ -21,6 +21,7 @@ from jaxtyping import Float64
 from pydantic import ConfigDict, TypeAdapter
 
 from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.sample import Sample
 from crowdcount.data.images import load_image
 from crowdcount.data.points import PointsFormat
@@ -490,6 +491,9 @@ class PreparedDataset:
         """
         return Sample(
             name=record.name,
-            image=load_image(self.image_path(record)),
+            # As large as preparation made it, which --max-pixels may have allowed to be enormous.
+            image=load_image(
+                self.image_path(record), max_pixels=max(record.width * record.height, MAX_PIXELS)
+            ),
             points=self.points(record),
         )

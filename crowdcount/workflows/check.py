@@ -1,12 +1,24 @@
 """A folder against its recipe: what is there, what is missing, what cannot be read."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
+from crowdcount.data.checks import faults, remarks
+from crowdcount.data.layout import recognise
+from crowdcount.data.prepared import ImageRecord, PreprocessConfig, totals_by_split
 from crowdcount.data.recipe import TOTAL
-from crowdcount.workflows.preprocess import Inspection, inspect
+from crowdcount.errors import CrowdCountError
+from crowdcount.workflows.contents import (
+    Contents,
+    read_contents,
+    read_images,
+    refuse_prepared,
+    release_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +57,12 @@ class CheckedSet:
     damaged: tuple[str, ...]
     """What is wrong with each file that cannot be used."""
 
+    faults: tuple[str, ...]
+    """Which of its points cannot be trusted; the set may hold all that is promised nevertheless."""
+
+    remarks: tuple[str, ...]
+    """What else is worth knowing of the points."""
+
     @property
     def complete(self) -> bool:
         """Whether the set holds what its recipe promises, and all of it can be read."""
@@ -56,6 +74,7 @@ def check(
     *,
     dataset: str | Path | None = None,
     jobs: int = 1,
+    max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> list[CheckedSet]:
     """Check the data sets that ``source`` is or holds. Writes nothing.
@@ -64,44 +83,62 @@ def check(
         source: Folder of a data set, or one that holds some.
         dataset: Name or file of the recipe, where the layout does not tell.
         jobs: How many images are worked on at once.
+        max_pixels: Larger images are refused by their header.
         track: Shows progress.
 
     Raises:
         InputMissingError: If nothing is recognised.
         UsageError: If more than one recipe fits, or the source is prepared data.
     """
-    inspections = inspect(source, dataset=dataset, jobs=jobs, track=track)
-    return [_checked(inspection) for inspection in inspections]
+    refuse_prepared(source)
+    checked = []
+    for found in recognise(source, dataset=dataset):
+        contents = read_contents(
+            found, PreprocessConfig(), skip_unpaired=True, max_pixels=max_pixels
+        )
+        records, problems = read_images(
+            contents, contents.images, folder=None, jobs=jobs, track=track
+        )
+        checked.append(_checked(contents, records, problems))
+    return checked
 
 
-def _checked(inspection: Inspection) -> CheckedSet:
-    splits = tuple(_splits(inspection))
-    reasons = tuple(
+def _checked(
+    contents: Contents, records: Sequence[ImageRecord], problems: Sequence[CrowdCountError]
+) -> CheckedSet:
+    found = contents.found
+    splits = tuple(_splits(contents, records))
+    release, reasons = release_of(contents, tuple(records))
+    unusable = tuple(
         f"{split.name}: {split.damaged} images cannot be used"
         for split in splits[:-1]
         if split.damaged
     )
     return CheckedSet(
-        name=inspection.found.name,
-        title=inspection.found.recipe.title,
-        folder=inspection.found.root,
-        release=inspection.release,
+        name=found.name,
+        title=found.recipe.title,
+        folder=found.root,
+        release=release,
         splits=splits,
-        reasons=(*inspection.reasons, *reasons),
-        damaged=tuple(problem.message for problem in inspection.problems),
+        reasons=(*reasons, *unusable),
+        damaged=tuple(problem.message for problem in problems),
+        faults=faults(records, order=found.recipe.points.order),
+        remarks=remarks(records),
     )
 
 
-def _splits(inspection: Inspection) -> Iterator[CheckedSplit]:
-    recipe = inspection.found.recipe
+def _splits(contents: Contents, records: Sequence[ImageRecord]) -> Iterator[CheckedSplit]:
+    recipe = contents.found.recipe
+    paired_images = Counter(image.split for image in contents.images)
+    sums = totals_by_split(tuple(records))
     rows = []
     for name, layout in recipe.splits.items():
-        paired, totals = inspection.images.get(name, 0), inspection.totals.get(name)
-        unpaired = len(inspection.unpaired.get(name, ()))
+        paired, totals = paired_images[name], sums.get(name)
+        unpaired = len(contents.unpaired.get(name, ()))
         row = CheckedSplit(
             name=name,
             labelled=not layout.unlabelled,
-            images=paired + unpaired + inspection.unlabelled.get(name, 0),
+            images=paired + unpaired + contents.unlabelled.get(name, 0),
             expected_images=layout.expect_images,
             heads=0 if totals is None else totals.heads,
             expected_heads=tuple(recipe.heads(name).values()),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.data.images import load_image
 from crowdcount.errors import BadInputError
 from crowdcount.inference.counting import ImageCount, count_image
@@ -66,7 +67,11 @@ class Counter:
         return fold
 
     def count(
-        self, image: Path | str | UInt8[np.ndarray, "height width 3"], *, scale: float | None = None
+        self,
+        image: Path | str | UInt8[np.ndarray, "height width 3"],
+        *,
+        scale: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Count:
         """Count the people in an image.
 
@@ -74,12 +79,16 @@ class Counter:
             image: A file, or upright RGB pixels.
             scale: Factor by which the image is resized before it is counted; None: what brings it
                 into the model's working size.
+            max_pixels: A larger file is refused by its header.
 
         Raises:
             InputMissingError: If the file is not there.
             BadInputError: If it is no image that can be read.
         """
-        pixels = image if isinstance(image, np.ndarray) else load_image(Path(image))
+        if isinstance(image, np.ndarray):
+            pixels = image
+        else:
+            pixels = load_image(Path(image), max_pixels=max_pixels)
         result = count_image(
             self.model,
             pixels,

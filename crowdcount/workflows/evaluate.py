@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.metrics import CountMetrics, count_metrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared import PreparedDataset
@@ -118,6 +119,7 @@ def evaluate(
     *,
     split: str = "val",
     scale: float | None = None,
+    max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> Evaluation:
     """Count every image of a split and compare with its annotation.
@@ -127,6 +129,7 @@ def evaluate(
         data: Prepared data sets, taken together.
         split: ``val``, ``test`` or ``train``.
         scale: Overrides the working size of the counter.
+        max_pixels: Larger images are refused by their header.
         track: Shows progress.
 
     Raises:
@@ -141,7 +144,7 @@ def evaluate(
                 data=source.name,
                 name=record.name,
                 path=path,
-                predicted=counter.count(path, scale=scale).total,
+                predicted=counter.count(path, scale=scale, max_pixels=max_pixels).total,
                 heads=record.heads,
             )
         )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
 from crowdcount.files import atomic_file
 from crowdcount.workflows.counter import Count, Counter
@@ -59,6 +60,7 @@ def predict(
     paths: Sequence[Path],
     *,
     scale: float | None = None,
+    max_pixels: int = MAX_PIXELS,
     heatmaps: Path | None = None,
     force: bool = False,
     strict: bool = False,
@@ -69,6 +71,7 @@ def predict(
         counter: What counts.
         paths: Image files.
         scale: Overrides the working size of the counter.
+        max_pixels: Larger images are refused by their header.
         heatmaps: Folder for the heatmaps; None: none are made.
         force: Let a heatmap replace a file that is no heatmap.
         strict: Raise at the first file that fails.
@@ -81,7 +84,7 @@ def predict(
         drawn_to = heatmap_paths(paths, folder=heatmaps)
     for path, drawn in zip(paths, drawn_to, strict=True):
         try:
-            seen = counter.count(path, scale=scale)
+            seen = counter.count(path, scale=scale, max_pixels=max_pixels)
             if drawn is not None:
                 save_heatmap(seen, drawn, force=force)
         except CrowdCountError as error:
@@ -144,8 +147,12 @@ def save_heatmap(count: Count, path: Path, *, force: bool = False) -> None:
 
 
 def _is_heatmap(path: Path) -> bool:
+    # Opening a pipe would wait for somebody to write into it.
+    if not path.is_file():
+        return False
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             return picture.info.get("Software") == PNG_AUTHOR
-    except (OSError, UnidentifiedImageError):
+    # Pillow raises whatever a damaged file makes it run into.
+    except Exception:  # noqa: BLE001
         return False

@@ -1,21 +1,18 @@
 """Raw archive to prepared folder: recognise, check, convert, hold out, write a manifest."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.checks import faults, remarks
-from crowdcount.data.conversion import convert, is_right
+from crowdcount.data.conversion import is_right
 from crowdcount.data.journal import (
     Earlier,
     Origin,
-    note,
-    open_journal,
     read_earlier,
     start_journal,
     strays,
@@ -24,12 +21,8 @@ from crowdcount.data.journal import (
 from crowdcount.data.layout import (
     Found,
     SourceImage,
-    SourceSplit,
-    grouped,
     recognise,
     shortened,
-    source_splits,
-    unlabelled_images,
 )
 from crowdcount.data.prepared import (
     FORMAT,
@@ -41,20 +34,23 @@ from crowdcount.data.prepared import (
     SplitTotals,
     held_out,
     parted,
-    read_manifest,
     totals_by_split,
 )
-from crowdcount.data.recipe import TOTAL, Recipe
 from crowdcount.data.software import Versions, joined_versions, versions_now
 from crowdcount.errors import (
     BadInputError,
-    ConfigError,
     CrowdCountError,
-    InputMissingError,
     UsageError,
     ValidationError,
 )
 from crowdcount.files import write_json
+from crowdcount.workflows.contents import (
+    Contents,
+    read_contents,
+    read_images,
+    refuse_prepared,
+    release_of,
+)
 from crowdcount.workflows.threads import mapped
 
 log = logging.getLogger("crowdcount")
@@ -102,6 +98,7 @@ def preprocess(
     skip_unpaired: bool = False,
     dry_run: bool = False,
     jobs: int = 1,
+    max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> list[PreparedResult]:
     """Prepare the data sets that ``source`` is or holds.
@@ -121,6 +118,7 @@ def preprocess(
         skip_unpaired: Leave images out that nothing annotates.
         dry_run: Write nothing.
         jobs: How many images are worked on at once. Changes the speed, never a result.
+        max_pixels: Larger images are refused by their header. Changes no result.
         track: Shows progress.
 
     Raises:
@@ -132,7 +130,7 @@ def preprocess(
     """
     if jobs < 1:
         raise UsageError(f"jobs must be at least 1, got {jobs}")
-    _refuse_prepared(source)
+    refuse_prepared(source)
     settings = config or PreprocessConfig()
     sets = recognise(source, dataset=dataset)
     if order is not None:
@@ -142,7 +140,16 @@ def preprocess(
         folder = Path("data") / found.name if out is None else out
         if out is not None and len(sets) > 1:
             folder = out / found.name
-        plans.append(_planned(found, folder, settings, force=force, skip_unpaired=skip_unpaired))
+        plans.append(
+            _planned(
+                found,
+                folder,
+                settings,
+                force=force,
+                skip_unpaired=skip_unpaired,
+                max_pixels=max_pixels,
+            )
+        )
     if strict:
         for plan in plans:
             _refuse_incomplete(plan, jobs=jobs, track=track)
@@ -161,86 +168,7 @@ def _reordered(found: Found, order: Literal["xy", "yx"]) -> Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """What a data set holds, found out without writing anything."""
-
-    found: Found
-    images: dict[str, int]
-    """Annotated images of each split."""
-
-    totals: dict[str, SplitTotals]
-    """Sums over those that could be read."""
-
-    unpaired: dict[str, tuple[str, ...]]
-    unlabelled: dict[str, int]
-    problems: tuple[CrowdCountError, ...]
-    """Why other images cannot be used."""
-
-    release: str | None
-    reasons: tuple[str, ...]
-    """In what the set differs from what its recipe promises."""
-
-
-def inspect(
-    source: Path,
-    *,
-    dataset: str | Path | None = None,
-    jobs: int = 1,
-    track: Track = untracked,
-) -> list[Inspection]:
-    """Read the data sets that ``source`` is or holds as a dry run does, past every problem.
-
-    Args:
-        source: Folder of a data set, or one that holds some.
-        dataset: Name or file of the recipe, where the layout does not tell.
-        jobs: How many images are worked on at once.
-        track: Shows progress.
-
-    Raises:
-        InputMissingError: If nothing is recognised.
-        UsageError: If more than one recipe fits, or the source is prepared data.
-    """
-    _refuse_prepared(source)
-    inspections = []
-    for found in recognise(source, dataset=dataset):
-        contents = _contents(found, PreprocessConfig(), skip_unpaired=True)
-        records, problems = _attempted(
-            contents, contents.images, folder=None, jobs=jobs, track=track
-        )
-        release, reasons = _release(contents, tuple(records))
-        inspections.append(
-            Inspection(
-                found=found,
-                images=Counter(image.split for image in contents.images),
-                totals=totals_by_split(tuple(records)),
-                unpaired=contents.unpaired,
-                unlabelled=contents.unlabelled,
-                problems=tuple(problems),
-                release=release,
-                reasons=reasons,
-            )
-        )
-    return inspections
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Contents:
-    """What a data set's folder holds, as far as it tells without an image being read."""
-
-    found: Found
-    config: PreprocessConfig
-    images: tuple[SourceImage, ...]
-    unpaired: dict[str, tuple[str, ...]]
-    unlabelled: dict[str, int]
-    groups: dict[str, str]
-    """What the training images that stay together have in common."""
-
-    reasons: tuple[str, ...]
-    """In what the images differ from the recipe."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan(_Contents):
+class _Plan(Contents):
     """A data set that may be prepared: nothing stands against it."""
 
     folder: Path
@@ -255,10 +183,11 @@ def _planned(
     *,
     force: bool,
     skip_unpaired: bool,
+    max_pixels: int,
 ) -> _Plan:
     """Check everything that can be checked without reading an image."""
     _refuse_overlap(found.root, folder)
-    contents = _contents(found, config, skip_unpaired=skip_unpaired)
+    contents = read_contents(found, config, skip_unpaired=skip_unpaired, max_pixels=max_pixels)
     origin = Origin(
         name=found.name,
         recipe=found.recipe.name,
@@ -278,92 +207,6 @@ def _planned(
     return _Plan(**vars(contents), folder=folder, origin=origin, earlier=earlier)
 
 
-def _contents(found: Found, config: PreprocessConfig, *, skip_unpaired: bool) -> _Contents:
-    splits = source_splits(found)
-    log.info("%s: %s, as %s", found.root, found.recipe.title, found.name)
-    unpaired = {name: split.unpaired for name, split in splits.items() if split.unpaired}
-    if not skip_unpaired:
-        for name in unpaired:
-            _refuse_unpaired(f"{found.root.name}/{name}", splits[name])
-    images = tuple(image for split in splits.values() for image in split.images)
-    if not images:
-        raise InputMissingError(f"{found.root}: no image has an annotation")
-    unlabelled = unlabelled_images(found)
-    for name, count in unlabelled.items():
-        log.info(
-            "%s: the annotations of %s were not published; %d images are there, none is prepared",
-            found.name,
-            name,
-            count,
-        )
-    training = [image for image in images if image.split == "train"]
-    groups = _groups(found.recipe, training)
-    _check_folds(found, config, training, groups)
-    return _Contents(
-        found=found,
-        config=config,
-        images=images,
-        unpaired=unpaired,
-        unlabelled=unlabelled,
-        groups=groups,
-        reasons=tuple(_image_reasons(found.recipe, splits)),
-    )
-
-
-def _groups(recipe: Recipe, training: Sequence[SourceImage]) -> dict[str, str]:
-    """What the training images that stay together have in common."""
-    pattern = recipe.validation.group
-    if pattern is None or not training:
-        return {}
-    groups = grouped((image.file for image in training), pattern)
-    if not groups:
-        raise ConfigError(
-            f"{recipe.name}.toml: validation.group: {pattern!r} fits no training image, "
-            f"{training[0].file} for one"
-        )
-    return groups
-
-
-def _check_folds(
-    found: Found,
-    config: PreprocessConfig,
-    training: Sequence[SourceImage],
-    groups: Mapping[str, str],
-) -> None:
-    """Refuse folds that cannot be made, before any work is done."""
-    validation = found.recipe.validation
-    own = len(validation.folds)
-    if own and config.folds not in (0, own):
-        raise UsageError(
-            f"{found.root}: {found.recipe.name} has {own} folds of its own, not {config.folds}",
-            next_step="leave out --folds",
-        )
-    if own:
-        astray = [image.file for image in training if validation.fold_of(image.id) is None]
-        if astray:
-            raise ConfigError(
-                f"{found.recipe.name}.toml: validation.folds: in none of them: {shortened(astray)}"
-            )
-        return
-    apart = len(training) - len(groups) + len(set(groups.values()))
-    if config.folds > apart:
-        what = "groups of training images" if groups else "training images"
-        raise UsageError(
-            f"{found.root}: {apart} {what} cannot be parted into {config.folds} folds",
-            next_step="ask for fewer with --folds",
-        )
-
-
-def _refuse_prepared(source: Path) -> None:
-    try:
-        name = read_manifest(source).name
-    except CrowdCountError:
-        return
-    raise UsageError(
-        f"{source}: is prepared already, as {name}", next_step="name the folder of the originals"
-    )
-
-
 def _refuse_overlap(root: Path, folder: Path) -> None:
     source, target = root.resolve(), folder.resolve()
     if source == target or source in target.parents or target in source.parents:
@@ -373,40 +216,10 @@ def _refuse_overlap(root: Path, folder: Path) -> None:
         )
 
 
-def _refuse_unpaired(label: str, split: SourceSplit) -> None:
-    count = len(split.unpaired)
-    raise InputMissingError(
-        f"{label}: {count} image{'s have' if count > 1 else ' has'} no annotation: "
-        f"{shortened(split.unpaired)}",
-        looked_for=split.looked_for,
-        next_step="add them, or pass --skip-unpaired to leave these images out",
-    )
-
-
-def _image_reasons(recipe: Recipe, splits: Mapping[str, SourceSplit]) -> Iterator[str]:
-    """In what the numbers of images differ from the recipe, split by split."""
-    for name, layout in recipe.splits.items():
-        expected = layout.expect_images
-        if layout.unlabelled:
-            continue
-        if name not in splits:
-            if expected is not None:
-                yield f"{name}: not there, {expected} images expected"
-            continue
-        images, unpaired = len(splits[name].images), splits[name].unpaired
-        if splits[name].absent:
-            named_by = layout.list or layout.points[0]
-            yield f"{name}: named by {named_by}, not there: {shortened(splits[name].absent)}"
-        if unpaired:
-            yield f"{name}: left out without annotation: {shortened(unpaired)}"
-        if expected is not None and images != expected:
-            yield f"{name}: {images} images, {expected} expected"
-
-
 def _refuse_incomplete(plan: _Plan, *, jobs: int, track: Track) -> None:
     """Read all annotations, and refuse the set unless it holds what its recipe promises."""
     records = _converted(plan, plan.images, write=False, jobs=jobs, track=track)
-    _, reasons = _release(plan, tuple(records))
+    _, reasons = release_of(plan, tuple(records))
     if reasons:
         raise ValidationError(
             f"{plan.found.root}: does not hold what {plan.found.recipe.name} promises: "
@@ -488,7 +301,7 @@ def _converted(
         BadInputError: If some cannot be used, after all others were prepared.
     """
     folder = plan.folder if write else None
-    records, problems = _attempted(plan, images, folder=folder, jobs=jobs, track=track)
+    records, problems = read_images(plan, images, folder=folder, jobs=jobs, track=track)
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -501,74 +314,11 @@ def _converted(
     return records
 
 
-def _attempted(
-    contents: _Contents,
-    images: tuple[SourceImage, ...],
-    *,
-    folder: Path | None,
-    jobs: int,
-    track: Track,
-) -> tuple[list[ImageRecord], list[CrowdCountError]]:
-    """What comes of images, and why nothing comes of others."""
-
-    def attempted(image: SourceImage) -> ImageRecord | CrowdCountError:
-        try:
-            return convert(image, found=contents.found, config=contents.config, folder=folder)
-        except CrowdCountError as error:
-            return error
-
-    records, problems = [], []
-    label = f"{'check' if folder is None else 'preprocess'} {contents.found.name}"
-    with (
-        mapped(attempted, images, jobs=jobs) as outcomes,
-        nullcontext() if folder is None else open_journal(folder) as journal,
-    ):
-        for outcome in track(outcomes, label=label, total=len(images)):
-            if isinstance(outcome, CrowdCountError):
-                problems.append(outcome)
-                continue
-            records.append(outcome)
-            if journal is not None:
-                note(outcome, journal)
-    return records, problems
-
-
-def _release(
-    plan: _Contents, records: tuple[ImageRecord, ...]
-) -> tuple[str | None, tuple[str, ...]]:
-    """Which release of the annotations the heads are, and all reasons why the set is not whole.
-
-    Only splits with as many images as promised can tell, and their total where all of them are.
-    """
-    recipe = plan.found.recipe
-    heads = {
-        name: found.heads
-        for name, found in totals_by_split(records).items()
-        if found.images == recipe.splits[name].expect_images
-    }
-    if heads.keys() == recipe.labelled.keys():
-        heads[TOTAL] = sum(heads.values())
-    said = {name for known in recipe.releases.values() for name in known}
-    heads = {name: count for name, count in heads.items() if name in said}
-    if not heads:
-        return None, plan.reasons
-    for release, known in recipe.releases.items():
-        told = heads.keys() & known.keys()
-        if told and all(known[name] == heads[name] for name in told):
-            return release, plan.reasons
-    reasons = (
-        f"{name}: {count} heads, expected "
-        + " or ".join(str(known[name]) for known in recipe.releases.values() if name in known)
-        for name, count in heads.items()
-    )
-    return None, (*plan.reasons, *reasons)
-
-
 def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions) -> Manifest:
     """The manifest of the whole set; how its records came about leaves no trace in it."""
     by_name = {each.name: each for each in records}
     ordered = tuple(by_name[image.name] for image in plan.images)
-    release, reasons = _release(plan, ordered)
+    release, reasons = release_of(plan, ordered)
     heads = {each.file: each.heads for each in ordered if each.split == "train"}
     has_val = any(each.split == "val" for each in ordered)
     recipe, config = plan.found.recipe, plan.config

@@ -1,8 +1,15 @@
 import contextlib
 import io
+import logging
 import os
+import struct
+import subprocess
+import sys
 import threading
 import warnings
+import zlib
+from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -10,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.data.images import (
+    IMAGE_SUFFIXES,
     check_pixels,
     encode_image,
     image_header,
@@ -56,7 +65,14 @@ def photograph(format="JPEG"):
     return encoded(Image.fromarray(noise), format)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def heic(image, **options):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    content = io.BytesIO()
+    pillow_heif.from_pillow(image).save(content, quality=95, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_orientation_comes_upright(format, orientation):
     exif = Image.Exif()
@@ -98,6 +114,61 @@ def test_stored_points_by_hand():
     assert turned.tolist() == [[27.75, 10.5], [30 - 1 / 1024, 0.0]]
 
 
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_orientation_of_heic_comes_upright(orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = np.ascontiguousarray(STORED[orientation](corners()))
+    content = heic(Image.fromarray(stored), exif=exif.tobytes())
+    loaded = load_image(content)
+    middles = np.ix_([8, 24], [12, 36])
+    assert np.abs(loaded[middles].astype(int) - corners()[middles]).max() < 12
+    header = image_header(content)
+    assert (header.width, header.height, header.format) == (48, 32, "HEIF")
+
+
+def tiff(pixels, *, orientation=1, size=None):
+    """A TIFF of one strip, which Pillow would not write of every type."""
+    height, width, channels = pixels.shape
+    data = np.ascontiguousarray(pixels).tobytes()
+    claimed_width, claimed_height = size or (width, height)
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    tags = [
+        (256, "I", [claimed_width]),
+        (257, "I", [claimed_height]),
+        (258, "H", [8 * pixels.dtype.itemsize] * channels),
+        (259, "H", [1]),
+        (262, "H", [2]),
+        (273, "I", [8]),
+        (274, "H", [orientation]),
+        (277, "H", [channels]),
+        (278, "I", [claimed_height]),
+        (279, "I", [len(data)]),
+        *([(338, "H", [2])] if channels == 4 else []),
+        (339, "H", [kind] * channels),
+    ]
+    start = 8 + len(data)
+    tail_start = start + 2 + 12 * len(tags) + 4
+    entries = tail = b""
+    for tag, letter, values in tags:
+        packed = struct.pack(f"<{len(values)}{letter}", *values)
+        if len(packed) > 4:
+            packed, tail = struct.pack("<I", tail_start + len(tail)), tail + packed
+        code = {"H": 3, "I": 4}[letter]
+        entries += struct.pack("<HHI", tag, code, len(values)) + packed.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<I", start)
+    return head + data + struct.pack("<H", len(tags)) + entries + bytes(4) + tail
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_orientation_of_float_colours_comes_upright(orientation):
+    stored = STORED[orientation](corners()).astype(np.float32) / 255
+    content = tiff(stored, orientation=orientation)
+    np.testing.assert_array_equal(load_image(content), corners())
+    header = image_header(content)
+    assert (header.width, header.height, header.format) == (48, 32, "TIFF")
+
+
 def test_damaged_exif_leaves_the_pixels_alone():
     content = encoded(Image.fromarray(corners()), "JPEG", exif=b"Exif\x00\x00no such thing")
     assert load_image(content).shape == (32, 48, 3)
@@ -132,6 +203,8 @@ GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
         (Image.fromarray(GREY.astype(np.float32) / 255), "TIFF"),
         (Image.fromarray(GREY.astype(np.float32)), "TIFF"),
         (Image.fromarray(GREY).convert("RGB").convert("CMYK"), "TIFF"),
+        (Image.fromarray(GREY).convert("RGB").convert("YCbCr"), "TIFF"),
+        (Image.fromarray(GREY).convert("P"), "PNG"),
     ],
     ids=lambda value: getattr(value, "mode", value),
 )
@@ -143,6 +216,71 @@ def test_every_mode_gives_the_same_grey(image, format):
 def test_two_tones():
     black_and_white = Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
     assert load_image(encoded(black_and_white))[0].tolist() == [[0] * 3, [255] * 3]
+
+
+COLOURS = np.array([[(0, 100, 255), (200, 50, 1)]], dtype=np.uint8)
+
+
+def png_of_16_bits(values):
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    return png_of(width, height, (b"IDAT", zlib.compress(rows)), bits=16, colour_type=colour_type)
+
+
+def png_of(width, height, *chunks, bits=8, colour_type=2):
+    head = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in [(b"IHDR", head), *chunks, (b"IEND", b"")]
+    )
+
+
+WIDE = COLOURS.astype(np.uint16) * 257
+HALF = np.full((1, 2, 1), 32768, dtype=np.uint16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_of_16_bits(WIDE),
+        tiff(WIDE),
+        tiff(COLOURS.astype(np.float32)),
+        tiff(COLOURS / 255.0),
+        tiff(WIDE.astype(np.float32)),
+        tiff(COLOURS.astype(np.uint32) * (2**32 // 255)),
+        png_of_16_bits(np.dstack([WIDE, np.full_like(HALF, 65535)])),
+        tiff(np.dstack([COLOURS / 255.0, np.ones((1, 2))]).astype(np.float32)),
+    ],
+    ids=["png16", "tiff16", "float255", "double", "float65535", "uint32", "png16a", "floata"],
+)
+def test_colours_of_more_than_8_bits_are_brought_to_8(content):
+    assert np.abs(load_image(content).astype(int) - COLOURS).max() <= 1
+    check_pixels(content, name="it")
+
+
+def test_half_transparent_16_bits_are_half_white():
+    loaded = load_image(png_of_16_bits(np.dstack([WIDE, HALF])))
+    assert np.abs(loaded.astype(int) - (COLOURS.astype(int) + 255) / 2).max() <= 2
+
+
+def test_inks_are_inverted_where_adobe_says_so_and_only_there():
+    inks = Image.new("CMYK", (16, 16), (10, 200, 30, 40))
+    seen = np.asarray(inks.convert("RGB"))[0, 0].astype(int)
+    by_adobe = encoded(inks, "JPEG", quality=95)
+    assert np.abs(load_image(by_adobe)[8, 8] - seen).max() < 8
+    # The same inks, stored as they are, in a file that says nothing of Adobe.
+    inverted = encoded(Image.new("CMYK", (16, 16), (245, 55, 225, 215)), "JPEG", quality=95)
+    at = inverted.index(b"\xff\xee")
+    length = int.from_bytes(inverted[at + 2 : at + 4])
+    by_others = inverted[:at] + inverted[at + 2 + length :]
+    assert np.abs(load_image(by_others)[8, 8] - seen).max() < 8
+
+
+def test_colour_profiles_are_ignored():
+    plain = encoded(Image.fromarray(corners()))
+    swapped = encoded(Image.fromarray(corners()), icc_profile=b"any profile")
+    np.testing.assert_array_equal(load_image(swapped), load_image(plain))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -157,10 +295,31 @@ def test_what_is_transparent_is_white(mode):
     assert (load_image(content) == 255).all()
 
 
-def test_of_several_frames_the_first_counts():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert load_image(content)[0, 0].tolist() == [255, 0, 0]
+def animation(format):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
+    return encoded(frames[0], format, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_of_several_frames_the_first_counts_and_the_log_says_so_once(format, caplog):
+    content = animation(format)
+    with caplog.at_level(logging.INFO, logger="crowdcount"):
+        assert image_header(content).animated
+        check_pixels(content, name="it")
+        assert np.abs(load_image(content, name="it")[8, 8].astype(int) - (255, 0, 0)).max() < 12
+    assert [each.message for each in caplog.records] == [
+        "it: holds several frames; the first is used"
+    ]
+
+
+def test_the_depth_image_of_a_phone_is_no_second_frame(caplog):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "grey")]
+    content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    with caplog.at_level(logging.INFO, logger="crowdcount"):
+        assert load_image(content).shape == (16, 16, 3)
+    assert image_header(content).format == "MPO"
+    assert not image_header(content).animated
+    assert not caplog.records
 
 
 def test_large_images_are_refused_by_their_header():
@@ -176,7 +335,82 @@ def test_the_limit_is_ours_and_not_that_of_pillow(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"])
+def enormous(format):
+    """A tiny file whose header claims 50,000 x 50,000 pixels."""
+    side = 50_000
+    if format == "PNG":
+        return png_of(side, side, (b"IDAT", zlib.compress(b"")))
+    if format == "TIFF":
+        return tiff(WIDE, size=(side, side))
+    if format == "float TIFF":
+        return tiff(WIDE.astype(np.float32), size=(side, side))
+    if format == "PPM":
+        return b"P6 50000 50000 255\n123"
+    content = bytearray(encoded(Image.fromarray(corners()), format))
+    if format == "GIF":
+        content[6:10] = struct.pack("<HH", side, side)
+    elif format == "BMP":
+        content[18:26] = struct.pack("<ii", side, side)
+    else:
+        at = content.index(b"\xff\xc0")
+        content[at + 5 : at + 9] = struct.pack(">HH", side, side)
+    return bytes(content)
+
+
+ENORMOUS = ["PNG", "TIFF", "float TIFF", "PPM", "GIF", "BMP", "JPEG"]
+
+
+@pytest.mark.parametrize("format", ENORMOUS)
+def test_what_claims_to_be_enormous_is_refused_undecoded(format, capfd):
+    message = f"it: 50000x50000 pixels are more than the {MAX_PIXELS} allowed"
+    for use in (load_image, image_header, check_pixels):
+        with pytest.raises(BadInputError, match=message) as caught:
+            use(enormous(format), name="it")
+        assert "--max-pixels" in caught.value.next_step
+    assert capfd.readouterr() == ("", "")
+
+
+def test_claims_take_no_memory(tmp_path):
+    # In a process of its own, with a fifth of what the claimed pixels would need.
+    text = b"Comment\0\0" + zlib.compress(bytes(100_000_000))
+    pixels = (b"IDAT", zlib.compress(b"\0" + bytes(3)))
+    files = {
+        "text.png": png_of(1, 1, (b"zTXt", text), pixels),
+        "profile.png": png_of(1, 1, (b"iCCP", text), pixels),
+        **{f"{format}.img": enormous(format) for format in ENORMOUS},
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    program = dedent(
+        """
+        import resource, sys
+        from pathlib import Path
+        from crowdcount.data.images import load_image
+        from crowdcount.errors import BadInputError
+        import cv2
+        resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2)
+        for name in sys.argv[1:]:
+            try:
+                print("pixels", load_image(Path(name)).shape)
+            except BadInputError as error:
+                print("refused", "MemoryError" in repr(error.__cause__))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *files],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stdout.splitlines() == ["refused False"] * len(files)
+
+
+FORMATS = ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "AVIF"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @given(data=st.data())
 def test_damaged_images_are_one_error_or_pixels(format, data):
     content = bytearray(photograph(format))
@@ -187,7 +421,7 @@ def test_damaged_images_are_one_error_or_pixels(format, data):
             use(bytes(content))
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
 def test_truncated_images_are_refused(format, share):
     content = photograph(format)
@@ -198,7 +432,7 @@ def test_truncated_images_are_refused(format, share):
         check_pixels(cut, name="it")
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_whole_images_pass_the_check(format):
     check_pixels(photograph(format), name="it")
 
@@ -208,6 +442,9 @@ def test_whole_images_pass_the_check(format):
     [
         (b"", "empty"),
         (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page"),
+        (b'{"error": "no such object", "code": 404}', "holds JSON"),
+        (b'\n[{"message": "rate limit"}]', "holds JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"not an image at all", "not an image of a known format"),
     ],
 )
@@ -227,9 +464,48 @@ def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(BadInputError, match="not a regular file"):
         load_image(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
+    with pytest.raises(BadInputError, match="not a regular file"):
+        image_header(tmp_path / "link.jpg")
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_image(device):
+    with pytest.raises(BadInputError, match="not a regular file"):
+        load_image(Path(device))
+
+
+def test_heic_without_its_reader_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    with pytest.raises(BadInputError, match="HEIC image") as caught:
+        load_image(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert caught.value.next_step == "pip install 'crowdcount-ebc[heif]'"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
+def test_truncated_heic_is_refused(share):
+    content = heic(Image.fromarray(corners()))
+    with pytest.raises(BadInputError, match="it: "):
+        load_image(content[: int(len(content) * share)], name="it")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_usual_ending_of_every_format_is_known(format):
+    endings = {ending for ending, known in Image.registered_extensions().items() if known == format}
+    assert endings & IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize(
+    ("format", "written"), [("GIF", "PNG"), ("MPO", "JPEG"), ("AVIF", "JPEG"), ("HEIF", "JPEG")]
+)
+def test_what_cannot_well_be_written_becomes_what_can(format, written):
+    assert image_header(encode_image(Image.fromarray(corners()), format=format)).format == written
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM"])
 def test_encoding_keeps_format_and_size(format):
     content = encode_image(Image.fromarray(corners()), format=format)
     assert image_header(content).format == format

@@ -8,6 +8,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import Settings, command, tracker
+from crowdcount.core.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from crowdcount.workflows.check import CheckedSet, CheckedSplit
@@ -24,6 +25,7 @@ def check(
     dataset: options.Dataset = None,
     recipe: options.Recipe = None,
     jobs: Annotated[int, typer.Option(help="Images worked on at once.", min=1)] = 2,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     *,
     console: Settings,
 ) -> None:
@@ -38,7 +40,9 @@ def check(
     from crowdcount.workflows.check import check as run_check
 
     chosen = options.one_recipe(dataset, recipe)
-    results = run_check(source, dataset=chosen, jobs=jobs, track=tracker(console))
+    results = run_check(
+        source, dataset=chosen, jobs=jobs, max_pixels=max_pixels, track=tracker(console)
+    )
     for result in results:
         _say(result)
         state = "complete" if result.complete else "incomplete"
@@ -65,8 +69,10 @@ def _say(result: "CheckedSet") -> None:
     )
     for reason in result.reasons:
         log.warning("%s: %s", result.name, reason)
-    for problem in result.damaged:
+    for problem in (*result.damaged, *result.faults):
         log.warning("%s: %s", result.name, problem)
+    for remark in result.remarks:
+        log.info("%s: %s", result.name, remark)
 
 
 def _cells(split: "CheckedSplit") -> tuple[str, ...]:
