@@ -18,13 +18,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name ends like ``path``, because image writers choose their format by the ending.
     On an exception the temporary file is removed and ``path`` is as it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
         yield temporary
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

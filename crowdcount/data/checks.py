@@ -17,6 +17,12 @@ def finite(points: Float64[np.ndarray, "heads 2"]) -> Float64[np.ndarray, "finit
     return placed
 
 
+def repeated(points: Float64[np.ndarray, "heads 2"]) -> int:
+    """How many finite points lie at exactly the place of another that is counted already."""
+    # As complex numbers, which are sorted five times as fast as rows of two.
+    return len(points) - len(np.unique(points[:, 0] + 1j * points[:, 1]))
+
+
 def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) -> bool:
     """Whether x and y look as if they had changed places.
 

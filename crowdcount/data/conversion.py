@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from crowdcount.core.heads import heads_per_block
-from crowdcount.core.image import resized_picture
+from crowdcount.core.image import resized
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.data.checks import axes_seem_swapped, finite
+from crowdcount.data.checks import axes_seem_swapped, finite, repeated
 from crowdcount.data.images import (
     ImageHeader,
     check_pixels,
     encode_image,
     image_header,
-    load_picture,
+    load_image,
     read_content,
     upright_points,
 )
@@ -87,7 +87,7 @@ def convert(
         orientation=header.orientation,
         heads=len(points),
         outside=int(outside(scaled, size=resized_seen).sum()),
-        duplicates=len(heads) - len(np.unique(heads, axis=0)),
+        duplicates=repeated(heads),
         dropped=len(annotated) - len(heads),
         axes_swapped=axes_seem_swapped(heads, size=seen),
         blocks_corrected=int((raw > corrected).sum()),
@@ -141,8 +141,8 @@ def _image_content(
         check_pixels(content, name=name, max_pixels=max_pixels)
         return content
     width, height = size
-    picture = load_picture(content, name=name, max_pixels=max_pixels)
-    return encode_image(resized_picture(picture, width=width, height=height), format=header.format)
+    pixels = load_image(content, name=name, max_pixels=max_pixels)
+    return encode_image(resized(pixels, width=width, height=height), format=header.format)
 
 
 def _array_content(array: Shaped[np.ndarray, "..."]) -> bytes:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
@@ -102,19 +103,6 @@ def load_image(
         InputMissingError: If there is no such file.
         BadInputError: If it is no image, is damaged or too large.
     """
-    # A copy, because Pillow's own buffer is read-only and tensors share memory with arrays.
-    return np.array(load_picture(source, name=name, max_pixels=max_pixels))
-
-
-def load_picture(
-    source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
-    """What :func:`load_image` gives, as Pillow's image: to be written again, not computed with.
-
-    Raises:
-        InputMissingError: If there is no such file.
-        BadInputError: If it is no image, is damaged or too large.
-    """
     with _opened(source, name=name, max_pixels=max_pixels) as image:
         # TIFF parses its tags again, and may warn, when it is decoded.
         with _quietly() if image.format == "TIFF" else nullcontext():
@@ -125,7 +113,8 @@ def load_picture(
         if _is_animated(image):
             log.info("%s: holds several frames; the first is used", _called(source, name))
         rgb = _rgb(image)
-        return rgb if upright is None else rgb.transpose(upright)
+        # A copy, because Pillow's own buffer is read-only and tensors share memory with arrays.
+        return np.array(rgb if upright is None else rgb.transpose(upright))
 
 
 def image_header(
@@ -193,16 +182,19 @@ def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> 
             image.load()
 
 
-def encode_image(picture: Image.Image, *, format: str) -> bytes:
+def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) -> bytes:
     """The content of an image file in the format of its original: JPEG at quality 95.
 
     GIF has too few colours for a photograph; it becomes PNG. The encoders of AVIF and HEIC are slow
     and not everywhere; they become JPEG.
     """
-    content = io.BytesIO()
     if format in ("JPEG", "MPO", "AVIF", "HEIF"):
-        picture.save(content, "JPEG", quality=95)
-    elif format == "WEBP":
+        # Not by Pillow, which lets no other thread run while it encodes.
+        bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    content = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    if format == "WEBP":
         picture.save(content, "WEBP", quality=95)
     else:
         picture.save(content, "PNG" if format == "GIF" else format)
@@ -313,8 +305,6 @@ def _heif(content: bytes) -> Image.Image:
 
 def _tiff_that_pillow_refuses(content: bytes, *, max_pixels: int) -> Image.Image:
     """A TIFF of types that OpenCV reads and Pillow does not: colours of 32 bits or floats."""
-    import cv2.utils.logging  # a tenth of a second, which other formats need not pay
-
     tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[:4] else 8])
     stream = io.BytesIO(content)
     stream.seek(tags.next)

@@ -1,8 +1,9 @@
 """What an earlier run left in a prepared folder, and the journal that lets a killed run go on."""
 
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -108,7 +109,7 @@ def open_journal(folder: Path) -> TextIO:
 
 def note(record: ImageRecord, journal: TextIO) -> None:
     """Add a finished image. Flushed, so that it survives the end of the process."""
-    journal.write(json.dumps(asdict(record)) + "\n")
+    journal.write(json.dumps(record, default=vars) + "\n")
     journal.flush()
 
 
@@ -122,10 +123,15 @@ def strays(folder: Path, manifest: Manifest) -> list[Path]:
         for each in manifest.images
         for path in prepared_paths(folder, split=each.split, file=each.file)
     }
-    in_splits = (path for split in SPLITS for path in (folder / split).rglob("*"))
-    files = (path for path in in_splits if path.is_symlink() or not path.is_dir())
-    unnamed = [path for path in files if path not in named]
+    unnamed = [path for split in SPLITS for path in _files(folder / split) if path not in named]
     return sorted([*unnamed, *filter(_is_temporary, folder.iterdir())])
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, links to folders among them."""
+    for inside, folders, files in os.walk(folder):
+        yield from map(Path(inside).joinpath, files)
+        yield from filter(Path.is_symlink, map(Path(inside).joinpath, folders))
 
 
 def sweep(folder: Path, manifest: Manifest) -> None:
@@ -134,9 +140,9 @@ def sweep(folder: Path, manifest: Manifest) -> None:
         path.unlink()
     for split in SPLITS:
         # Deepest first, so that a folder is empty by its turn.
-        for path in (*sorted((folder / split).rglob("*"), reverse=True), folder / split):
-            if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-                path.rmdir()
+        for inside, _, _ in os.walk(folder / split, topdown=False):
+            if not any(Path(inside).iterdir()):
+                Path(inside).rmdir()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import zlib
 from importlib.metadata import version
 
+import cv2
 from PIL import features
 
 from crowdcount.version import __version__
@@ -14,13 +15,14 @@ Versions = dict[str, tuple[str, ...]]
 def versions_now() -> Versions:
     """What is at work in this process.
 
-    Pillow and its JPEG library resize and encode, zlib packs, and numpy draws what is held out. No
-    other version of them promises the same bytes.
+    Pillow and its JPEG library decode, OpenCV resizes and encodes, zlib packs, and numpy draws what
+    is held out. No other version of them promises the same bytes.
     """
     return {
         "crowdcount": (__version__,),
         "pillow": (version("pillow"),),
         "libjpeg-turbo": (features.version_feature("libjpeg_turbo") or "none",),
+        "opencv": (cv2.__version__,),
         "zlib": (zlib.ZLIB_RUNTIME_VERSION,),
         "numpy": (version("numpy"),),
     }

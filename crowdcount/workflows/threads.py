@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import cv2
+
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
@@ -21,7 +23,11 @@ def mapped(
         yield map(function, items)
         return
     pool = ThreadPoolExecutor(max_workers=jobs)
+    # Threads of OpenCV's own would only get in the way of these.
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
         yield pool.map(function, items)
     finally:
         pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(before)

@@ -502,18 +502,18 @@ def test_the_usual_ending_of_every_format_is_known(format):
     ("format", "written"), [("GIF", "PNG"), ("MPO", "JPEG"), ("AVIF", "JPEG"), ("HEIF", "JPEG")]
 )
 def test_what_cannot_well_be_written_becomes_what_can(format, written):
-    assert image_header(encode_image(Image.fromarray(corners()), format=format)).format == written
+    assert image_header(encode_image(corners(), format=format)).format == written
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM"])
 def test_encoding_keeps_format_and_size(format):
-    content = encode_image(Image.fromarray(corners()), format=format)
+    content = encode_image(corners(), format=format)
     assert image_header(content).format == format
     assert np.abs(load_image(content)[8, 12].astype(int) - (250, 0, 0)).max() < 12
 
 
 def test_jpeg_is_written_at_quality_95():
-    assert encode_image(Image.fromarray(corners()), format="JPEG") == encoded(
+    assert encode_image(corners(), format="JPEG") == encoded(
         Image.fromarray(corners()), "JPEG", quality=95
     )
 
