@@ -19,6 +19,7 @@ def test_every_recipe_loads_and_says_what_a_user_must_know(name):
     assert recipe.licence
     if not recipe.recognise.any_folder:
         assert recipe.homepage.startswith("https://")
+        assert recipe.download
         assert recipe.citation
         assert recipe.recognise.folders
         assert all(split.expect_images for split in recipe.splits.values())

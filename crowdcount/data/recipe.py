@@ -142,6 +142,9 @@ class Recipe:
 
     title: str
     homepage: str
+    download: str = ""
+    """How to get the archive, from the homepage on."""
+
     licence: str
     """Terms of use, and whether images may be redistributed."""
 

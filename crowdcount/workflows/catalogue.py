@@ -18,6 +18,7 @@ def description(recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "title": recipe.title,
         "homepage": recipe.homepage,
+        "download": recipe.download,
         "licence": recipe.licence,
         "citation": recipe.citation,
         "own": recipe.recognise.any_folder,

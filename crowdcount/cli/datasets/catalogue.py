@@ -33,7 +33,8 @@ def catalogue(json_: options.Json = False) -> None:
     for row, recipe in zip(rows, public, strict=True):
         typer.echo(row)
         typer.echo(f"    {recipe.homepage}")
-        typer.echo(f"    {recipe.licence}")
+        typer.echo(f"    get it   {recipe.download}")
+        typer.echo(f"    licence  {recipe.licence}")
     typer.echo("*  annotations not published")
     typer.echo(
         "\nImages of your own are recognised in these layouts, and named after their folder:"

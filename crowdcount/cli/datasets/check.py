@@ -61,8 +61,8 @@ def check(
 def _say(result: "CheckedSet") -> None:
     from crowdcount.cli.report import say_table
 
-    release = f"; annotations of release {result.release}" if result.release else ""
-    log.info("%s: %s, as %s%s", result.folder, result.title, result.name, release)
+    if result.release:
+        log.info("%s: annotations of release %s", result.name, result.release)
     say_table(
         ("split", "images", "expected", "heads", "expected", "unpaired", "damaged"),
         [_cells(split) for split in result.splits],
