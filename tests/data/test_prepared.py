@@ -258,7 +258,7 @@ def test_a_later_format_is_refused(written, tmp_path):
 
 
 def test_a_sample_is_the_image_with_its_points(written, tmp_path):
-    one = record("train", "deep/a.png")
+    one = record("train", "deep/a.png", heads=1)
     data = written(one)
     image, points, _ = prepared_paths(tmp_path, split="train", file="deep/a.png")
     image.parent.mkdir(parents=True)
