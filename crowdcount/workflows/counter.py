@@ -1,5 +1,6 @@
 """The counter: a checkpoint that counts images, for ``predict``, ``eval`` and the Python API."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +90,7 @@ class Counter:
 
         Raises:
             InputMissingError: If the file is not there.
-            BadInputError: If it is no image that can be read.
+            BadInputError: If it is no image that can be read, or the model gives no number for it.
         """
         if isinstance(image, np.ndarray):
             pixels = image
@@ -103,6 +104,12 @@ class Counter:
             device=self.device,
             scale=scale,
         )
+        if not math.isfinite(result.total):
+            called = "image" if isinstance(image, np.ndarray) else image
+            raise BadInputError(
+                f"{called}: {self.name} gives {result.total} heads, which is no count",
+                next_step="its weights are damaged or diverged; take another checkpoint",
+            )
         return Count(result=result, image=pixels)
 
 
