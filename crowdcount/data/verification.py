@@ -108,7 +108,7 @@ def _content_problems(
     # Packed, a file of a few kilobytes could hold more than the memory does.
     unpacked = max(each.file_size for each in zipfile.ZipFile(io.BytesIO(blocks)).infolist())
     if unpacked > expected.nbytes + 1024:
-        yield f"{record.name}: the block counts are far more than the image has blocks"
+        yield f"{record.name}: the block counts are not those of its {len(heads)} heads"
         return
     with np.load(io.BytesIO(blocks), allow_pickle=False) as counts:
         raw, corrected = counts["raw"], counts["corrected"]
