@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from crowdcount.data.augment import AugmentConfig
 from crowdcount.errors import ConfigError, InputMissingError
+from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig
 from crowdcount.models.config import ModelConfig
 from crowdcount.training.loop import TrainConfig
@@ -142,7 +143,7 @@ def _literal(text: str) -> Any:
     """What TOML makes of a value; text that is no TOML stands for itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -157,10 +158,10 @@ def _merge(tree: dict[str, Any], stronger: Mapping[str, Any]) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except OSError as error:
         raise InputMissingError(f"{path}: cannot read the run file: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
 
 

@@ -8,6 +8,8 @@ from crowdcount.files import (
     atomic_file,
     atomic_folder,
     point_link,
+    read_json,
+    read_toml,
     sha256_bytes,
     sha256_file,
     write_json,
@@ -82,3 +84,24 @@ def test_hashes_agree(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"crowd" * 1000)
     assert sha256_file(path) == sha256_bytes(b"crowd" * 1000)
+
+
+def test_what_is_written_as_json_is_read_again(tmp_path):
+    write_json(tmp_path / "a.json", {"heads": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"heads": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize("read", [read_json, read_toml])
+@pytest.mark.parametrize(
+    "content", [b"[", b"\xff\xfe", b"a = " + b"[" * 100_000, b"[" * 100_000, b"a = " + b"9" * 5000]
+)
+def test_a_file_that_cannot_be_understood_is_one_kind_of_error(read, content, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        read(path)
+
+
+def test_toml_is_read(tmp_path):
+    (tmp_path / "a.toml").write_text("[model]\nblock = 8\n")
+    assert read_toml(tmp_path / "a.toml") == {"model": {"block": 8}}

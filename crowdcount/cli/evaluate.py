@@ -62,7 +62,7 @@ def evaluate(
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
         return
     counter = load(model, device=device)
-    if split != "test" and counter.fold != fold:
+    if split != "test" and counter.provenance.fold != fold:
         log.warning(
             "%s was not trained with %s for validation, so it may have seen these images",
             counter.name,

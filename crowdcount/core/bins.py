@@ -1,6 +1,5 @@
 """Bins of head counts, and the count that stands for each."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,13 +11,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from crowdcount.core.limits import MAX_BLOCK, MAX_COUNT
+from crowdcount.core.typed import typed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bins:
     """Consecutive integer intervals that cover every head count from 0 on; the last is open.
 
     Raises:
-        ValueError: If the starts do not begin at 0 and rise, or a value lies outside its bin.
+        ValueError: If the starts do not begin at 0 and rise, a value lies outside its bin, or
+            numbers are larger than any block or crowd.
     """
 
     block: int
@@ -31,15 +34,15 @@ class Bins:
     """Representative count of each bin, in heads."""
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise ValueError(f"block side must be at least 1 pixel, got {self.block}")
+        if not 1 <= self.block <= MAX_BLOCK:
+            raise ValueError(f"block side must be 1 to {MAX_BLOCK} pixels, got {self.block}")
         check_starts(self.starts)
         if len(self.values) != len(self.starts):
             raise ValueError(
                 f"every bin needs one value, got {len(self.values)} for {len(self.starts)} bins"
             )
         for (low, high), value in zip(self.ranges, self.values, strict=True):
-            if not (math.isfinite(value) and low <= value <= (math.inf if high is None else high)):
+            if not low <= value <= (MAX_COUNT if high is None else high):
                 raise ValueError(f"the value of bin {format_range(low, high)} is {value}")
 
     @property
@@ -75,17 +78,34 @@ class Bins:
             ValueError: If a key is missing or the bins leave a gap.
         """
         try:
-            rows = [(row["low"], row["high"], float(row["value"])) for row in mapping["bins"]]
-            bins = cls(
-                block=mapping["block"],
-                starts=tuple(low for low, _, _ in rows),
-                values=tuple(value for _, _, value in rows),
-            )
-        except (KeyError, TypeError) as error:
+            table = typed(_Table, mapping)
+        except ValueError as error:
             raise ValueError(f"not a bins table: {error}") from error
-        if bins.ranges != tuple((low, high) for low, high, _ in rows):
+        bins = cls(
+            block=table.block,
+            starts=tuple(row.low for row in table.bins),
+            values=tuple(row.value for row in table.bins),
+        )
+        if bins.ranges != tuple((row.low, row.high) for row in table.bins):
             raise ValueError("the bins must follow one another without a gap, the last without end")
         return bins
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A bin as :meth:`Bins.to_json` writes it."""
+
+    low: int
+    high: int | None
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """Bins as :meth:`Bins.to_json` writes them."""
+
+    block: int
+    bins: tuple[_Row, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +170,10 @@ def _numbers(content: Any, *, kinds: tuple[type, ...], key: str) -> tuple[Any, .
     """A list of numbers as a tuple of the last of ``kinds``; true and false are no numbers."""
     if not isinstance(content, list) or any(type(each) not in kinds for each in content):
         raise ValueError(f"{key}: expected {'whole ' if kinds == (int,) else ''}numbers")
-    return tuple(kinds[-1](each) for each in content)
+    try:
+        return tuple(kinds[-1](each) for each in content)
+    except OverflowError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def bin_ranges(starts: Sequence[int]) -> tuple[tuple[int, int | None], ...]:
@@ -163,12 +186,15 @@ def check_starts(starts: Sequence[int]) -> None:
     """Refuse lower edges of bins that would leave a head count without a bin.
 
     Raises:
-        ValueError: If they are fewer than two, do not begin at 0 or do not rise.
+        ValueError: If they are fewer than two, do not begin at 0, do not rise, or rise above
+            every count.
     """
     if len(starts) < 2 or starts[0] != 0:
         raise ValueError(f"bins must be two or more and start at 0, got starts {tuple(starts)}")
     if any(low >= high for low, high in pairwise(starts)):
         raise ValueError(f"bin starts must rise, got {tuple(starts)}")
+    if starts[-1] > MAX_COUNT:
+        raise ValueError(f"no bin may start above {MAX_COUNT} heads, got {starts[-1]}")
 
 
 def format_range(low: int, high: int | None) -> str:

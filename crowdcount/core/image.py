@@ -7,13 +7,25 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from crowdcount.core.limits import MAX_SIDE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """Channel statistics with which a backbone was trained, for RGB in [0, 1]."""
+    """Channel statistics with which a backbone was trained, for RGB in [0, 1].
+
+    Raises:
+        ValueError: If no such channels could have them.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        # A spread of less than a quarter of a step of 8 bits is none, and is divided by.
+        spread = all(0.001 <= each <= 1 for each in self.std)
+        if not (spread and all(0 <= each <= 1 for each in self.mean)):
+            raise ValueError(f"no statistics of channels: mean {self.mean}, std {self.std}")
 
 
 NORMALISATIONS: dict[str, Normalisation] = {
@@ -37,7 +49,8 @@ class WorkingSize:
     cannot hold, the maximum wins, because memory is bounded and patience is too.
 
     Raises:
-        ValueError: If the maximum is below the minimum, or the minimum below 1.
+        ValueError: If the maximum is below the minimum, the minimum below 1, or the maximum beyond
+            every image.
     """
 
     short_side_min: int
@@ -47,9 +60,9 @@ class WorkingSize:
     """Pixels."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.short_side_min <= self.long_side_max:
+        if not 1 <= self.short_side_min <= self.long_side_max <= MAX_SIDE:
             raise ValueError(
-                "a working size needs 1 <= short_side_min <= long_side_max, "
+                f"a working size needs 1 <= short_side_min <= long_side_max <= {MAX_SIDE}, "
                 f"got {self.short_side_min} and {self.long_side_max}"
             )
 

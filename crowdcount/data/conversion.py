@@ -56,6 +56,12 @@ def convert(
     annotated, annotation_hash = _annotation(image, found.recipe.points)
     heads = finite(annotated)
     width, height = size = found.recipe.resize.size(width=header.width, height=header.height)
+    if width * height > max(max_pixels, MAX_PIXELS):
+        raise BadInputError(
+            f"{image.path}: the recipe makes {width}x{height} pixels of "
+            f"{header.width}x{header.height}, more than the {max(max_pixels, MAX_PIXELS)} allowed",
+            next_step="leave the image out, or allow more with --max-pixels",
+        )
     # The image as its points see it, before and after the resize: upright, or as it is stored.
     turn = header.orientation if found.recipe.points.frame == "stored" else 1
     seen, resized_seen = (

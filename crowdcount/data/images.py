@@ -104,15 +104,14 @@ def load_image(
         BadInputError: If it is no image, is damaged or too large.
     """
     with _opened(source, name=name, max_pixels=max_pixels) as image:
-        # TIFF parses its tags again, and may warn, when it is decoded.
-        with _quietly() if image.format == "TIFF" else nullcontext():
-            image.load()
+        _decode(image)
         # After decoding: PNG may hold EXIF behind its pixels, and Pillow turns TIFF by itself.
         with _quietly():
             upright = _UPRIGHT.get(_orientation(image))
+        rgb = _rgb(image)
+        # Last, because GIF moves on to its second frame to find out.
         if _is_animated(image):
             log.info("%s: holds several frames; the first is used", _called(source, name))
-        rgb = _rgb(image)
         # A copy, because Pillow's own buffer is read-only and tensors share memory with arrays.
         return np.array(rgb if upright is None else rgb.transpose(upright))
 
@@ -178,8 +177,7 @@ def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> 
     """
     with _opened(content, name=name, max_pixels=max_pixels) as image:
         image.draft("L", (1, 1))  # JPEG: an eighth of the size, half the time
-        with _quietly() if image.format == "TIFF" else nullcontext():
-            image.load()
+        _decode(image)
 
 
 def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) -> bytes:
@@ -336,9 +334,26 @@ def _tiff_that_pillow_refuses(content: bytes, *, max_pixels: int) -> Image.Image
     return image
 
 
+def _decode(image: Image.Image) -> None:
+    """Read the pixels. Their size is that of the header, by which points were scaled."""
+    size = image.size
+    # TIFF parses its tags again, and may warn, when it is decoded.
+    with _quietly() if image.format == "TIFF" else nullcontext():
+        image.load()
+    if image.size != size:
+        raise BadInputError(
+            f"the image is damaged: it holds {image.width}x{image.height} pixels, and its header "
+            f"says {size[0]}x{size[1]}"
+        )
+
+
 def _is_animated(image: Image.Image) -> bool:
     """Whether there are further frames or pages: not the depths and previews of phones' MPO."""
-    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    # A later frame that is damaged is one all the same; Pillow raises what parsing it ran into.
+    except Exception:  # noqa: BLE001
+        return True
 
 
 def _orientation(image: Image.Image) -> int:

@@ -13,16 +13,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pydantic
 from jaxtyping import Float64
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from crowdcount.core.heads import largest_observable_count
-from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.core.limits import MAX_BLOCK, MAX_PIXELS
 from crowdcount.core.sample import Sample
+from crowdcount.core.typed import first_problem
 from crowdcount.data.images import load_image
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.recipe import SPLITS
@@ -38,6 +39,10 @@ JOURNAL = "manifest.unfinished.jsonl"
 
 FORMAT: Literal[1] = 1
 """Version of the prepared layout."""
+
+# What a manifest may say; sums of them stay far below what an integer of numpy holds.
+_Number = Annotated[int, Field(ge=0, lt=2**31)]
+_Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +75,15 @@ class PreprocessConfig:
                 raise ConfigError(
                     f"preprocess.{key} must be at least 1 pixel, got {getattr(self, key)}"
                 )
-        if self.max_count is not None and self.max_count < 1:
-            raise ConfigError(f"preprocess.max_count must be at least 1, got {self.max_count}")
+        if self.block > MAX_BLOCK:
+            raise ConfigError(
+                f"preprocess.block must be at most {MAX_BLOCK} pixels, got {self.block}"
+            )
+        if self.max_count is not None and not 1 <= self.max_count <= self.block**2:
+            raise ConfigError(
+                f"preprocess.max_count must be 1 to {self.block**2}, a head on each pixel of a "
+                f"block, got {self.max_count}"
+            )
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(
                 f"preprocess.val_fraction must be at least 0 and below 1, got {self.val_fraction}"
@@ -119,32 +131,32 @@ class ImageRecord:
     source: str
     """Path of the original below the folder of the set."""
 
-    width: int
-    height: int
-    source_width: int
+    width: _Side
+    height: _Side
+    source_width: _Side
     """Of the upright original."""
 
-    source_height: int
-    orientation: int
+    source_height: _Side
+    orientation: Annotated[int, Field(ge=1, le=8)]
     """EXIF orientation of the original, 1 to 8; prepared images are upright."""
 
-    heads: int
-    outside: int
+    heads: _Number
+    outside: _Number
     """Heads that lay outside the image and were moved to its edge."""
 
-    duplicates: int
+    duplicates: _Number
     """Heads at exactly the place of another."""
 
-    dropped: int = 0
+    dropped: _Number = 0
     """Annotated heads that are not among ``heads``, because their place is not finite."""
 
     axes_swapped: bool = False
     """Whether x and y look as if they had changed places."""
 
-    blocks_corrected: int
+    blocks_corrected: _Number
     """Blocks with more heads than can be observed."""
 
-    heads_cut: int
+    heads_cut: _Number
     """Heads by which the correction lowers their counts."""
 
     sha256: Hashes
@@ -343,6 +355,27 @@ def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, 
     )
 
 
+def _read_points(path: Path) -> Float64[np.ndarray, "heads 2"]:
+    """The points in a file of the prepared layout.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it holds anything but float64 (heads, 2).
+    """
+    try:
+        # Mapped first: a file that claims more heads than it holds is refused, and takes no memory.
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
+    except OSError:
+        raise
+    # numpy has Python's own parser read what a file says of its shape, and raises all that does.
+    except Exception as error:
+        raise ValueError(f"not a file of points: {error}") from error
+    if array.dtype != np.float64 or array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"expected float64 (heads, 2), found {array.dtype} {array.shape}")
+    points: Float64[np.ndarray, "heads 2"] = array
+    return points
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a prepared folder.
 
@@ -363,10 +396,14 @@ def read_manifest(folder: Path) -> Manifest:
             next_step="run: crowdcount preprocess SOURCE",
         )
     try:
-        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
+        if manifest.max_count != manifest.settings.largest_count:
+            raise ConfigError(f"max_count: {manifest.max_count} does not follow from its settings")
+        return manifest
     except (OSError, pydantic.ValidationError, ConfigError) as error:
+        problem = first_problem(error) if isinstance(error, pydantic.ValidationError) else error
         raise BadInputError(
-            f"{path}: not a manifest of format {FORMAT}",
+            f"{path}: not a manifest of format {FORMAT}: {problem}",
             next_step="prepare the data set again, with --force",
         ) from error
 
@@ -474,8 +511,13 @@ class PreparedDataset:
         """
         path = prepared_paths(self.folder, split=record.split, file=record.file)[1]
         try:
-            points: Float64[np.ndarray, "heads 2"] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            points = _read_points(path)
+            if len(points) != record.heads:
+                raise ValueError(f"holds {len(points)} heads, and the manifest says {record.heads}")
+            # Written so that what is no number is not inside either.
+            if not ((points >= 0) & (points < (record.width, record.height))).all():
+                raise ValueError("a head lies outside the image")
+        except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: cannot be read: {error}",
                 next_step="run the same crowdcount preprocess again; it mends what is not right",

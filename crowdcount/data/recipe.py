@@ -6,11 +6,10 @@ import importlib.resources
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter
@@ -18,6 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 from crowdcount.data.points import PointsFormat
 from crowdcount.data.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
+from crowdcount.files import read_toml
 
 SPLITS = ("train", "val", "test")
 """Splits a data set can have, in the order in which they are told."""
@@ -276,8 +276,8 @@ def load_recipes() -> tuple[Recipe, ...]:
 
 def _parsed(path: Path) -> Recipe:
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = read_toml(path)
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error}") from error

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import ConfigDict
 
+from crowdcount.core.limits import MAX_SIDE
 from crowdcount.errors import ConfigError
 
 
@@ -37,6 +38,11 @@ class ResizeRule:
             )
         if self.multiple_of < 1:
             raise ConfigError(f"resize.multiple_of must be at least 1, got {self.multiple_of}")
+        for key in ("short_side_min", "long_side_max", "multiple_of"):
+            if (getattr(self, key) or 0) > MAX_SIDE:
+                raise ConfigError(
+                    f"resize.{key} must be at most {MAX_SIDE} pixels, got {getattr(self, key)}"
+                )
 
     def size(self, *, width: int, height: int) -> tuple[int, int]:
         """``(width, height)`` after preparation.

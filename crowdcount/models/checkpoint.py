@@ -1,6 +1,5 @@
 """A checkpoint: one folder that says everything about a model, and needs nothing else."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from safetensors.torch import save_file
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
+from crowdcount.core.typed import typed
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
-from crowdcount.files import atomic_folder, write_json
+from crowdcount.files import atomic_folder, read_json, write_json
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.config import ModelConfig
@@ -79,28 +79,34 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     path = folder / CONFIG_NAME
     config = _read_config(path)
     try:
-        card, normalisation = dict(config["card"]), config["normalisation"]
+        told = typed(_Description, config)
         with torch.random.fork_rng(devices=[]):
             model = empty_model(
-                ModelConfig(**config["model"]),
-                Bins.from_json(config["bins"]),
-                normalisation=Normalisation(
-                    mean=tuple(normalisation["mean"]), std=tuple(normalisation["std"])
-                ),
+                told.model, Bins.from_json(told.bins), normalisation=told.normalisation
             )
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except (ConfigError, ValueError) as error:
         raise BadInputError(f"{path}: does not describe a model: {error}") from error
     path = folder / WEIGHTS_NAME
     found = read_tensors(path).tensors
     model.load_state_dict(exact_tensors(found, model.state_dict(), source=str(path)))
-    return Checkpoint(model=model.eval(), card=card)
+    return Checkpoint(model=model.eval(), card=told.card)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """What ``config.json`` says and a model is made of."""
+
+    model: ModelConfig
+    bins: dict[str, Any]
+    normalisation: Normalisation
+    card: dict[str, Any]
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         version = config["format"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"{path}: not the description of a checkpoint: {error}") from error
     if version != FORMAT:
         raise BadInputError(

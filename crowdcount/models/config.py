@@ -6,9 +6,13 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from crowdcount.core.image import NORMALISATIONS
+from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.errors import ConfigError
 from crowdcount.models import prompts
 from crowdcount.models.backbones import check_backbone
+
+MAX_NECK_WIDTH = 4096
+"""As wide as the widest backbones; far beyond it, a layer takes more memory than there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
-        for setting, value in (("block", self.block), ("neck_width", self.neck_width)):
+        for setting, value, most in (
+            ("block", self.block, MAX_BLOCK),
+            ("neck_width", self.neck_width, MAX_NECK_WIDTH),
+        ):
             if value < 1:
                 raise ConfigError(f"model.{setting}: must be at least 1, got {value}")
+            if value > most:
+                raise ConfigError(f"model.{setting}: must be at most {most}, got {value}")
         for setting in ("pretrained", "weights", "bins"):
             if getattr(self, setting) == "":
                 raise ConfigError(f"model.{setting}: must not be empty")

@@ -1,16 +1,15 @@
 """Bins of prepared data: count windows, choose bins, average, keep the table beside the data."""
 
 import difflib
-import json
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from pydantic import Field
 
 from crowdcount.core.bins import (
     POLICIES,
@@ -23,12 +22,14 @@ from crowdcount.core.bins import (
 )
 from crowdcount.core.blocks import window_histogram
 from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.core.typed import typed
 from crowdcount.data.prepared import MANIFEST, Manifest, PreparedDataset
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
-from crowdcount.files import sha256_file, write_json
+from crowdcount.files import read_json, read_toml, sha256_file, write_json
 
 AUTO = "auto"
 """The policy that reads the histogram: as many bins as hold enough blocks each."""
@@ -118,22 +119,44 @@ class BinsTable:
             BadInputError: If the file does not hold a bins table.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                bins=Bins.from_json(content),
-                histogram=tuple(content["histogram"]),
-                # Files of version 0.1 say nothing of these: they knew no other way.
-                policy=content.get("policy", "fine"),
-                representatives=content.get("representatives", "average"),
-                smallest_head=content["smallest_head"],
-                paper=content["paper"],
-                sources=tuple((each["name"], each["manifest"]) for each in content["sources"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            content = read_json(path)
+            bins, made = Bins.from_json(content), typed(_Making, content)
+        except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: not a bins file: {error}",
                 next_step="make it anew: crowdcount bins --force",
             ) from error
+        return cls(
+            bins=bins,
+            histogram=made.histogram,
+            policy=made.policy,
+            representatives=made.representatives,
+            smallest_head=made.smallest_head,
+            paper=made.paper,
+            sources=tuple((each.name, each.manifest) for each in made.sources),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A data set in a bins file."""
+
+    name: str
+    manifest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Making:
+    """What a bins file says besides its bins."""
+
+    histogram: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
+    smallest_head: Annotated[int, Field(ge=1)] | None
+    paper: bool
+    sources: tuple[_Source, ...]
+
+    # Files of version 0.1 say nothing of these: they knew no other way.
+    policy: str = "fine"
+    representatives: str = "average"
 
 
 def make_bins(
@@ -167,7 +190,8 @@ def make_bins(
         track: Shows progress.
 
     Raises:
-        UsageError: If there is no such policy or representative, or the table is for other blocks.
+        UsageError: If there is no such policy or representative, blocks are larger than any, or the
+            table is for other blocks.
     """
     _check_choices(policy, representatives, block=block, smallest_head=smallest_head)
     histogram = count_windows(data, block=block, collapse_duplicates=paper, track=track)
@@ -212,6 +236,8 @@ def _largest_count(manifest: Manifest, *, block: int) -> int:
 def _check_choices(
     policy: str | WrittenBins, representatives: str | None, *, block: int, smallest_head: int | None
 ) -> None:
+    if block > MAX_BLOCK:
+        raise UsageError(f"block: must be at most {MAX_BLOCK} pixels, got {block}")
     if representatives not in (None, *REPRESENTATIVES):
         raise UsageError(
             f"representatives: there is no {representatives!r}",
@@ -353,7 +379,7 @@ def _made_again(table: BinsTable, data: Sequence[PreparedDataset], *, track: Tra
     )
 
 
-READERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+READERS: dict[str, Callable[[Path], Any]] = {".json": read_json, ".toml": read_toml}
 """How a table is read, by the ending of its file."""
 
 
@@ -395,7 +421,7 @@ def read_table(path: Path) -> WrittenBins:
     example = "starts = [0, 1, 2, 4] in a .toml file, or [0, 1, 2, 4] in a .json file"
     try:
         read = READERS[path.suffix]
-        return WrittenBins.from_json(read(path.read_text(encoding="utf-8")), name=path.name)
+        return WrittenBins.from_json(read(path), name=path.name)
     except OSError as error:
         raise InputMissingError(
             f"{path}: cannot read the table of bins: {error.strerror}"

@@ -1,25 +1,27 @@
 """The counter: a checkpoint that counts images, for ``predict``, ``eval`` and the Python API."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
-from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
+from crowdcount.core.typed import typed
 from crowdcount.data.images import load_image
 from crowdcount.errors import BadInputError
 from crowdcount.inference.counting import ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.models.checkpoint import CONFIG_NAME, load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,17 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a checkpoint says of its training data, as far as counting with it depends on it."""
+
+    fold: int | None = None
+    """The fold, from 1, that was kept for validation; None: no fold."""
+
+    mean_heads: Annotated[float, Field(ge=0, le=MAX_COUNT)] | None = None
+    """Heads of a training image, on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counter:
     """A model in evaluation mode with the working size of its checkpoint."""
 
@@ -57,14 +70,8 @@ class Counter:
     name: str
     """What the model is called in records and reports."""
 
-    card: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What else the checkpoint says of itself: provenance, metrics, settings."""
-
-    @property
-    def fold(self) -> int | None:
-        """The fold, from 1, that was kept for validation in training; None: no fold."""
-        fold: int | None = self.card.get("provenance", {}).get("fold")
-        return fold
+    provenance: Provenance = field(default_factory=Provenance)
+    """What it was trained on, as far as its checkpoint says."""
 
     def count(
         self,
@@ -83,7 +90,7 @@ class Counter:
 
         Raises:
             InputMissingError: If the file is not there.
-            BadInputError: If it is no image that can be read.
+            BadInputError: If it is no image that can be read, or the model gives no number for it.
         """
         if isinstance(image, np.ndarray):
             pixels = image
@@ -97,6 +104,12 @@ class Counter:
             device=self.device,
             scale=scale,
         )
+        if not math.isfinite(result.total):
+            called = "image" if isinstance(image, np.ndarray) else image
+            raise BadInputError(
+                f"{called}: {self.name} gives {result.total} heads, which is no count",
+                next_step="its weights are damaged or diverged; take another checkpoint",
+            )
         return Count(result=result, image=pixels)
 
 
@@ -112,13 +125,22 @@ def load(checkpoint: Path | str, *, device: str = "auto") -> Counter:
     target = resolve_device(device)
     loaded = load_checkpoint(folder)
     try:
-        working_size = WorkingSize(**loaded.card["working_size"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInputError(f"{folder}: the checkpoint has no valid working size") from error
+        card = typed(_Card, loaded.card)
+    except ValueError as error:
+        raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
     return Counter(
         model=loaded.model.to(target),
-        working_size=working_size,
+        working_size=card.working_size,
         device=target,
-        name=str(loaded.card.get("name", folder.name)),
-        card=loaded.card,
+        name=folder.name if card.name is None else card.name,
+        provenance=card.provenance,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Card:
+    """What the card of a checkpoint must say, and may."""
+
+    working_size: WorkingSize
+    name: str | None = None
+    provenance: Provenance = field(default_factory=Provenance)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import operator
 import re
 from collections.abc import Sequence
@@ -149,12 +148,12 @@ def evaluate(
             )
         )
     true = [float(each.heads) for each in results]
-    mean = counter.card.get("provenance", {}).get("mean_heads", math.nan)
+    mean = counter.provenance.mean_heads
     return Evaluation(
         metrics=count_metrics([each.predicted for each in results], true),
         results=tuple(results),
         split=split,
         data=tuple(each.name for each in data),
         model=counter.name,
-        mean_guess=None if math.isnan(mean) else count_metrics([mean] * len(true), true),
+        mean_guess=None if mean is None else count_metrics([mean] * len(true), true),
     )

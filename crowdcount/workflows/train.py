@@ -32,7 +32,7 @@ from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import save_checkpoint
 from crowdcount.training.loop import EpochReport, WeightAverage, fit
 from crowdcount.workflows.bins import training_bins
-from crowdcount.workflows.counter import Counter
+from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
 
@@ -189,7 +189,7 @@ def train(
         working_size=plan.working_size,
         device=target,
         name=run.name,
-        card=run.card,
+        provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
     watcher.started(epochs=config.train.epochs, steps=len(batches))
     reports = fit(

@@ -217,6 +217,8 @@ def test_a_table_can_be_written_in_several_ways(content, values, block):
         ({"starts": [1, 2]}, "start at 0"),
         ({"starts": [0, 1], "values": [0, 0.5]}, r"value of bin 1\+"),
         ({"bins": 3, "block": 8}, "not a bins table"),
+        ({"bins": [{"low": 0, "high": None, "value": "x"}], "block": 8}, r"bins\.0\.value: "),
+        ({"starts": [0, 1], "values": [0, 10**400]}, "values: "),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(content, complaint):
@@ -236,6 +238,9 @@ def test_a_table_that_cannot_be_is_refused(content, complaint):
         ({"values": (0.0, 0.9)}, r"value of bin 1\+"),
         ({"values": (0.0, math.inf)}, r"value of bin 1\+"),
         ({"values": (0.0, math.nan)}, r"value of bin 1\+"),
+        ({"values": (0.0, 1e308)}, r"value of bin 1\+"),
+        ({"block": 1025}, "block side"),
+        ({"starts": (0, 2**24 + 1), "values": (0.0, 2.0**24 + 1)}, "no bin may start above"),
     ],
 )
 def test_nonsense_bins_are_refused(changed, complaint):

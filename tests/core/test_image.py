@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,10 +7,12 @@ from hypothesis import strategies as st
 
 from crowdcount.core.image import (
     NORMALISATIONS,
+    Normalisation,
     WorkingSize,
     resized,
     scaled_size,
 )
+from crowdcount.core.limits import MAX_SIDE
 
 sides = st.integers(1, 10_000)
 
@@ -43,7 +47,7 @@ def test_the_scale_of_an_image(width, height, scale):
     assert working.scale(width=width, height=height) == scale
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 100), (101, 100)])
+@pytest.mark.parametrize(("low", "high"), [(0, 100), (101, 100), (448, MAX_SIDE + 1)])
 def test_a_range_without_a_size_is_refused(low, high):
     with pytest.raises(ValueError, match="short_side_min <= long_side_max"):
         WorkingSize(short_side_min=low, long_side_max=high)
@@ -84,3 +88,14 @@ def test_fine_stripes_shrink_to_grey_and_not_to_false_patterns():
 def test_channel_statistics_are_of_rgb_in_0_to_1(name):
     statistics = NORMALISATIONS[name]
     assert all(0 < value < 1 for value in (*statistics.mean, *statistics.std))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan, math.inf, 1e308])
+def test_statistics_that_no_channel_has_are_refused(wrong):
+    half = (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="no statistics"):
+        Normalisation(mean=(0.5, wrong, 0.5), std=half)
+    with pytest.raises(ValueError, match="no statistics"):
+        Normalisation(mean=half, std=(0.5, 0.5, wrong))
+    with pytest.raises(ValueError, match="no statistics"):
+        Normalisation(mean=half, std=(0.5, 0.5, 0.0))

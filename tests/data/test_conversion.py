@@ -327,6 +327,16 @@ def test_a_truncated_image_is_refused_even_where_it_would_be_copied(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_resize_to_more_than_any_image_is_refused(tmp_path):
+    image = source(tmp_path, [], size=(1, 3200))
+    rule = replace(RULE, short_side_min=400_000, long_side_max=None)
+    set_ = found(tmp_path)
+    enlarged = replace(set_, recipe=replace(set_.recipe, resize=rule))
+    with pytest.raises(BadInputError, match=r"the recipe makes 400000x\d+ pixels of 1x3200"):
+        convert(image, found=enlarged, config=PreprocessConfig(), folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_record_is_right_until_one_of_its_files_changes(tmp_path):
     image = source(tmp_path, [[1.0, 2.0]])
     record, *_ = converted(tmp_path, image)

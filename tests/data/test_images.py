@@ -312,6 +312,32 @@ def test_of_several_frames_the_first_counts_and_the_log_says_so_once(format, cap
     ]
 
 
+@given(st.sampled_from([b"", b",", b"!", b"!\xf9", b"!\xff"]), st.binary(max_size=60))
+def test_damage_behind_the_first_frame_does_not_matter(start, rest):
+    alone = encoded(Image.fromarray(corners()).quantize(8), "GIF")
+    content = alone.removesuffix(b";") + start + rest
+    np.testing.assert_array_equal(load_image(content), load_image(alone))
+    header = image_header(content)
+    assert (header.width, header.height) == (48, 32)
+    check_pixels(content, name="it")
+
+
+def test_a_damaged_second_frame_is_one():
+    # So preparation keeps the first frame alone, and not the file as it is.
+    content = encoded(Image.fromarray(corners()).quantize(8), "GIF").removesuffix(b";")
+    assert not image_header(content).animated
+    assert image_header(content + b",").animated
+
+
+@pytest.mark.parametrize("use", [load_image, check_pixels])
+def test_pixels_of_another_size_than_the_header_says_are_damage(use):
+    content = bytearray(heic(Image.fromarray(corners())))
+    at = content.index(b"clap") + 4  # what the decoder cuts off; the width comes first
+    content[at : at + 4] = struct.pack(">I", 200)
+    with pytest.raises(BadInputError, match="it holds 64x32 pixels, and its header says 200x32"):
+        use(bytes(content), name="it")
+
+
 def test_the_depth_image_of_a_phone_is_no_second_frame(caplog):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "grey")]
     content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
@@ -379,6 +405,9 @@ def test_claims_take_no_memory(tmp_path):
         "profile.png": png_of(1, 1, (b"iCCP", text), pixels),
         **{f"{format}.img": enormous(format) for format in ENORMOUS},
     }
+    packer = zlib.compressobj(1)
+    zeros = b"".join(packer.compress(bytes(1_000_000)) for _ in range(1500)) + packer.flush()
+    files["pixels.png"] = png_of(1, 1, (b"IDAT", zeros))
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     program = dedent(
@@ -404,7 +433,9 @@ def test_claims_take_no_memory(tmp_path):
         check=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    assert done.stdout.splitlines() == ["refused False"] * len(files)
+    *refused, more_than_the_header_says = done.stdout.splitlines()
+    assert refused == ["refused False"] * (len(files) - 1)
+    assert more_than_the_header_says == "pixels (1, 1, 3)"
 
 
 FORMATS = ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "AVIF"]

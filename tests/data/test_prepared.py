@@ -1,4 +1,6 @@
+import io
 import json
+import tracemalloc
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -242,6 +244,34 @@ def test_an_unfinished_folder_says_so(tmp_path):
         PreparedDataset.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("images.0.width", {"width": 0}),
+        ("images.0.height", {"height": 2**40}),
+        ("images.0.orientation", {"orientation": 9}),
+        ("images.0.heads", {"heads": -1}),
+        ("images.0.heads_cut", {"heads_cut": "many"}),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(written, tmp_path, key, changes):
+    written(record("test", "1.jpg"))
+    content = json.loads((tmp_path / MANIFEST).read_text())
+    content["images"][0] |= changes
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(BadInputError, match=key):
+        PreparedDataset.open(tmp_path)
+
+
+@pytest.mark.parametrize("largest", [0, 5, 10**30])
+def test_an_m_that_does_not_follow_from_the_settings_is_refused(written, tmp_path, largest):
+    written(record("test", "1.jpg"))
+    content = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(content | {"max_count": largest}))
+    with pytest.raises(BadInputError, match=f"max_count: {largest} does not follow"):
+        PreparedDataset.open(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 2}'])
 def test_a_damaged_manifest_is_refused(tmp_path, content):
     (tmp_path / MANIFEST).write_text(content)
@@ -258,7 +288,7 @@ def test_a_later_format_is_refused(written, tmp_path):
 
 
 def test_a_sample_is_the_image_with_its_points(written, tmp_path):
-    one = record("train", "deep/a.png")
+    one = record("train", "deep/a.png", heads=1)
     data = written(one)
     image, points, _ = prepared_paths(tmp_path, split="train", file="deep/a.png")
     image.parent.mkdir(parents=True)
@@ -284,6 +314,62 @@ def test_missing_or_damaged_points_say_how_to_mend_them(written, tmp_path):
     path.write_bytes(b"no array")
     with pytest.raises(BadInputError, match="cannot be read"):
         data.points(one)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 2), dtype=np.float32), "float32"),
+        (np.zeros((2, 3)), r"\(2, 3\)"),
+        (np.zeros(6), r"\(6,\)"),
+        (np.zeros((2, 2)), "holds 2 heads, and the manifest says 3"),
+        (np.array([[1, 1], [2, 2], [3, np.nan]]), "outside"),
+        (np.array([[1, 1], [2, 2], [64, 3.0]]), "outside"),
+    ],
+)
+def test_points_that_are_not_those_of_the_manifest_are_refused(written, tmp_path, array, message):
+    one = record("train", "a.jpg")
+    data = written(one)
+    path = prepared_paths(tmp_path, split="train", file="a.jpg")[1]
+    path.parent.mkdir(parents=True)
+    np.save(path, array)
+    with pytest.raises(BadInputError, match=message):
+        data.points(one)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("heads", [0, 1, 3])
+def test_points_come_back_however_their_array_lies(written, tmp_path, heads, order):
+    one = record("train", "a.jpg", heads=heads)
+    points = np.arange(2.0 * heads).reshape(heads, 2)
+    data = written(one)
+    path = prepared_paths(tmp_path, split="train", file="a.jpg")[1]
+    path.parent.mkdir(parents=True)
+    np.save(path, np.asarray(points, order=order))
+    np.testing.assert_array_equal(data.points(one), points)
+
+
+def npy_that_claims(*shape):
+    content = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    return content.getvalue() + bytes(48)
+
+
+@pytest.mark.parametrize("heads", [10**8, 10**12, 10**30, -1])
+def test_a_claim_of_more_heads_than_the_file_holds_takes_no_memory(written, tmp_path, heads):
+    one = record("train", "a.jpg")
+    data = written(one)
+    path = prepared_paths(tmp_path, split="train", file="a.jpg")[1]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(npy_that_claims(heads, 2))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInputError, match="cannot be read"):
+            data.points(one)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_images_that_differ_in_their_ending_have_files_of_their_own(tmp_path):
@@ -313,7 +399,9 @@ def test_totals_are_sums():
     [
         ({"block": 0}, "block"),
         ({"smallest_head": 0}, "smallest_head"),
+        ({"block": 1025}, "block"),
         ({"max_count": 0}, "max_count"),
+        ({"max_count": 65}, "max_count"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"val_fraction": -0.1}, "val_fraction"),
         ({"val_fraction": float("nan")}, "val_fraction"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from crowdcount.core.blocks import block_counts
+from crowdcount.core.limits import MAX_SIDE
 from crowdcount.data.resize import ResizeRule, moved_inside, moved_points, outside
 from crowdcount.errors import ConfigError
 
@@ -99,6 +100,9 @@ def test_outside_is_beyond_the_last_pixel():
         ({"short_side_min": 0}, "resize.short_side_min"),
         ({"short_side_min": 448, "long_side_max": 447}, "resize.long_side_max"),
         ({"short_side_min": 448, "multiple_of": 0}, "resize.multiple_of"),
+        ({"short_side_min": MAX_SIDE + 1}, "resize.short_side_min"),
+        ({"short_side_min": 448, "long_side_max": 10**400}, "resize.long_side_max"),
+        ({"short_side_min": 448, "multiple_of": MAX_SIDE + 1}, "resize.multiple_of"),
     ],
 )
 def test_nonsense_is_refused_by_name(wrong, key):

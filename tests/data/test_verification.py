@@ -3,6 +3,8 @@ import json
 import random
 import re
 import shutil
+import tracemalloc
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -230,6 +232,29 @@ def test_corrected_counts_of_a_manifest_that_fits_its_files_are_checked(copy):
 def test_files_of_another_kind_are_a_problem_and_no_crash(copy, which, content):
     manifest = rewritten(copy, which, content)
     assert problems(copy.folder, manifest) != []
+
+
+def test_block_counts_that_unpack_to_gigabytes_are_not_unpacked(copy):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in ("raw", "corrected"):
+            head = io.BytesIO()
+            shape = {"descr": "<i4", "fortran_order": False, "shape": (10**5, 10**4)}
+            np.lib.format.write_array_header_1_0(head, shape)
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w") as stream:
+                stream.write(head.getvalue())
+                for _ in range(50):
+                    stream.write(bytes(1_000_000))
+    manifest = rewritten(copy, "blocks", content.getvalue())
+    tracemalloc.start()
+    try:
+        (problem,) = problems(copy.folder, manifest)
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+    assert "block counts are not those" in problem
 
 
 def test_nothing_is_written(copy):

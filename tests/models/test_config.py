@@ -13,6 +13,8 @@ from crowdcount.models.config import ModelConfig
         ("backbone", "timm:"),
         ("block", 0),
         ("neck_width", 0),
+        ("block", 1025),
+        ("neck_width", 4097),
         ("pretrained", ""),
         ("weights", ""),
         ("bins", ""),

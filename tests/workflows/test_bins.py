@@ -178,8 +178,10 @@ def test_auto_leaves_no_scarce_bin_where_fine_does(data):
     for record in data.all_training():
         path = data.folder / record.split / "points" / f"{record.file}.npy"
         np.save(path, random.uniform(0, 448, size=(2000, 2)))
-    fine = make_bins([data], block=16, smallest_head=2)
-    auto = make_bins([data], block=16, smallest_head=2, policy=AUTO)
+    images = tuple(replace(record, heads=2000) for record in data.manifest.images)
+    crowded = replace(data, manifest=replace(data.manifest, images=images))
+    fine = make_bins([crowded], block=16, smallest_head=2)
+    auto = make_bins([crowded], block=16, smallest_head=2, policy=AUTO)
     assert fine.scarce_bins()
     assert not auto.scarce_bins()
     assert set(fine.empty_bins()) <= set(fine.scarce_bins())

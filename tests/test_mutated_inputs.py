@@ -1,0 +1,635 @@
+"""Two thousand damaged files: each is one error for people, or a result. Never anything else.
+
+The damage is drawn from a fixed seed. Image formats, readers of points and readers of tables are
+iterated, so that a new one is damaged on the day it is added.
+"""
+
+import io
+import json
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+
+from crowdcount.cli import main
+from crowdcount.config import load_run_config
+from crowdcount.data.images import IMAGE_SUFFIXES, check_pixels, image_header, load_image
+from crowdcount.data.points import READERS, TABLES, PointsFormat
+from crowdcount.data.prepared import JOURNAL, MANIFEST, PreparedDataset
+from crowdcount.errors import CrowdCountError
+from crowdcount.files import sha256_file
+from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.workflows.bins import BinsTable, make_bins, read_table, write_bins
+from crowdcount.workflows.counter import load
+from crowdcount.workflows.preprocess import preprocess
+
+T = TypeVar("T")
+
+SECONDS = 10
+"""No file of a few kilobytes may keep us longer."""
+
+
+class TookTooLongError(BaseException):
+    """Not an Exception, so that no handler for damaged files swallows it."""
+
+
+@contextmanager
+def in_time(what: str) -> Iterator[None]:
+    """Fail what does not end, and what ends late because C code could not be interrupted."""
+
+    def stop(*_: object) -> None:
+        raise TookTooLongError(what)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.perf_counter() - started < SECONDS, what
+
+
+def refused_or(
+    use: Callable[[], T], *, what: str, refusal: type[Exception] = CrowdCountError
+) -> T | Exception:
+    """What a use of a damaged file gives: the error for people, or the result."""
+    with in_time(what):
+        try:
+            return use()
+        except refusal as error:
+            return error
+
+
+# ---- damage
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    damaged = bytearray(content)
+    # Half of the time near the beginning, where the header is.
+    reach = len(damaged) if rng.random() < 0.5 else min(len(damaged), 64)
+    for _ in range(rng.randint(1, 8)):
+        damaged[rng.randrange(reach)] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+def truncated(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content))]
+
+
+def zeroed(content: bytes, rng: random.Random) -> bytes:
+    start, length = _piece(content, rng)
+    return content[:start] + bytes(length) + content[start + length :]
+
+
+def inserted(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content))
+    return content[:at] + rng.randbytes(rng.randint(1, 24)) + content[at:]
+
+
+def swapped(content: bytes, rng: random.Random) -> bytes:
+    first, second, third = sorted(rng.randrange(len(content)) for _ in range(3))
+    return content[:first] + content[second:third] + content[first:second] + content[third:]
+
+
+def repeated(content: bytes, rng: random.Random) -> bytes:
+    start, length = _piece(content, rng)
+    return content[: start + length] + content[start:]
+
+
+def huge(content: bytes, rng: random.Random) -> bytes:
+    """The largest integers, of two to eight bytes, where some field may be."""
+    at = rng.randrange(min(len(content), 400))
+    value = rng.choice([b"\xff\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
+    value = rng.choice([value, value * 2])
+    return content[:at] + value + content[at + len(value) :]
+
+
+def retyped(content: bytes, rng: random.Random) -> bytes:
+    """In text, a number, word or bracket replaced by something else; else a random piece."""
+    words = list(re.finditer(rb"-?\d[\d.eE+-]*|[A-Za-z_]+|[\[\]{},:]", content))
+    word = rng.choice(words) if words else re.compile(rb".", re.DOTALL).match(content)
+    assert word is not None
+    return content[: word.start()] + rng.choice(ODDITIES) + content[word.end() :]
+
+
+ODDITIES = [
+    *(b"", b"-1", b"0", b"1e999", b"-1e308", b"NaN", b"Infinity", b"0.5", b"1" + b"0" * 400),
+    *(b"9" * 5000, b"null", b"true", b'"x"', b"[]", b"{}", b"[[1,2],[3]]", b"\xff\xfe", b"\0"),
+    *(b"[" * 100_000, b'{"a":' * 100_000, b'"\\ud800"', b"\r", b'"', b"../../x", b"99999999999"),
+]
+
+DAMAGES = (flipped, truncated, zeroed, inserted, swapped, repeated, huge, retyped)
+
+
+def _piece(content: bytes, rng: random.Random) -> tuple[int, int]:
+    start = rng.randrange(len(content))
+    return start, rng.randint(1, max(1, min(len(content) - start, len(content) // 4)))
+
+
+def rewritten(content: bytes, rng: random.Random) -> bytes:
+    """JSON that is still JSON, with one value somewhere in it replaced, left out or made deep."""
+    value = json.loads(content)
+    holder, key = rng.choice(list(_places(value)))
+    odd = rng.choice(
+        [None, True, -1, 0, 0.5, 1e308, 10**30, 10**400, "", "x", "\0", "../../x", [], {}, [[]]]
+    )
+    if isinstance(holder, dict) and rng.random() < 0.2:
+        del holder[key]
+    else:
+        holder[key] = odd
+    return json.dumps(value).encode()
+
+
+def _places(value: object) -> Iterator[tuple[dict | list, object]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(pairs):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
+
+
+def damaged(
+    seeds: dict[str, bytes], *, count: int, ways: tuple[Callable[..., bytes], ...] = DAMAGES
+) -> Iterator[tuple[str, bytes]]:
+    """Damaged copies of each seed in turn, by each way in turn, with what was done to them."""
+    names = sorted(seeds)
+    for number in range(count):
+        name, way = names[number % len(names)], ways[number // len(names) % len(ways)]
+        rng = random.Random(crc32(f"{name} {way.__name__} {number}".encode()))
+        yield f"{name}, {way.__name__}, number {number}", way(seeds[name], rng)
+
+
+# ---- what is damaged
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format, **options)
+    return content.getvalue()
+
+
+def colours(size: tuple[int, int] = (20, 14), seed: int = 1) -> Image.Image:
+    width, height = size
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def formats() -> set[str]:
+    """Pillow's names of the formats whose endings we know; HEIF is an extra."""
+    registered = Image.registered_extensions()
+    return {registered.get(ending, "HEIF") for ending in IMAGE_SUFFIXES}
+
+
+def image_seeds(format: str) -> dict[str, bytes]:
+    """Tiny images of a format: of colours, turned, animated, transparent, grey, of 16 bits."""
+    if format == "HEIF":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        content = io.BytesIO()
+        pillow_heif.from_pillow(colours()).save(content)
+        return {"HEIF": content.getvalue()}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = np.asarray(colours().convert("L")).astype(np.uint16) * 257
+    variants: dict[str, tuple[Image.Image, dict[str, object]]] = {
+        "colours": (colours(), {}),
+        "turned": (colours(), {"exif": exif}),
+        "grey": (colours().convert("L"), {}),
+        "palette": (colours().convert("P"), {}),
+        "transparent": (colours().convert("RGBA"), {}),
+        "16 bits": (Image.fromarray(wide), {}),
+        "inks": (colours().convert("CMYK"), {}),
+        "frames": (colours(), {"save_all": True, "append_images": [colours(seed=2)]}),
+    }
+    seeds = {}
+    for name, (image, options) in variants.items():
+        try:
+            seeds[f"{format} of {name}"] = encoded(image, format, **options)
+        except (KeyError, OSError, ValueError):
+            continue  # the format has no such images
+    assert seeds, format
+    return seeds
+
+
+HEADS = np.array([[1.5, 2.0], [12.25, 4.0], [3.0, 3.0]])
+
+
+def mat(*, compress: bool = False) -> bytes:
+    cell = np.empty((1, 1), dtype=object)
+    cell[0, 0] = {"location": HEADS, "number": 3}
+    content = io.BytesIO()
+    variables = {"annPoints": HEADS, "points": HEADS.astype(np.uint8), "image_info": cell}
+    scipy.io.savemat(content, variables, do_compression=compress)
+    return content.getvalue()
+
+
+# Every reader gets every seed: what is no file of its kind is damage, too.
+POINT_SEEDS = {
+    "mat": mat(),
+    "packed mat": mat(compress=True),
+    "csv": b"image,x,y\r\na.png,1.5,2\r\na.png,12.25,4\r\nb.png,,\r\n",
+    "columns": b"1.5 2.0 10 12 0 0\n12.25 4.0 9 9 1 0\n",
+    "list": json.dumps(HEADS.tolist()).encode(),
+    "json": json.dumps({"a.png": HEADS.tolist(), "b.png": []}).encode(),
+    "records": json.dumps(
+        {"image": "a.png", "points": [{"x": x, "y": y} for x, y in HEADS.tolist()]}
+    ).encode(),
+    "jsonl": b"".join(
+        json.dumps({"image": name, "points": HEADS.tolist()}).encode() + b"\n"
+        for name in ("a.png", "b.png")
+    ),
+}
+KEYS = {"mat": ("annPoints", "image_info[0][0][0][0][0]", "points"), "mat-frames": ("image_info",)}
+
+IMAGES_EACH, READERS_EACH, TABLES_EACH = 80, 160, 100
+PREPARED_IMAGES, PREPARED_COPIES, PREPARED_POINTS = 80, 30, 40
+RECIPES, RUN_FILES, TABLES_OF_BINS, BINS_FILES = 80, 80, 160, 160
+MANIFESTS, POINTS, JOURNALS, DESCRIPTIONS, WEIGHTS = 200, 80, 30, 120, 30
+COMMANDS_EACH = 8
+
+
+def test_there_are_two_thousand():
+    drawn = IMAGES_EACH * len(formats() - {"HEIF"})
+    drawn += READERS_EACH * len(READERS) + TABLES_EACH * len(TABLES)
+    drawn += PREPARED_IMAGES + PREPARED_COPIES + PREPARED_POINTS * len(ANNOTATIONS)
+    drawn += RECIPES + RUN_FILES + TABLES_OF_BINS + BINS_FILES
+    drawn += MANIFESTS + POINTS + JOURNALS + DESCRIPTIONS + WEIGHTS
+    assert drawn >= 2000
+
+
+# ---- images and annotations, one by one
+
+
+@pytest.mark.parametrize("format", sorted(formats()))
+def test_images(format):
+    for what, content in damaged(image_seeds(format), count=IMAGES_EACH):
+        pixels = refused_or(lambda c=content: load_image(c, name="it"), what=what)
+        header = refused_or(lambda c=content: image_header(c, name="it"), what=what)
+        checked = refused_or(lambda c=content: check_pixels(c, name="it"), what=what)
+        for outcome in (pixels, header, checked):
+            assert not isinstance(outcome, Exception) or str(outcome).startswith("it: "), what
+        # What passes the check and is copied can be trained on; its points fit its header.
+        if checked is None or isinstance(pixels, np.ndarray):
+            assert isinstance(pixels, np.ndarray), what
+            assert pixels.shape == (header.height, header.width, 3), what
+
+
+def are_points(found: np.ndarray) -> bool:
+    """Whether they are (n, 2) floats. Those that are no place are counted and left out later."""
+    return found.dtype == np.float64 and found.ndim == 2 and found.shape[1] == 2
+
+
+@pytest.mark.parametrize("reader", sorted(READERS))
+def test_annotations(reader):
+    keys = KEYS.get(reader, ("",))
+    for number, (what, content) in enumerate(damaged(POINT_SEEDS, count=READERS_EACH)):
+        read = PointsFormat(reader=reader, key=keys[number % len(keys)]).read
+        outcome = refused_or(lambda c=content, r=read: r(c), what=what, refusal=ValueError)
+        assert isinstance(outcome, ValueError) or are_points(outcome), what
+
+
+@pytest.mark.parametrize("reader", sorted(TABLES))
+def test_tables(reader):
+    (key,) = KEYS.get(reader, ("",))
+    table = PointsFormat(reader=reader, key=key)
+    for what, content in damaged(POINT_SEEDS, count=TABLES_EACH):
+        with in_time(what):
+            table.is_table_of_points(content)
+        outcome = refused_or(lambda c=content: table.read_table(c), what=what, refusal=ValueError)
+        if not isinstance(outcome, ValueError):
+            assert all(are_points(points) for points in outcome.values()), what
+
+
+# ---- whole folders
+
+
+def write_own(folder: Path, *, table: str) -> Path:
+    """Own images with one table: a file's place is the path below it."""
+    folder.mkdir()
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        colours(seed=seed).save(folder / name)
+    file = f"heads.{table}"
+    (folder / file).write_bytes(POINT_SEEDS[table])
+    return folder / file
+
+
+def write_street(folder: Path, *, compress: bool) -> Path:
+    """Images with a MATLAB file each, in the layout of ShanghaiTech."""
+    images, truth = folder / "train_data" / "images", folder / "train_data" / "ground-truth"
+    images.mkdir(parents=True)
+    truth.mkdir()
+    for k in (1, 2):
+        colours(seed=k).save(images / f"IMG_{k}.jpg")
+        (truth / f"GT_IMG_{k}.mat").write_bytes(mat(compress=compress))
+    return truth / "GT_IMG_2.mat"
+
+
+ANNOTATIONS: dict[str, Callable[[Path], Path]] = {
+    "csv": lambda folder: write_own(folder, table="csv"),
+    "json": lambda folder: write_own(folder, table="json"),
+    "jsonl": lambda folder: write_own(folder, table="jsonl"),
+    "mat": lambda folder: write_street(folder, compress=False),
+    "packed mat": lambda folder: write_street(folder, compress=True),
+}
+"""What writes a folder that can be prepared, and gives the file in it that is damaged."""
+
+
+RECIPE = b"""
+title = "Street"
+homepage = "https://example.org"
+licence = "free"
+citation = "nobody"
+points = { reader = "table", order = "xy" }
+resize = { short_side_min = 16, long_side_max = 64, multiple_of = 8 }
+splits.train = { images = "*.png", points = ["*.csv", "*.json", "*.jsonl"], expect_images = 2 }
+validation = { group = "{group}.png" }
+releases.first = { train = 2 }
+"""
+"""How own images with one table are laid out, and that they stay small."""
+
+
+def prepare(source: Path, out: Path, what: str, *, recipe: Path | None = None) -> None:
+    """Prepare a folder of which a file is damaged; what is left must be whole, or unfinished."""
+    outcome = refused_or(lambda: preprocess(source, out=out, dataset=recipe), what=what)
+    if isinstance(outcome, Exception):
+        assert str(outcome), what
+        assert not (out / MANIFEST).exists(), what
+    else:
+        assert not (out / JOURNAL).exists(), what
+        data = PreparedDataset.open(out)
+        for record in data.manifest.images:
+            sample = data.sample(record)
+            assert sample.image.shape == (record.height, record.width, 3), what
+            assert len(sample.points) == record.heads, what
+            assert sha256_file(data.image_path(record)) == record.sha256.image, what
+    assert no_temporary_files(out.parent), what
+    shutil.rmtree(out, ignore_errors=True)
+
+
+def no_temporary_files(folder: Path) -> bool:
+    return not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "street.toml"
+    path.write_bytes(RECIPE)
+    return path
+
+
+def test_preparing_damaged_images(tmp_path, recipe):
+    source = write_own(tmp_path / "own", table="csv").parent
+    seeds = {}
+    for format in sorted(formats() - {"HEIF"}):
+        seeds |= image_seeds(format)
+    for what, content in damaged(seeds, count=PREPARED_IMAGES):
+        (source / "b.png").write_bytes(content)
+        prepare(source, tmp_path / "out", what, recipe=recipe)
+
+
+def test_preparing_damaged_copies(tmp_path):
+    # Images that need no resize are copied, not written anew.
+    source = tmp_path / "own"
+    source.mkdir()
+    flat = Image.new("RGB", (448, 448), "teal")
+    (source / "heads.csv").write_bytes(b"image,x,y\nb.png,3,4\n")
+    seeds = {each: encoded(flat, each) for each in ("JPEG", "PNG", "WEBP")}
+    for what, content in damaged(seeds, count=PREPARED_COPIES):
+        (source / "b.png").write_bytes(content)
+        prepare(source, tmp_path / "out", what)
+
+
+@pytest.mark.parametrize("kind", ANNOTATIONS)
+def test_preparing_damaged_annotations(kind, tmp_path, recipe):
+    file = ANNOTATIONS[kind](tmp_path / "set")
+    for what, content in damaged({kind: file.read_bytes()}, count=PREPARED_POINTS):
+        file.write_bytes(content)
+        known = recipe if "mat" not in kind else None
+        prepare(tmp_path / "set", tmp_path / "out", what, recipe=known)
+
+
+def test_preparing_by_damaged_recipes(tmp_path, recipe):
+    source = write_own(tmp_path / "own", table="csv").parent
+    for what, content in damaged({"recipe": RECIPE}, count=RECIPES):
+        recipe.write_bytes(content)
+        prepare(source, tmp_path / "out", what, recipe=recipe)
+
+
+# ---- our own files
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A prepared set of two images, with bins."""
+    parent = tmp_path_factory.mktemp("prepared")
+    source = write_own(parent / "source", table="csv").parent
+    preprocess(source, out=parent / "own")
+    data = PreparedDataset.open(parent / "own")
+    write_bins(data, make_bins([data], block=8))
+    return data
+
+
+def json_damages(name: str, content: bytes, *, count: int) -> Iterator[tuple[str, bytes]]:
+    """Half of them by what is wrong with bytes, half by what is wrong with values."""
+    yield from damaged({name: content}, count=count // 2)
+    yield from damaged({name: content}, count=count - count // 2, ways=(rewritten,))
+
+
+def test_manifests(small, tmp_path):
+    path = shutil.copytree(small.folder, tmp_path / "own") / MANIFEST
+
+    def use() -> None:
+        data = PreparedDataset.open(path.parent)
+        for split in data.splits:
+            for record in data.records(split):
+                data.sample(record)
+        make_bins([data], block=8)
+        make_bins([data], block=16)
+
+    for what, content in json_damages("manifest", path.read_bytes(), count=MANIFESTS):
+        path.write_bytes(content)
+        outcome = refused_or(use, what=what)
+        assert outcome is None or str(path.parent) in str(outcome), what
+
+
+def test_prepared_points(small, tmp_path):
+    folder = shutil.copytree(small.folder, tmp_path / "own")
+    data = PreparedDataset.open(folder)
+    record = data.manifest.images[0]
+    path = folder / record.split / "points" / f"{record.file}.npy"
+    for what, content in damaged({"points": path.read_bytes()}, count=POINTS):
+        path.write_bytes(content)
+        outcome = refused_or(lambda: data.points(record), what=what)
+        if isinstance(outcome, Exception):
+            assert str(path) in str(outcome), what
+        else:
+            assert outcome.shape == (record.heads, 2), what
+            assert np.isfinite(outcome).all(), what
+
+
+def test_journals(small, tmp_path):
+    manifest = json.loads((small.folder / MANIFEST).read_bytes())
+    keys = ("name", "recipe", "settings", "resize", "points")
+    start = {"origin": {key: manifest[key] for key in keys}, "versions": manifest["versions"]}
+    lines = [json.dumps(each).encode() + b"\n" for each in (start, *manifest["images"])]
+    source = write_own(tmp_path / "own", table="csv").parent
+    for what, content in damaged({"journal": b"".join(lines)}, count=JOURNALS):
+        out = shutil.copytree(small.folder, tmp_path / "out")
+        (out / MANIFEST).unlink()
+        (out / JOURNAL).write_bytes(content)
+        prepare(source, out, what)
+
+
+def test_bins_files(small, tmp_path):
+    path = tmp_path / "bins-r8.json"
+    content = (small.folder / path.name).read_bytes()
+    for what, mutated in json_damages("bins", content, count=BINS_FILES):
+        path.write_bytes(mutated)
+        table = refused_or(lambda: BinsTable.from_file(path), what=what)
+        if isinstance(table, Exception):
+            assert str(path) in str(table), what
+            continue
+        path.write_text(json.dumps(table.to_json()))
+        assert BinsTable.from_file(path) == table, what
+        assert len(table.blocks) == len(table.bins.values), what
+        table.bins.classify(torch.tensor([0.0, 3.0]))
+
+
+WRITTEN_TABLES = {
+    ".json": b'{"starts": [0, 1, 2, 4], "values": [0.0, 1.0, 2.5, 5], "block": 8}',
+    ".toml": b"starts = [0, 1, 2, 4]\nvalues = [0, 1.0, 2.5, 5.0]\nblock = 8\n",
+}
+
+
+@pytest.mark.parametrize("ending", WRITTEN_TABLES)
+def test_tables_of_bins(ending, small, tmp_path):
+    path = tmp_path / f"mine{ending}"
+    seeds = {ending: WRITTEN_TABLES[ending]}
+    for what, content in damaged(seeds, count=TABLES_OF_BINS // len(WRITTEN_TABLES)):
+        path.write_bytes(content)
+        table = refused_or(lambda: read_table(path), what=what)
+        if isinstance(table, Exception):
+            assert str(path) in str(table), what
+            continue
+        refused_or(lambda t=table: make_bins([small], block=8, policy=t), what=what)
+
+
+RUN_FILE = b"""
+[model]
+backbone = "timm:test_resnet"
+block = 8
+neck_width = 8
+normalisation = "half"
+
+[loss]
+count = "mse"
+count_weight = 0.5
+
+[optim]
+lr = 1e-4
+
+[train]
+epochs = 3
+seed = 1
+"""
+
+
+def test_run_files(tmp_path):
+    path = tmp_path / "run.toml"
+    for what, content in damaged({"run file": RUN_FILE}, count=RUN_FILES):
+        path.write_bytes(content)
+        outcome = refused_or(lambda: load_run_config(config=path), what=what)
+        assert not isinstance(outcome, Exception) or str(outcome), what
+
+
+@pytest.fixture
+def copied_checkpoint(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint, tmp_path / "tiny")
+
+
+def test_descriptions_of_checkpoints(copied_checkpoint):
+    path = copied_checkpoint / "config.json"
+    for what, content in json_damages("config", path.read_bytes(), count=DESCRIPTIONS):
+        path.write_bytes(content)
+        outcome = refused_or(lambda: load(copied_checkpoint, device="cpu"), what=what)
+        if isinstance(outcome, Exception):
+            assert str(copied_checkpoint) in str(outcome), what
+        else:
+            refused_or(lambda c=outcome: c.count(np.asarray(colours())), what=what)
+
+
+def test_weights(copied_checkpoint):
+    path = copied_checkpoint / "model.safetensors"
+    for what, content in damaged({"weights": path.read_bytes()}, count=WEIGHTS):
+        path.write_bytes(content)
+        outcome = refused_or(lambda: load_checkpoint(copied_checkpoint), what=what)
+        assert not isinstance(outcome, Exception) or str(path) in str(outcome), what
+
+
+# ---- whole commands
+
+
+@pytest.fixture
+def shell(workplace, small, checkpoint):
+    """A working directory with one file of every kind that a person may hand to us."""
+    write_own(workplace / "own", table="jsonl")
+    shutil.copytree(small.folder, workplace / "data" / "own")
+    shutil.copytree(checkpoint, workplace / "tiny")
+    (workplace / "street.toml").write_bytes(RECIPE)
+    (workplace / "run.toml").write_bytes(RUN_FILE)
+    for ending, content in WRITTEN_TABLES.items():
+        (workplace / f"mine{ending}").write_bytes(content)
+    return workplace
+
+
+COMMANDS = {
+    "preprocess own --out new": "own/heads.jsonl",
+    "preprocess own --out new --force": "own/b.png",
+    "preprocess own --out new --recipe street.toml": "street.toml",
+    "preprocess --verify data/own": "data/own/manifest.json",
+    "datasets check own": "own/heads.jsonl",
+    "bins --data data/own --table mine.json --dry-run": "mine.json",
+    "bins --data data/own --table mine.toml -o -": "mine.toml",
+    "bins --data data/own": "data/own/bins-r8.json",
+    "train --data data/own --config run.toml --no-pretrained --dry-run": "run.toml",
+    "predict own/a.png own/b.png --checkpoint tiny --json": "own/b.png",
+    "predict own/a.png --checkpoint tiny --json": "tiny/config.json",
+    "predict own/a.png --checkpoint tiny --json --heatmap --force": "tiny/model.safetensors",
+    "eval --data data/own --checkpoint tiny --split train --json": "data/own/manifest.json",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, shell, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["crowdcount", *command.split()])
+    path = shell / COMMANDS[command]
+    for what, content in damaged({path.name: path.read_bytes()}, count=COMMANDS_EACH):
+        path.write_bytes(content)
+        code = refused_or(main, what=what, refusal=SystemExit)
+        out, err = capfd.readouterr()
+        assert code is None or code.code in range(9), what
+        assert "Traceback" not in err, what
+        assert code is None or not code.code or "error: " in err, what
+        if "--json" in command and out:
+            json.loads(out, parse_constant=pytest.fail)
+        assert no_temporary_files(shell), what
+
+
+def test_the_clock_can_fail(monkeypatch):
+    monkeypatch.setitem(globals(), "SECONDS", 0.05)
+    with pytest.raises(TookTooLongError, match="a nap"), in_time("a nap"):
+        time.sleep(1)

@@ -1,0 +1,150 @@
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from crowdcount.data.images import load_image
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.errors import BadInputError
+from crowdcount.workflows.counter import load
+from crowdcount.workflows.evaluate import evaluate
+from crowdcount.workflows.preprocess import preprocess
+
+SIDE = 448
+"""Pixels of a side that preparation leaves as it is, and so does the model."""
+
+
+def encoded(image, format, **options):
+    content = io.BytesIO()
+    image.save(content, format, **options)
+    return content.getvalue()
+
+
+def photographs():
+    """Contents that only a loader with a rule of its own for each of them reads alike."""
+    noise = np.random.default_rng(4).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    colours = Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    wide = np.asarray(colours.convert("L")).astype(np.uint16) * 257
+    see_through = colours.quantize(16)
+    return {
+        "turned.jpg": encoded(colours, "JPEG", exif=turned),
+        "turned.png": encoded(colours, "PNG", exif=turned),
+        "wide.png": encoded(Image.fromarray(wide), "PNG"),
+        "inks.jpg": encoded(colours.convert("CMYK"), "JPEG"),
+        "palette.png": encoded(see_through, "PNG", transparency=bytes(range(0, 256, 16))),
+    }
+
+
+PHOTOGRAPHS = photographs()
+COPIED = ("wide.png", "inks.jpg", "palette.png")
+"""Those that stay byte for byte what they were; the others are turned once, and written anew."""
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs") / "own"
+    folder.mkdir()
+    for name, content in PHOTOGRAPHS.items():
+        (folder / name).write_bytes(content)
+    rows = "".join(f"{name},3,4\n" for name in PHOTOGRAPHS)
+    (folder / "heads.csv").write_text(f"image,x,y\n{rows}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained_on(originals, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared") / "own"
+    preprocess(originals, out=folder)
+    return PreparedDataset.open(folder)
+
+
+@pytest.fixture
+def watched(checkpoint):
+    """A counter, and the pixels that reach its model."""
+    counter = load(checkpoint, device="cpu")
+    seen: list[np.ndarray] = []
+
+    def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        pixels = (inputs[0][0] * 255).round().permute(1, 2, 0)
+        seen.append(pixels.to(torch.uint8).numpy())
+
+    counter.model.register_forward_pre_hook(keep)
+    return counter, seen
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_training_evaluation_and_prediction_see_the_same_pixels(
+    name, originals, trained_on, watched
+):
+    counter, seen = watched
+    (record,) = (each for each in trained_on.all_training() if each.file == name)
+    prepared = trained_on.image_path(record)
+    loaded = load_image(prepared)
+    assert loaded.std() > 20  # a picture, in which a wrong turn or ink would show
+    np.testing.assert_array_equal(trained_on.sample(record).image, loaded)
+
+    counter.count(prepared)
+    evaluated = evaluate(counter, [trained_on], split=split_of(trained_on, name))
+    at = [result.name for result in evaluated.results].index(f"train/{name}")
+    np.testing.assert_array_equal(seen[0], loaded)
+    np.testing.assert_array_equal(seen[1 + at], loaded)
+
+    seen.clear()
+    counter.count(originals / name)
+    original = load_image(originals / name)
+    np.testing.assert_array_equal(seen[0], original)
+    assert (prepared.read_bytes() == PHOTOGRAPHS[name]) == (name in COPIED)
+    if name == "turned.jpg":  # compressed a second time
+        assert np.abs(original.astype(int) - loaded).mean() < 2
+    else:
+        np.testing.assert_array_equal(original, loaded)
+
+
+def split_of(data, file):
+    """Where evaluation finds a training image: held out for validation or not."""
+    return "val" if file in data.manifest.held_out else "train"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_gives_no_number_is_an_error(value, checkpoint, tmp_path, originals):
+    folder = shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.startswith("head"))
+    weights[name].view(-1)[0] = value
+    save_file(weights, folder / "model.safetensors")
+    counter = load(folder, device="cpu")
+    with pytest.raises(BadInputError, match=r"inks\.jpg: tiny gives nan heads"):
+        counter.count(originals / "inks.jpg")
+    with pytest.raises(BadInputError, match="image: tiny gives nan heads"):
+        counter.count(np.zeros((64, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("card", "key"),
+    [
+        ({}, "working_size: Field required"),
+        ({"working_size": {"short_side_min": 64, "long_side_max": "long"}}, "long_side_max"),
+        ({"working_size": {"short_side_min": 64, "long_side_max": 32}}, "working size needs"),
+        ({"provenance": []}, "provenance"),
+        ({"provenance": {"fold": "first"}}, "provenance.fold"),
+        ({"provenance": {"mean_heads": -1}}, "provenance.mean_heads"),
+    ],
+)
+def test_a_card_that_is_wrong_names_the_key(card, key, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "tiny")
+    path: Path = folder / "config.json"
+    config = json.loads(path.read_text())
+    whole = {"working_size": {"short_side_min": 64, "long_side_max": 512}}
+    config["card"] = card and whole | card
+    path.write_text(json.dumps(config))
+    with pytest.raises(BadInputError, match=key) as caught:
+        load(folder, device="cpu")
+    assert str(path) in str(caught.value)
