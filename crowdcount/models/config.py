@@ -9,6 +9,7 @@ from crowdcount.core.image import NORMALISATIONS
 from crowdcount.errors import ConfigError
 from crowdcount.models import prompts
 from crowdcount.models.backbones import check_backbone
+from crowdcount.models.heads import HEADS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,9 @@ class ModelConfig:
 
     backbone: str = "clip-rn50"
     """A key of ``BACKBONES``, or ``timm:NAME`` for a model of the library timm."""
+
+    head: str = "ebc"
+    """``ebc``: one classification over all bins. ``zip``: empty or occupied first, then the bin."""
 
     block: int = 8
     """Side of the blocks that are classified, in pixels."""
@@ -46,6 +50,10 @@ class ModelConfig:
         for setting, text in (("pretrained", self.pretrained), ("weights", self.weights)):
             if text == "":
                 raise ConfigError(f"model.{setting}: must not be empty")
+        if self.head not in HEADS:
+            raise ConfigError(
+                f"model.head: unknown head {self.head!r}; choose from: {', '.join(HEADS)}"
+            )
         if self.prompts not in prompts.STYLES:
             raise ConfigError(
                 f"model.prompts: unknown style {self.prompts!r}; "
