@@ -107,9 +107,9 @@ class DaceConfig:
             )
 
     def _check_bayesian(self) -> None:
-        if not (math.isfinite(self.bayesian_sigma) and self.bayesian_sigma > 0):
+        if not (math.isfinite(self.bayesian_sigma) and self.bayesian_sigma >= 1):
             raise ConfigError(
-                f"loss.bayesian_sigma: must be a positive number, got {self.bayesian_sigma}"
+                f"loss.bayesian_sigma: must be at least 1 pixel, got {self.bayesian_sigma}"
             )
         if not (math.isfinite(self.bayesian_background) and self.bayesian_background >= 0):
             raise ConfigError(

@@ -33,7 +33,7 @@ def zero_inflated(
 
     With :math:`\pi` = softmax(``occupancy``) and q = softmax(``filled``) the bins have the
     probabilities :math:`\pi_0, \pi_1 q_1, \pi_1 q_2, ...`, so the expectation over the bins is the
-    density of ZIP, :math:`\pi_1 \lambda` with :math:`\lambda = \sum_k q_k a_k`. In float32 at least.
+    density of ZIP: :math:`\pi_1 \lambda`, :math:`\lambda = \sum_k q_k a_k`. In float32 at least.
 
     Args:
         occupancy: Logits of empty and of occupied.
