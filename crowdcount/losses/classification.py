@@ -54,7 +54,8 @@ def zero_inflated_poisson(
         ConfigError: If the first bin holds more than empty blocks.
 
     Source:
-        Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling".
+        Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling",
+        https://arxiv.org/abs/2506.19955.
     """
     low, high = bins.ranges[0]
     if high != 0:

@@ -16,7 +16,7 @@ TRANSPORT_WEIGHT = 0.1
 VARIATION_WEIGHT = 0.01
 
 MANY_HEADS = 40_000.0
-"""From so many heads in a crop on the gradient of ``dm`` is bounded where ours departs anyway."""
+"""Crops of ``dm`` with more heads count as if one head in so many were predicted at least."""
 
 SCALES = (1, 2, 4)
 SCALE_WEIGHTS = (0.25, 0.5, 1.0)
@@ -56,9 +56,9 @@ def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float
 
     Departs from the published code where fewer than one head is predicted: s in a denominator is
     one head at least. There the published gradient grows like 1/s, up to 1e6, and a single step
-    destroys the model; here no entry exceeds 75 + 0.02 N. In crops of more than 40,000 heads the
-    spread is also that of one head in 40,000 at least, which keeps every entry below 900. From one
-    predicted head on, in any crop that exists, nothing changes.
+    destroys the model; here no entry exceeds 75 + 0.02 N. In crops of more than 40,000 heads it is
+    N / 40,000 at least, so that no entry exceeds 900 whatever the input. From one predicted head
+    on, in any crop that is likely to exist, nothing changes.
 
     Source:
         Wang et al., "Distribution Matching for Crowd Counting", https://arxiv.org/abs/2009.13077;
@@ -97,8 +97,9 @@ def multiscale(
         weights: Weight w of each scale. The image has weight 1.
 
     Source:
-        The regression terms of Ma et al., "ZIP", with the published weights; cells that do not fit
-        into the image are ours (the published code drops their blocks).
+        The regression terms of Ma et al., "ZIP", https://arxiv.org/abs/2506.19955, with the
+        published weights; cells that do not fit into the image are ours (the published code drops
+        their blocks).
     """
     error = counts - target.counts
     total = (counts.sum(dim=(1, 2, 3)) - target.heads).abs()

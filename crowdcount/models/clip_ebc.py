@@ -29,8 +29,8 @@ class ClipEBC(BlockCounter):
     that tell empty from occupied blocks; the first then chooses among the bins that are occupied.
 
     Source:
-        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281; "ZIP: Scalable Crowd Counting via
-        Zero-Inflated Poisson Modeling" for the second projection.
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, and "ZIP",
+        https://arxiv.org/abs/2506.19955, for the second projection.
     """
 
     text_features: Tensor

@@ -43,7 +43,8 @@ def zero_inflated(
         Log-probabilities, which are logits too.
 
     Source:
-        Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling".
+        Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling",
+        https://arxiv.org/abs/2506.19955.
     """
     dtype = torch.promote_types(filled.dtype, torch.float32)
     log_occupancy = occupancy.to(dtype).log_softmax(dim=1)
