@@ -85,11 +85,12 @@ class TestEveryCountLoss:
     @pytest.mark.parametrize("heads", [(0,), (0, 0), (1, 0), (50, 1), (5000, 0, 3)])
     @pytest.mark.parametrize("prediction", predictions(torch.Size([1, 1, 6, 6])))
     def test_value_and_gradient_are_finite(self, name, heads, prediction):
-        for spread in (1.0, 0.1):
-            target = target_of(*(crowd(n) * spread for n in heads))
-            counts = predictions(target.counts.shape)[prediction]
-            assert torch.isfinite(COUNT_LOSSES[name](counts, target))
-            assert torch.isfinite(gradient(name, counts, target)).all()
+        target = target_of(*(crowd(n) for n in heads))
+        counts = predictions(target.counts.shape)[prediction].requires_grad_()
+        value = COUNT_LOSSES[name](counts, target)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(counts.grad).all()
 
     def test_an_image_without_heads_wants_nothing_predicted(self, name):
         target = target_of(crowd(0), crowd(0))
@@ -172,7 +173,7 @@ def test_more_area_of_the_same_sums_up(name):
 # The pull of a squared error grows with the error, as it must: nothing bounds that of mse.
 @pytest.mark.parametrize("name", [name for name in COUNT_LOSSES if name != "mse"])
 @pytest.mark.parametrize("prediction", predictions(torch.Size([1, 1, 6, 6])))
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     heads=st.sampled_from([0, 1, 2, 300, 5000]),
     spread=st.sampled_from([0.0, 0.1, 1.0, 3.0]),

@@ -286,3 +286,11 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
     with pytest.raises(ConfigError) as error:
         DaceConfig(**settings)
     assert str(error.value) == message
+
+
+def test_the_documentation_names_every_term_and_every_setting():
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    for name in (*CLASSIFICATION_LOSSES, *COUNT_LOSSES):
+        assert f"**`{name}`**" in text or f"| `{name}` |" in text, name
+    for field in dataclasses.fields(DaceConfig):
+        assert f"loss.{field.name}" in text, field.name
