@@ -91,3 +91,17 @@ def test_a_run_file_that_is_missing_or_no_toml_is_named(tmp_path):
     bad.write_text("[optim\n")
     with pytest.raises(ConfigError, match=r"bad\.toml: not a TOML file"):
         load_run_config(config=bad)
+
+
+def test_lists_and_the_count_term_that_auto_means_survive_the_way_through_toml(tmp_path):
+    settings = load_run_config(
+        overrides=[
+            ("loss.classification", "zip"),
+            ("loss.multiscale_cells", "[1, 6]"),
+            ("loss.multiscale_weights", "[1, 0.5]"),
+        ]
+    )
+    assert (settings.loss.count, settings.loss.multiscale_weights) == ("multiscale", (1.0, 0.5))
+    path = tmp_path / "settings.toml"
+    path.write_text(tomli_w.dumps(settings.to_mapping()))
+    assert load_run_config(config=path) == settings

@@ -92,3 +92,28 @@ def test_the_same_through_python(scenes, workplace):
     assert Path("plaza_heat.png").is_file()
     (record,) = cc.predict(counter, [first.path])
     assert record.count == first.predicted
+
+
+def test_zip_is_trained_kept_and_read_back(prepared, workplace):
+    config = RunConfig.from_mapping(
+        {
+            "model": {
+                "backbone": "timm:test_resnet",
+                "head": "zip",
+                "pretrained": "none",
+                "neck_width": 8,
+            },
+            "loss": {"classification": "zip"},
+            "train": {"epochs": 1, "batch_size": 4, "crop": 64, "workers": 0},
+        }
+    )
+    run = cc.train(config, [prepared], out=Path("run"))
+    described = json.loads((run.checkpoint / "config.json").read_text())
+    assert described["model"]["head"] == "zip"
+    assert described["card"]["settings"]["loss"]["classification"] == "zip"
+    assert described["card"]["settings"]["loss"]["count"] == "multiscale"
+    counter = cc.load(run.checkpoint, device="cpu")
+    assert counter.model.config == config.model
+    image = prepared.image_path(prepared.records("test")[0])
+    (record,) = cc.predict(counter, [image])
+    assert record.count == counter.count(image).total > 0

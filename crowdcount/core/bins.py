@@ -300,4 +300,5 @@ def expected_counts(
     Computed in float32 at least, whatever the type of the logits: thousands of blocks are summed.
     """
     probabilities = logits.float().softmax(dim=1)
-    return torch.einsum("bkrc,k->brc", probabilities, values.to(probabilities)).unsqueeze(1)
+    # Not as a matrix product: autocast would round probabilities and values to 8 bits.
+    return (probabilities * values.to(probabilities)[:, None, None]).sum(dim=1, keepdim=True)

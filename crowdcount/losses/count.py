@@ -1,17 +1,33 @@
 """The count terms of the training loss, by name."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from crowdcount.core.types import BlockTarget
+from crowdcount.losses.posterior import head_posteriors
 from crowdcount.losses.transport import transport_loss
 
 TRANSPORT_WEIGHT = 0.1
 VARIATION_WEIGHT = 0.01
 
+MANY_HEADS = 40_000.0
+"""Crops of ``dm`` with more heads count as if one head in so many were predicted at least."""
 
+SCALES = (1, 2, 4)
+SCALE_WEIGHTS = (0.25, 0.5, 1.0)
+"""Sides in blocks, and weights, of the cells of ``multiscale``: those published with ZIP."""
+
+SIGMA = 8.0
+BACKGROUND = 0.15
+"""Spread of a head in pixels, and distance of the background, of the Bayesian loss."""
+
+
+@runtime_checkable
 class CountLoss(Protocol):
     """What every count term is: predicted heads per block and the target to one number."""
 
@@ -40,8 +56,9 @@ def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float
 
     Departs from the published code where fewer than one head is predicted: s in a denominator is
     one head at least. There the published gradient grows like 1/s, up to 1e6, and a single step
-    destroys the model; here no entry exceeds 75 + 0.02 N, which is below 1000 up to 46,000 heads
-    in a crop. From one predicted head on nothing changes.
+    destroys the model; here no entry exceeds 75 + 0.02 N. In crops of more than 40,000 heads it is
+    N / 40,000 at least, so that no entry exceeds 900 whatever the input. From one predicted head
+    on, in any crop that is likely to exist, nothing changes.
 
     Source:
         Wang et al., "Distribution Matching for Crowd Counting", https://arxiv.org/abs/2009.13077;
@@ -50,11 +67,104 @@ def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float
     predicted = counts.sum(dim=(1, 2, 3))
     miscount = (predicted - target.heads).abs().mean()
     # One head at least: bounds the gradient, and makes the term 0 for an image without heads.
-    spread = counts / predicted.clamp(min=1)[:, None, None, None]
+    least = (target.heads / MANY_HEADS).clamp(min=1)
+    spread = counts / torch.maximum(predicted, least)[:, None, None, None]
     true_spread = target.counts / target.heads.clamp(min=1)[:, None, None, None]
     variation = (target.heads * (spread - true_spread).abs().sum(dim=(1, 2, 3))).mean()
     transport = transport_loss(counts, target.points, block=target.block)
     return miscount + TRANSPORT_WEIGHT * transport + VARIATION_WEIGHT * variation
 
 
-COUNT_LOSSES: dict[str, CountLoss] = {"dm": dm, "mae": mae, "mse": mse}
+def multiscale(
+    counts: Float[Tensor, "batch 1 rows cols"],
+    target: BlockTarget,
+    *,
+    scales: Sequence[int] = SCALES,
+    weights: Sequence[float] = SCALE_WEIGHTS,
+) -> Float[Tensor, ""]:
+    r"""Absolute errors of the image, of its blocks and of larger and larger cells of blocks.
+
+    Computes :math:`|s - N| + \sum_k w_k \sum_c |\bar e_c|`: a cell c is a square of k x k blocks,
+    and :math:`\bar e_c` the mean of the errors of its blocks, so that errors which cancel within a
+    cell are forgiven at its scale. Cells tile the image from the top-left corner; the last row and
+    column of cells are filled up with blocks without error, so a head weighs the same everywhere.
+    Summed over cells, averaged over the batch; in heads per image.
+
+    Args:
+        counts: Predicted heads of each block.
+        target: True heads of each block.
+        scales: Sides k of the cells, in blocks; 1 is the block itself.
+        weights: Weight w of each scale. The image has weight 1.
+
+    Source:
+        The regression terms of Ma et al., "ZIP", https://arxiv.org/abs/2506.19955, with the
+        published weights; cells that do not fit into the image are ours (the published code drops
+        their blocks).
+    """
+    error = counts - target.counts
+    total = (counts.sum(dim=(1, 2, 3)) - target.heads).abs()
+    for scale, weight in zip(scales, weights, strict=True):
+        total = total + weight * _cell_means(error, scale).abs().sum(dim=(1, 2, 3))
+    return total.mean()
+
+
+def bayesian(
+    counts: Float[Tensor, "batch 1 rows cols"],
+    target: BlockTarget,
+    *,
+    sigma: float = SIGMA,
+    background: float = BACKGROUND,
+) -> Float[Tensor, ""]:
+    r"""Bayesian loss: every annotated head should collect one predicted head, the background none.
+
+    Computes :math:`|E_0| + \sum_n |1 - E_n|` with :math:`E_n = \sum_i p(n|i)\, d_i`: a block i
+    gives its heads to the annotated heads near it, and to the background (n = 0) where none is
+    near, as :func:`crowdcount.losses.posterior.head_posteriors` says. Summed over heads, averaged
+    over the batch; in heads per image. An image without heads is background, and its loss is s.
+
+    Each annotated head is worth N / (number of points), which is 1 unless N is of corrected counts.
+    Exact counts do not make it 0: a block between two heads belongs to both.
+
+    Args:
+        counts: Predicted heads of each block, not negative.
+        target: True heads; their points decide.
+        sigma: Spread of a head, in pixels.
+        background: Distance at which the background is as likely as a head is at its own centre, as
+            a share of the shorter side of the crop; 0: no background, every block belongs to heads.
+
+    Source:
+        Ma et al., "Bayesian Loss for Crowd Count Estimation with Point Supervision", ICCV 2019,
+        https://arxiv.org/abs/1908.03684 (BL+, BL without background). There the share is of the
+        whole image; the loss sees the crop alone.
+    """
+    _, _, rows, cols = counts.shape
+    posterior, real = head_posteriors(
+        target.points,
+        rows=rows,
+        cols=cols,
+        block=target.block,
+        sigma=sigma,
+        background=background,
+    )
+    worth = real * (target.heads / real.sum(dim=1).clamp(min=1)).unsqueeze(1)
+    with torch.autocast(counts.device.type, enabled=False):
+        expected = torch.einsum("bnrc,brc->bn", posterior.to(counts), counts.squeeze(1))
+    return (expected - worth).abs().sum(dim=1).mean()
+
+
+def _cell_means(
+    error: Float[Tensor, "batch 1 rows cols"], scale: int
+) -> Float[Tensor, "batch 1 cell_rows cell_cols"]:
+    """Mean over each cell of ``scale`` x ``scale`` blocks; partial cells filled up with zeros."""
+    rows, cols = error.shape[-2:]
+    whole = F.pad(error, (0, -cols % scale, 0, -rows % scale))
+    return F.avg_pool2d(whole, scale)
+
+
+COUNT_LOSSES: dict[str, CountLoss] = {
+    "dm": dm,
+    "mae": mae,
+    "mse": mse,
+    "multiscale": multiscale,
+    "bayesian": bayesian,
+}

@@ -1,5 +1,7 @@
 """The optimal-transport term of DM-Count: Sinkhorn between the heads and the predicted blocks."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,8 +30,13 @@ def sinkhorn_potentials(
     :math:`K = e^{-C/10}`. Each step sets :math:`v = b / (K^T u)`, then :math:`u = a / (K v)`, with
     a = 1/N for each head and b = ``share``; :math:`\beta = 10 \ln v`. The kernel is a product of a
     factor in x and one in y, so K never exists: each half-step is a small matrix product. All
-    images are solved together, with heads of weight 0 to fill up the shorter lists, in float32
-    whatever autocast says. No gradient flows through it.
+    images are solved together, with heads of weight 0 at infinity to fill up the shorter lists, in
+    float32 whatever autocast says, and without asking the device for a value. No gradient flows
+    through it.
+
+    The scaling form is kept, not the logarithmic one: what stops a potential of a block far from
+    every head is the published 1e-16 in the division, so that is part of the training signal. It
+    also bounds u and v by 1e16, which float32 holds with ease.
 
     Args:
         share: Share of each block in the predicted heads of its image.
@@ -37,8 +44,7 @@ def sinkhorn_potentials(
         block: Block side in pixels.
 
     Returns:
-        Potential of each block, in squared pixels, within +-368.5; without meaning for an image
-        without heads.
+        Potential of each block, in squared pixels, within +-368.5; 0 in an image without heads.
 
     Source:
         Wang et al., "Distribution Matching for Crowd Counting", https://arxiv.org/abs/2009.13077;
@@ -47,13 +53,11 @@ def sinkhorn_potentials(
     rows, cols = share.shape[1:]
     with torch.no_grad(), torch.autocast(share.device.type, enabled=False):
         share = share.float()
-        heads = pad_sequence(list(points), batch_first=True).to(share)
+        heads = padded_points(points).to(share)
         kernel_x = _axis_kernel(heads[..., 0], centres=cols, block=block)
         kernel_y = _axis_kernel(heads[..., 1], centres=rows, block=block)
-        weight = pad_sequence(
-            [each.new_full((len(each),), 1 / max(len(each), 1)) for each in points],
-            batch_first=True,
-        ).to(share)
+        real = heads[..., 0].isfinite()
+        weight = real / real.sum(dim=1, keepdim=True).clamp(min=1)
         u = weight
         v = torch.empty_like(share)
         kernel_u = torch.empty_like(kernel_x)
@@ -63,7 +67,8 @@ def sinkhorn_potentials(
             torch.div(share, v.add_(EPSILON), out=v)
             torch.bmm(v.mT, kernel_y, out=kernel_u)
             u = weight / kernel_u.mul_(kernel_x).sum(dim=1).add_(EPSILON)
-        return REGULARISATION * torch.log(v + EPSILON)
+        crowded = real.any(dim=1)[:, None, None]
+        return crowded * REGULARISATION * torch.log(v + EPSILON)
 
 
 def transport_loss(
@@ -87,9 +92,6 @@ def transport_loss(
         points: Head centres ``(x, y)`` in pixels, one tensor for each image.
         block: Block side in pixels.
     """
-    crowded = [len(each) > 0 for each in points]
-    if not any(crowded):
-        return 0 * counts.sum()
     predicted = counts.detach().squeeze(1).float()
     total = predicted.sum(dim=(1, 2), keepdim=True)
     blocks = predicted[0].numel()
@@ -97,8 +99,12 @@ def transport_loss(
     potentials = sinkhorn_potentials(share, points, block=block)
     mean = (share * potentials).sum(dim=(1, 2), keepdim=True)
     gradient = (potentials - mean) / total.clamp(min=1)
-    gradient = gradient * torch.tensor(crowded, device=counts.device)[:, None, None]
     return (gradient * counts.squeeze(1)).sum()
+
+
+def padded_points(points: tuple[Float[Tensor, "_ 2"], ...]) -> Float[Tensor, "batch heads 2"]:
+    """One tensor for all images: lists are filled up with heads that are infinitely far away."""
+    return pad_sequence(list(points), batch_first=True, padding_value=math.inf)
 
 
 def _axis_kernel(

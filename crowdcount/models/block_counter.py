@@ -14,6 +14,7 @@ from crowdcount.core.image import Normalisation
 from crowdcount.core.types import BlockPrediction
 from crowdcount.errors import ConfigError
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.heads import check_head
 
 
 class BlockCounter(nn.Module, ABC):
@@ -27,7 +28,7 @@ class BlockCounter(nn.Module, ABC):
         bins: The bins it tells apart.
         normalisation: The channel statistics it applies.
         stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
-        prompts: The sentence of each bin, where the network reads sentences.
+        prompts: The sentences it compares blocks with, where the network reads sentences.
     """
 
     mean: Tensor
@@ -47,7 +48,8 @@ class BlockCounter(nn.Module, ABC):
             stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
 
         Raises:
-            ConfigError: If settings and bins are for blocks of different sides.
+            ConfigError: If settings and bins are for blocks of different sides, or the head cannot
+                tell these bins apart.
         """
         super().__init__()
         if config.block != bins.block:
@@ -55,6 +57,7 @@ class BlockCounter(nn.Module, ABC):
                 f"model.block: {config.block}, but the bins were made for blocks of {bins.block}",
                 next_step=f"make bins for blocks of {config.block} pixels, or change the setting",
             )
+        check_head(config.head, bins)
         self.config = config
         self.bins = bins
         self.normalisation = normalisation

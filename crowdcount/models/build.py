@@ -108,7 +108,7 @@ def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
 
 def _empty_clip(order: Order) -> ClipEBC:
     encoder = bare_clip_encoder(order.spec, block=order.bins.block)
-    features = torch.zeros(len(order.bins.values), encoder.embedding)
+    features = torch.zeros(len(bin_prompts(order.config, order.bins)), encoder.embedding)
     return _clip_ebc(order, encoder, features)
 
 

@@ -14,7 +14,8 @@ from crowdcount.core.image import Normalisation
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.clip_encoders import ClipImageEncoder
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.prompts import prompt
+from crowdcount.models.heads import zero_inflated
+from crowdcount.models.prompts import occupied_prompt, prompt
 
 FIRST_TEMPERATURE = 0.07
 """Cosines are divided by it before training changes it, as in CLIP."""
@@ -23,13 +24,17 @@ FIRST_TEMPERATURE = 0.07
 class ClipEBC(BlockCounter):
     """CLIP's image encoder, a decoder, and the cosine between each block and each bin's sentence.
 
-    The features of the sentences are a buffer: a checkpoint holds them, and no text encoder.
+    The features of the sentences are a buffer: a checkpoint holds them, and no text encoder. With
+    the head ``zip`` a second projection, with a scale of its own, is compared with two sentences
+    that tell empty from occupied blocks; the first then chooses among the bins that are occupied.
 
     Source:
-        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281.
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, and "ZIP",
+        https://arxiv.org/abs/2506.19955, for the second projection.
     """
 
     text_features: Tensor
+    occupancy_features: Tensor
 
     def __init__(
         self,
@@ -39,7 +44,7 @@ class ClipEBC(BlockCounter):
         normalisation: Normalisation,
         encoder: ClipImageEncoder,
         decoder: Sequence[int],
-        text_features: Float[Tensor, "bins embedding"],
+        text_features: Float[Tensor, "sentences embedding"],
     ) -> None:
         """Put a decoder on CLIP's image encoder.
 
@@ -49,10 +54,11 @@ class ClipEBC(BlockCounter):
             normalisation: Channel statistics to apply to images.
             encoder: CLIP's image encoder.
             decoder: Widths of the decoder's residual blocks.
-            text_features: CLIP's features of the sentence of each bin, of any length.
+            text_features: CLIP's features of the sentences of :func:`bin_prompts`, of any length.
 
         Raises:
-            ConfigError: If settings and bins are for blocks of different sides.
+            ConfigError: If settings and bins are for blocks of different sides, or the head cannot
+                tell these bins apart.
         """
         super().__init__(config, bins, normalisation=normalisation, stride=encoder.stride)
         self.prompts = bin_prompts(config, bins)
@@ -61,21 +67,31 @@ class ClipEBC(BlockCounter):
         self.decoder = nn.Sequential(*(Bottleneck(*pair) for pair in itertools.pairwise(widths)))
         self.projection = nn.Conv2d(widths[-1], encoder.embedding, 1)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
+        if config.head == "zip":
+            self.occupancy_projection = nn.Conv2d(widths[-1], encoder.embedding, 1)
+            self.occupancy_scale = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
+            self.register_buffer("occupancy_features", text_features[:2].clone())
+            text_features = text_features[2:].clone()
         self.register_buffer("text_features", text_features)
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
-        """Scaled cosines between the features of every block and those of every sentence."""
+        """Scaled cosines between the features of every block and those of every sentence.
+
+        For ``zip`` those of the two heads, joined to log-probabilities of all bins.
+        """
         block = self.config.block
         grid = (images.shape[-2] // block, images.shape[-1] // block)
         features: Tensor = self.encoder(images)
         if features.shape[-2:] != grid:
             features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
-        features = F.normalize(self.projection(self.decoder(features)), dim=1)
-        sentences = F.normalize(self.text_features, dim=1)
-        cosines = torch.einsum("bdrc,kd->bkrc", features, sentences.to(features))
-        return self.logit_scale.exp() * cosines
+        features = self.decoder(features)
+        logits = self.logit_scale.exp() * _cosines(self.projection(features), self.text_features)
+        if self.config.head == "zip":
+            compared = _cosines(self.occupancy_projection(features), self.occupancy_features)
+            return zero_inflated(self.occupancy_scale.exp() * compared, logits)
+        return logits
 
 
 class Bottleneck(nn.Module):
@@ -109,5 +125,16 @@ class Bottleneck(nn.Module):
 
 
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:
-    """The sentence of each bin."""
-    return tuple(prompt(low, high, style=config.prompts) for low, high in bins.ranges)
+    """The sentence of each bin; for ``zip`` with that of an occupied block behind the first."""
+    empty, *filled = (prompt(low, high, style=config.prompts) for low, high in bins.ranges)
+    if config.head == "zip":
+        return (empty, occupied_prompt(style=config.prompts), *filled)
+    return (empty, *filled)
+
+
+def _cosines(
+    features: Float[Tensor, "batch embedding rows cols"],
+    sentences: Float[Tensor, "sentences embedding"],
+) -> Float[Tensor, "batch sentences rows cols"]:
+    features, sentences = F.normalize(features, dim=1), F.normalize(sentences, dim=1)
+    return torch.einsum("bdrc,kd->bkrc", features, sentences.to(features))

@@ -10,6 +10,7 @@ from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.errors import ConfigError
 from crowdcount.models import prompts
 from crowdcount.models.backbones import check_backbone
+from crowdcount.models.heads import HEADS
 
 MAX_NECK_WIDTH = 4096
 """As wide as the widest backbones; far beyond it, a layer takes more memory than there is."""
@@ -23,6 +24,9 @@ class ModelConfig:
 
     backbone: str = "clip-rn50"
     """A key of ``BACKBONES``, or ``timm:NAME`` for a model of the library timm."""
+
+    head: str = "ebc"
+    """``ebc``: one classification over all bins. ``zip``: empty or occupied first, then the bin."""
 
     block: int = 8
     """Side of the blocks that are classified, in pixels."""
@@ -58,6 +62,10 @@ class ModelConfig:
         for setting in ("pretrained", "weights", "bins"):
             if getattr(self, setting) == "":
                 raise ConfigError(f"model.{setting}: must not be empty")
+        if self.head not in HEADS:
+            raise ConfigError(
+                f"model.head: unknown head {self.head!r}; choose from: {', '.join(HEADS)}"
+            )
         if self.prompts not in prompts.STYLES:
             raise ConfigError(
                 f"model.prompts: unknown style {self.prompts!r}; "

@@ -12,6 +12,7 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.heads import zero_inflated
 from crowdcount.models.neck import Neck
 
 TYPICAL_HEADS_PER_PIXEL = 1e-3
@@ -45,7 +46,7 @@ class EBC(BlockCounter):
         self.neck = Neck(
             channels=stages.channels(), strides=strides, block=bins.block, width=config.neck_width
         )
-        self.head = classification_head(config.neck_width, bins)
+        self.head = classification_head(config.neck_width, bins, kind=config.head)
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -56,15 +57,18 @@ class EBC(BlockCounter):
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
         logits: Tensor = self.head(self.neck(stages, height=height, width=width))
+        if self.config.head == "zip":
+            return zero_inflated(logits[:, :2], logits[:, 2:])
         return logits
 
 
-def classification_head(channels: int, bins: Bins) -> nn.Sequential:
-    """1x1 convolutions from features to one logit for each bin.
+def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.Sequential:
+    """1x1 convolutions from features to the logits of a head of ``kind``.
 
-    The last bias starts at the log-probabilities of a geometric distribution with the mean of a
-    typical crowd, so an untrained model predicts about as many heads as there are, not a thousand
-    times as many.
+    Those are one for each bin, or for ``zip`` two for empty and occupied, then one for each bin
+    from the second on. The last bias starts at the log-probabilities of a geometric distribution
+    with the mean of a typical crowd, so an untrained model predicts about as many heads as there
+    are, not a thousand times as many.
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281; more than 512 channels are reduced
@@ -78,7 +82,9 @@ def classification_head(channels: int, bins: Bins) -> nn.Sequential:
     mean = bins.block**2 * TYPICAL_HEADS_PER_PIXEL
     log_ratio = math.log(mean / (1 + mean))
     start = (torch.tensor(bins.values) * log_ratio).clamp(min=_LOWEST_START)
-    last = nn.Conv2d(min(channels, hidden), len(bins.values), 1)
+    if kind == "zip":
+        start = torch.cat([start[:1], start[1:].logsumexp(dim=0, keepdim=True), start[1:]])
+    last = nn.Conv2d(min(channels, hidden), len(start), 1)
     nn.init.normal_(last.weight, std=0.01)
     last.bias = nn.Parameter(start)
     return nn.Sequential(*layers, last)

@@ -36,6 +36,11 @@ def prompt(low: int, high: int | None, *, style: str = "words") -> str:
     return f"There {'is' if low < 2 else 'are'} {number(low)} {'person' if low < 2 else 'people'}."
 
 
+def occupied_prompt(*, style: str = "words") -> str:
+    """The sentence that stands against an empty block: somebody is there. The wording is ours."""
+    return f"There is at least {number_in_words(1) if style == 'words' else 1} person."
+
+
 def number_in_words(number: int) -> str:
     """``twenty-one`` for 21: up to ninety-nine, round hundreds below 1000, and one thousand.
 

@@ -283,3 +283,11 @@ def test_expected_counts_are_float32_at_half_precision():
     counts = expected_counts(logits, torch.tensor([0.0, 2.25]))
     assert counts.dtype == torch.float32
     assert_close(counts.item(), 2.25 / (1 + math.exp(-1)), rtol=1e-6, atol=0)
+
+
+def test_expected_counts_are_not_rounded_under_autocast():
+    logits = torch.randn(1, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.29992])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        counts = expected_counts(logits, values)
+    assert_close(counts, expected_counts(logits, values), rtol=0, atol=0)

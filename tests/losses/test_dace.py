@@ -14,6 +14,8 @@ from crowdcount.core.bins import Bins, expected_counts
 from crowdcount.core.blocks import block_target
 from crowdcount.core.types import BlockPrediction, BlockTarget
 from crowdcount.errors import ConfigError
+from crowdcount.losses.classification import CLASSIFICATION_LOSSES
+from crowdcount.losses.count import COUNT_LOSSES, bayesian, multiscale
 from crowdcount.losses.dace import DaceConfig, LossTerms, dace_loss
 
 BINS = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.29992))
@@ -141,7 +143,7 @@ def test_the_weight_scales_the_count_term_and_nothing_else():
     assert_close(none.count, thrice.count)
 
 
-@pytest.mark.parametrize("name", PUBLISHED_NAME)
+@pytest.mark.parametrize("name", COUNT_LOSSES)
 def test_corrected_counts_are_what_the_count_term_compares_with(name):
     logits, target = crowded()
     by_hand = target.counts.clamp(max=4)
@@ -155,23 +157,24 @@ def test_corrected_counts_are_what_the_count_term_compares_with(name):
     assert (terms.count - on_raw.count).abs() > 1
 
 
-@pytest.mark.parametrize("name", PUBLISHED_NAME)
+@pytest.mark.parametrize("classification", CLASSIFICATION_LOSSES)
+@pytest.mark.parametrize("name", COUNT_LOSSES)
 @pytest.mark.parametrize("count_target", ["raw", "corrected"])
-def test_empty_images_give_finite_terms_and_gradients(name, count_target):
+def test_empty_images_give_finite_terms_and_gradients(classification, name, count_target):
+    config = DaceConfig(classification=classification, count=name, count_target=count_target)
     target = block_target((torch.zeros(0, 2),) * 2, height=40, width=48, block=8)
     for logits in (torch.randn(2, 5, 5, 6), torch.tensor([200.0, 0, 0, 0, 0])[:, None, None]):
-        terms, by_logits, by_counts = scored(
-            logits.expand(2, 5, 5, 6), target, DaceConfig(count=name, count_target=count_target)
-        )
+        terms, by_logits, by_counts = scored(logits.expand(2, 5, 5, 6), target, config)
         assert torch.isfinite(terms.total)
         assert torch.isfinite(by_logits).all()
         assert torch.isfinite(by_counts).all()
 
 
-@pytest.mark.parametrize("name", PUBLISHED_NAME)
-def test_bfloat16_predictions_are_scored_in_float32(name):
+@pytest.mark.parametrize("classification", CLASSIFICATION_LOSSES)
+@pytest.mark.parametrize("name", COUNT_LOSSES)
+def test_bfloat16_predictions_are_scored_in_float32(classification, name):
     logits, target = crowded()
-    config = DaceConfig(count=name)
+    config = DaceConfig(classification=classification, count=name)
     low = logits.bfloat16()
     expected, by_logits, _ = scored(low.float(), target, config)
     leaf = low.clone().requires_grad_()
@@ -182,6 +185,53 @@ def test_bfloat16_predictions_are_scored_in_float32(name):
     assert_close(terms.total, expected.total, rtol=1e-3, atol=0)
     assert leaf.grad is not None
     assert_close(leaf.grad.float(), by_logits, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
+def test_the_chosen_classification_term_is_the_one_that_is_minimised(name):
+    logits, target = crowded()
+    terms, by_logits, _ = scored(logits, target, DaceConfig(classification=name, count_weight=0.0))
+    leaf = logits.clone().requires_grad_()
+    expected = CLASSIFICATION_LOSSES[name](leaf, target.counts, BINS)
+    expected.backward()
+    assert_close(terms.total, expected, rtol=0, atol=0)
+    assert_close(by_logits, leaf.grad)
+
+
+def test_zip_sees_corrected_counts_where_asked():
+    logits, target = crowded()
+    raw, corrected = (
+        dace_loss(
+            predict(logits), target, BINS, DaceConfig(classification="zip", count_target=which)
+        ).classification
+        for which in ("raw", "corrected")
+    )
+    assert (raw - corrected).abs() > 1
+
+
+def test_each_classification_term_comes_with_the_count_term_it_was_published_with():
+    assert DaceConfig().count == "dm"
+    assert DaceConfig(classification="zip").count == "multiscale"
+    assert DaceConfig(classification="zip", count="dm").count == "dm"
+
+
+def test_the_settings_of_a_count_term_reach_it():
+    logits, target = crowded()
+    counts = predict(logits).counts
+    for config, expected in (
+        (
+            DaceConfig(count="multiscale", multiscale_cells=(6,), multiscale_weights=(3.0,)),
+            multiscale(counts, target, scales=(6,), weights=(3.0,)),
+        ),
+        (
+            DaceConfig(count="bayesian", bayesian_sigma=5.0, bayesian_background=0.4),
+            bayesian(counts, target, sigma=5.0, background=0.4),
+        ),
+    ):
+        count = dace_loss(predict(logits), target, BINS, config).count
+        assert_close(count, expected, rtol=0, atol=0)
+        standard = dace_loss(predict(logits), target, BINS, DaceConfig(count=config.count)).count
+        assert (standard - count).abs() > 0.1
 
 
 def test_bfloat16_counts_are_summed_in_float32():
@@ -197,12 +247,38 @@ def test_bfloat16_counts_are_summed_in_float32():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"count": "l1"}, "loss.count: unknown count loss 'l1'; choose from: dm, mae, mse"),
+        (
+            {"count": "l1"},
+            "loss.count: unknown count loss 'l1'; "
+            "choose from: auto, bayesian, dm, mae, mse, multiscale",
+        ),
+        (
+            {"classification": "ordinal"},
+            "loss.classification: unknown classification loss 'ordinal'; choose from: ce, zip",
+        ),
         ({"count_weight": -1.0}, "loss.count_weight: must be a number from 0 on, got -1.0"),
         ({"count_weight": math.nan}, "loss.count_weight: must be a number from 0 on, got nan"),
         (
             {"count_target": "clamped"},
             "loss.count_target: unknown target 'clamped'; choose from: raw, corrected",
+        ),
+        (
+            {"multiscale_cells": (1, 0), "multiscale_weights": (1.0, 1.0)},
+            "loss.multiscale_cells: must be from 1 on, got [1, 0]",
+        ),
+        (
+            {"multiscale_cells": (1, 6)},
+            "loss.multiscale_weights: 3 for 2 sides of cells\n"
+            "  next step   give one weight for each entry of loss.multiscale_cells",
+        ),
+        (
+            {"multiscale_weights": (1.0, -1.0, 1.0)},
+            "loss.multiscale_weights: must be numbers from 0 on, got [1.0, -1.0, 1.0]",
+        ),
+        ({"bayesian_sigma": 0.5}, "loss.bayesian_sigma: must be at least 1 pixel, got 0.5"),
+        (
+            {"bayesian_background": math.inf},
+            "loss.bayesian_background: must be a number from 0 on, got inf",
         ),
     ],
 )
@@ -210,3 +286,11 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
     with pytest.raises(ConfigError) as error:
         DaceConfig(**settings)
     assert str(error.value) == message
+
+
+def test_the_documentation_names_every_term_and_every_setting():
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    for name in (*CLASSIFICATION_LOSSES, *COUNT_LOSSES):
+        assert f"**`{name}`**" in text or f"| `{name}` |" in text, name
+    for field in dataclasses.fields(DaceConfig):
+        assert f"loss.{field.name}" in text, field.name

@@ -11,6 +11,7 @@ from crowdcount.models.config import ModelConfig
     [
         ("backbone", "clip-rn51"),
         ("backbone", "timm:"),
+        ("head", "zap"),
         ("block", 0),
         ("neck_width", 0),
         ("block", 1025),

@@ -1,6 +1,7 @@
-"""What every backbone must do, run over the table and a sample of timm's families."""
+"""What every backbone must do with every head, run over the tables and a sample of timm."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.heads import HEADS
 
 VALUES = (0.0, 1.0, 2.5, 5.1)
 TIMM = (
@@ -23,16 +25,17 @@ TIMM = (
 SIZES = [(37, 91), (5, 3), (130, 64), (64, 96), (1, 1)]
 
 
-def fresh(backbone, block=8):
+def fresh(backbone, head="ebc", block=8):
     torch.manual_seed(0)
     bins = Bins(block=block, starts=(0, 1, 2, 4), values=VALUES)
-    return build_model(ModelConfig(backbone=backbone, pretrained="none", block=block), bins)
+    config = ModelConfig(backbone=backbone, head=head, pretrained="none", block=block)
+    return build_model(config, bins)
 
 
-@pytest.fixture(scope="module", params=[*BACKBONES, *TIMM])
+@pytest.fixture(scope="module", params=itertools.product([*BACKBONES, *TIMM], HEADS), ids="-".join)
 def model(request):
     """A model in evaluation mode. Tests leave it as it is."""
-    return fresh(request.param).eval()
+    return fresh(*request.param).eval()
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -121,7 +124,7 @@ def test_a_checkpoint_gives_back_the_same_model(model, tmp_path):
 @pytest.mark.parametrize("block", [16, 32])
 @pytest.mark.parametrize("backbone", [*BACKBONES, *TIMM])
 def test_larger_blocks(backbone, block):
-    counter = fresh(backbone, block).eval()
+    counter = fresh(backbone, block=block).eval()
     with torch.no_grad():
         logits = counter(torch.rand(1, 3, 37, 91)).logits
     assert logits.shape == (1, 4, math.ceil(37 / block), math.ceil(91 / block))
