@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
+from crowdcount.core.bins import Bins
 from crowdcount.core.sample import Sample
 from crowdcount.drawing.contact_sheet import (
     LARGEST_NUMBER,
@@ -16,6 +18,7 @@ from crowdcount.drawing.contact_sheet import (
     Tile,
     contact_sheet,
     picture,
+    plain_picture,
     shortened,
 )
 
@@ -131,6 +134,40 @@ def test_only_what_the_correction_touches_is_framed(heads, framed, block, width)
         assert abs((rows.min() + rows.max() + 1) / 2 - at * scale) <= 1
         assert abs((cols.min() + cols.max() + 1) / 2 - at * scale) <= 1
         assert rows.max() - rows.min() <= max(block * scale, 9) + 4
+
+
+def test_counts_of_one_bin_share_a_colour():
+    bins = Bins(block=64, starts=(0, 1, 3), values=(0.0, 1.5, 3.0))
+    points = [
+        (block * 64 + 2 + 10 * (head % 3), 2 + 20 * (head // 3))
+        for block in range(4)
+        for head in range(block + 1)
+    ]
+    seen = drawn(points, width=320, height=64, block=64, max_count=3, bins=bins)
+    scale = seen.shape[1] / 320
+    one, two, three, four, none = (
+        tuple(seen[int(60 * scale), int((block * 64 + 60) * scale)]) for block in range(5)
+    )
+    assert one == two != three == four
+    assert none == (85, 85, 85)
+
+
+def test_counts_that_are_given_are_drawn_rather_than_those_of_the_points():
+    layout = Layout.of([(64, 64)])
+    counts = torch.zeros(1, 8, 8)
+    counts[0, 7, 0] = 2
+    of = colours(fullest=2)
+    seen = picture(sample([], width=64, height=64), layout=layout, colours=of, counts=counts)
+    rows, cols = np.nonzero(np.ptp(seen, axis=2))
+    assert rows.min() == seen.shape[0] * 7 // 8
+    assert cols.max() == seen.shape[1] // 8 - 1
+
+
+def test_a_plain_picture_is_the_image_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    shown = Sample(name="a", image=image, points=np.zeros((0, 2)))
+    layout = Layout(columns=1, width=60, height=90)
+    assert (plain_picture(shown, layout=layout) == image.repeat(3, axis=0).repeat(3, axis=1)).all()
 
 
 def test_blocks_above_the_last_colour_have_it_too():
