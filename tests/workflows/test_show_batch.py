@@ -1,6 +1,7 @@
 """The sheet of the first batch shows what training is given, and nothing is trained."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,19 @@ from PIL import Image
 
 from crowdcount.config import RunConfig
 from crowdcount.core.sample import Sample
+from crowdcount.data.prepared import PreparedDataset
 from crowdcount.drawing.contact_sheet import Layout, plain_picture
 from crowdcount.errors import UsageError
 from crowdcount.workflows import show_batch as workflow
 from crowdcount.workflows.show_batch import draw_batch, show_batch
 from crowdcount.workflows.train import plan_training, training_batches
+
+
+@pytest.fixture(scope="module")
+def square(prepared, tmp_path_factory):
+    """A copy of the prepared scenes, beside which the table of bins may be written."""
+    folder = tmp_path_factory.mktemp("data") / "square"
+    return PreparedDataset.open(shutil.copytree(prepared.folder, folder))
 
 
 def config_of(*, bins=None, **train):
@@ -40,10 +49,10 @@ def tiles_of(monkeypatch, config, data):
     return seen
 
 
-def test_the_crops_are_those_that_training_is_given(monkeypatch, prepared):
+def test_the_crops_are_those_that_training_is_given(monkeypatch, square):
     config = config_of()
-    seen = tiles_of(monkeypatch, config, [prepared])
-    batches = list(training_batches(plan_training(config, [prepared]), [prepared]).epoch(1))
+    seen = tiles_of(monkeypatch, config, [square])
+    batches = list(training_batches(plan_training(config, [square]), [square]).epoch(1))
     names = [name for batch in batches for name in batch.names]
     assert [tile.name for tile in seen["tiles"]] == names[: len(seen["tiles"])]
     first, image = seen["tiles"][0].picture, batches[0].images[0]
@@ -57,28 +66,28 @@ def test_the_crops_are_those_that_training_is_given(monkeypatch, prepared):
 
 @pytest.mark.parametrize(("batch_size", "crops"), [(1, 7), (3, 7), (4, 7), (64, 7)])
 def test_small_batches_are_drawn_until_there_is_enough_to_see(
-    monkeypatch, prepared, batch_size, crops
+    monkeypatch, square, batch_size, crops
 ):
     # Seven of the eight scenes are trained on, the last is held out.
-    assert len(prepared.records("train")) == 7
-    seen = tiles_of(monkeypatch, config_of(batch_size=batch_size), [prepared])
+    assert len(square.records("train")) == 7
+    seen = tiles_of(monkeypatch, config_of(batch_size=batch_size), [square])
     assert len(seen["tiles"]) == crops
 
 
-def test_a_large_batch_is_drawn_in_part(monkeypatch, prepared):
+def test_a_large_batch_is_drawn_in_part(monkeypatch, square):
     monkeypatch.setattr(workflow, "MOST_CROPS", 5)
     monkeypatch.setattr(workflow, "FEWEST_CROPS", 5)
-    seen = tiles_of(monkeypatch, config_of(batch_size=7), [prepared])
+    seen = tiles_of(monkeypatch, config_of(batch_size=7), [square])
     assert len(seen["tiles"]) == 5
 
 
-def test_captions_and_colours_are_of_the_bins_that_training_uses(monkeypatch, prepared, tmp_path):
+def test_captions_and_colours_are_of_the_bins_that_training_uses(monkeypatch, square, tmp_path):
     table = tmp_path / "mine.json"
     table.write_text('{"starts": [0, 1, 3], "values": [0, 1.5, 4]}')
     config = replace(config_of(bins=str(table)), augment=config_of().augment)
-    seen = tiles_of(monkeypatch, config, [prepared])
+    seen = tiles_of(monkeypatch, config, [square])
     assert seen["colours"].classes.starts == (0, 1, 3)
-    (batch, *_) = training_batches(plan_training(config, [prepared]), [prepared]).epoch(1)
+    (batch, *_) = training_batches(plan_training(config, [square]), [square]).epoch(1)
     for counts, tile in zip(batch.target.counts, seen["tiles"], strict=False):
         per_class = [
             ("0", int((counts == 0).sum())),
@@ -91,25 +100,25 @@ def test_captions_and_colours_are_of_the_bins_that_training_uses(monkeypatch, pr
     assert any("1-2" in tile.caption for tile in seen["tiles"])
 
 
-def test_the_sheet_does_not_depend_on_workers(prepared):
-    sheet = draw_batch(config_of(), [prepared])
-    assert sheet == draw_batch(config_of(workers=1), [prepared])
-    assert sheet != draw_batch(config_of(seed=1), [prepared])
+def test_the_sheet_does_not_depend_on_workers(square):
+    sheet = draw_batch(config_of(), [square])
+    assert sheet == draw_batch(config_of(workers=1), [square])
+    assert sheet != draw_batch(config_of(seed=1), [square])
     assert np.asarray(Image.open(io.BytesIO(sheet))).shape[2] == 3
 
 
-def test_an_earlier_file_stays_unless_told(prepared, workplace):
+def test_an_earlier_file_stays_unless_told(square, workplace):
     out = Path("sheets/batch.png")
-    show_batch(config_of(), [prepared], out)
+    show_batch(config_of(), [square], out)
     before = out.read_bytes()
     with pytest.raises(UsageError, match="there already"):
-        show_batch(config_of(seed=1), [prepared], out)
+        show_batch(config_of(seed=1), [square], out)
     assert out.read_bytes() == before
-    show_batch(config_of(seed=1), [prepared], out, force=True)
+    show_batch(config_of(seed=1), [square], out, force=True)
     assert out.read_bytes() != before
     assert [each.name for each in workplace.rglob("*")] == ["sheets", "batch.png"]
 
 
-def test_the_sheet_is_a_png(prepared, workplace):
+def test_the_sheet_is_a_png(square, workplace):
     with pytest.raises(UsageError, match=r"\.png"):
-        show_batch(config_of(), [prepared], Path("batch.jpg"))
+        show_batch(config_of(), [square], Path("batch.jpg"))
