@@ -83,6 +83,14 @@ def train(
             show_default=False,
         ),
     ] = False,
+    show_batch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw what the network sees first, with heads and classes, and train nothing.",
+            show_default=False,
+        ),
+    ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     *,
@@ -130,6 +138,12 @@ def train(
             f"# {plan.training_images} training and {plan.validation_images} validation images, "
             f"crops of {plan.crop} pixels"
         )
+        return
+    if show_batch is not None:
+        from crowdcount.workflows.show_batch import show_batch as draw
+
+        draw(settings, sets, show_batch, force=force, track=tracker(console))
+        print_paths([show_batch])
         return
     with stop_signals() as received, TrainingBar(console) as bar:
         result = run_training(

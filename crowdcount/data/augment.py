@@ -1,11 +1,15 @@
 """What training does to an image and its points together, so that no head leaves its pixel."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float64, UInt8
 from pydantic import ConfigDict
 
@@ -19,82 +23,163 @@ _LAST = 2.0**-10
 # Share of red, green and blue in the grey of a photograph (ITU-R BT.601, as in JPEG).
 _LUMA = np.array([0.299, 0.587, 0.114])
 
+SCALE_DRAWS = ("zoom", "side")
+
+_WIDE: dict[str, Any] = {
+    "scale_min": 0.5,
+    "scale_max": 2.0,
+    "scale_draw": "zoom",
+    "flip_probability": 0.5,
+    "colour_probability": 0.8,
+    "brightness": 0.3,
+    "contrast": 0.3,
+    "saturation": 0.3,
+    "hue": 10.0,
+    "grey_probability": 0.1,
+    "blur_probability": 0.2,
+    "blur_sigma": 1.2,
+    "noise_probability": 0.2,
+    "noise_sigma": 10.0,
+    "salt_pepper_probability": 0.0,
+    "salt_pepper": 0.001,
+    "jpeg_probability": 0.2,
+    "jpeg_quality": 40,
+}
+
+# Where a step is off, its strength is that of the wide chain, for those who turn it on.
+_PUBLISHED = _WIDE | {
+    # A crop of 1 to 2 times the side it has in the end.
+    "scale_max": 1.0,
+    "scale_draw": "side",
+    "colour_probability": 0.2,
+    "brightness": 0.1,
+    "contrast": 0.1,
+    "saturation": 0.1,
+    "hue": 0.0,
+    "grey_probability": 0.0,
+    # The standard deviation of a box of 5 pixels, which the published blur is, along one axis.
+    "blur_sigma": 1.4,
+    "noise_probability": 0.0,
+    "salt_pepper_probability": 0.5,
+    "jpeg_probability": 0.0,
+}
+
+CHAINS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"wide": MappingProxyType(_WIDE), "published": MappingProxyType(_PUBLISHED)}
+)
+"""What every setting of an augmentation is, where it is not given. ``wide`` is ours; ``published``
+is that of CLIP-EBC (Ma et al., https://arxiv.org/abs/2403.09281), with a blur in both directions.
+"""
+
+# The default of a setting whose value the chain decides; no setting has it for long.
+_OF_CHAIN: Any = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Settings of the random changes to training images. The defaults vary widely.
+    """Settings of the random changes to training images. What is not given is as the chain has it.
 
     Raises:
-        ConfigError: If a probability is outside 0 to 1 or a strength outside its range.
+        ConfigError: If the chain is unknown, a probability is outside 0 to 1 or a strength outside
+            its range.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    scale_min: float = 0.5
+    chain: str = "wide"
+    """A key of ``CHAINS``, which holds the defaults of all other settings."""
+
+    scale_min: float = _OF_CHAIN
     """Smallest factor by which the content of an image is zoomed."""
 
-    scale_max: float = 2.0
-    """Largest factor by which the content of an image is zoomed; drawn log-uniformly."""
+    scale_max: float = _OF_CHAIN
+    """Largest factor by which the content of an image is zoomed."""
 
-    flip_probability: float = 0.5
+    scale_draw: str = _OF_CHAIN
+    """What is spread evenly: ``zoom``, the logarithm of the factor; ``side``, the side of the
+    square that is cut, so that small heads are more frequent."""
+
+    flip_probability: float = _OF_CHAIN
     """How often left and right are exchanged."""
 
-    colour_probability: float = 0.8
+    colour_probability: float = _OF_CHAIN
     """How often brightness, contrast, saturation and hue change."""
 
-    brightness: float = 0.3
+    brightness: float = _OF_CHAIN
     """Pixels are multiplied by a factor from 1 - b to 1 + b."""
 
-    contrast: float = 0.3
+    contrast: float = _OF_CHAIN
     """Distances from the mean grey are multiplied by a factor from 1 - c to 1 + c."""
 
-    saturation: float = 0.3
+    saturation: float = _OF_CHAIN
     """Distances of a pixel from its own grey are multiplied by a factor from 1 - s to 1 + s."""
 
-    hue: float = 10.0
+    hue: float = _OF_CHAIN
     """Largest turn of the colours around the grey axis, in degrees."""
 
-    grey_probability: float = 0.1
+    grey_probability: float = _OF_CHAIN
     """How often an image loses its colour: crowd data sets hold photographs without any."""
 
-    blur_probability: float = 0.2
+    blur_probability: float = _OF_CHAIN
     """How often an image is blurred."""
 
-    blur_sigma: float = 1.2
+    blur_sigma: float = _OF_CHAIN
     """Largest standard deviation of the Gaussian blur, in pixels of the crop."""
 
-    noise_probability: float = 0.2
+    noise_probability: float = _OF_CHAIN
     """How often noise is added."""
 
-    noise_sigma: float = 10.0
+    noise_sigma: float = _OF_CHAIN
     """Largest standard deviation of the Gaussian noise, in grey levels of 0 to 255."""
 
-    jpeg_probability: float = 0.2
+    salt_pepper_probability: float = _OF_CHAIN
+    """How often single values are lost."""
+
+    salt_pepper: float = _OF_CHAIN
+    """Share of the values, three a pixel, that become 255; as many become 0."""
+
+    jpeg_probability: float = _OF_CHAIN
     """How often an image is compressed once more."""
 
-    jpeg_quality: int = 40
+    jpeg_quality: int = _OF_CHAIN
     """Lowest JPEG quality, 1 to 100; the highest is 95."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "colour", "grey", "blur", "noise", "jpeg"):
-            value = getattr(self, f"{name}_probability")
+        if self.chain not in CHAINS:
+            raise ConfigError(
+                f"augment.chain: unknown chain {self.chain!r}; choose from: {', '.join(CHAINS)}"
+            )
+        for name, value in CHAINS[self.chain].items():
+            if getattr(self, name) is _OF_CHAIN:
+                object.__setattr__(self, name, value)
+        for name in (each.name for each in fields(self) if each.name.endswith("_probability")):
+            value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ConfigError(f"augment.{name}_probability: must be 0 to 1, got {value}")
+                raise ConfigError(f"augment.{name}: must be 0 to 1, got {value}")
         for name in ("brightness", "contrast", "saturation"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"augment.{name}: must be 0 to 1, got {value}")
-        for name in ("blur_sigma", "noise_sigma"):
+        for step, name, most in (
+            ("blur", "blur_sigma", 100),
+            ("noise", "noise_sigma", 100),
+            ("salt_pepper", "salt_pepper", 0.5),
+        ):
             value = getattr(self, name)
-            if not 0 < value <= 100:
+            if not 0 < value <= most:
                 raise ConfigError(
-                    f"augment.{name}: must be above 0 and at most 100, got {value}; "
-                    f"augment.{name.removesuffix('sigma')}probability = 0 turns it off"
+                    f"augment.{name}: must be above 0 and at most {most}, got {value}; "
+                    f"augment.{step}_probability = 0 turns it off"
                 )
         if not 0 < self.scale_min <= self.scale_max < math.inf:
             raise ConfigError(
                 "augment.scale_min: must be above 0 and at most augment.scale_max, "
                 f"got {self.scale_min} and {self.scale_max}"
+            )
+        if self.scale_draw not in SCALE_DRAWS:
+            raise ConfigError(
+                f"augment.scale_draw: unknown draw {self.scale_draw!r}; "
+                f"choose from: {', '.join(SCALE_DRAWS)}"
             )
         if not 0 <= self.hue <= 180:
             raise ConfigError(f"augment.hue: must be 0 to 180 degrees, got {self.hue}")
@@ -107,8 +192,8 @@ def augment(
 ) -> Sample:
     """Cut a random crop out of an image and change how it looks.
 
-    The changes follow the light: zoom and flip, colours, blur of the lens, noise of the sensor,
-    JPEG. All randomness comes from ``rng``.
+    The changes follow the light: zoom and flip, colours, blur of the lens, noise and dead values of
+    the sensor, JPEG. All randomness comes from ``rng``.
 
     Args:
         sample: Image and points, of any size.
@@ -151,12 +236,12 @@ def crop(sample: Sample, *, left: int, top: int, side: int, size: int) -> Sample
         raise ValueError(f"{sample.name}: head coordinates must be finite")
     points = np.clip(sample.points, 0, np.array([width, height]) - _LAST) - [left, top]
     inside = ((points >= 0) & (points < side)).all(axis=1)
-    interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     pixels = sample.image[top : top + side, left : left + side]
     return replace(
         sample,
-        image=np.asarray(cv2.resize(pixels, (size, size), interpolation=interpolation)),
-        points=np.minimum(points[inside] * (size / side), size - _LAST),
+        image=_resized(pixels, size=size),
+        # Multiplied before it is divided, an edge between two pixels stays exactly where it is.
+        points=np.minimum(points[inside] * size / side, size - _LAST),
     )
 
 
@@ -177,18 +262,33 @@ def flip(sample: Sample) -> Sample:
 def _random_crop(
     sample: Sample, *, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Sample:
-    """A square from anywhere in the image, zoomed log-uniformly.
+    """A square from anywhere in the image, zoomed as the configuration says.
 
     Where the image is too small for the square, the square shrinks to its short side: the same as
     enlarging the image first, as the published augmentation does, and nothing is invented around
     the image.
     """
     height, width = sample.image.shape[:2]
-    zoom = math.exp(rng.uniform(math.log(config.scale_min), math.log(config.scale_max)))
+    if config.scale_draw == "side":
+        zoom = 1 / rng.uniform(1 / config.scale_max, 1 / config.scale_min)
+    else:
+        zoom = math.exp(rng.uniform(math.log(config.scale_min), math.log(config.scale_max)))
     side = min(max(round(size / zoom), 1), height, width)
     left = int(rng.integers(width - side + 1))
     top = int(rng.integers(height - side + 1))
     return crop(sample, left=left, top=top, side=side, size=size)
+
+
+def _resized(
+    pixels: UInt8[np.ndarray, "side side 3"], *, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Bicubic, and antialiased where the image shrinks, which torch does and OpenCV does not."""
+    if len(pixels) <= size:
+        return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC))
+    # Both views of the same bytes: torch takes its quick way for images whose channels lie last.
+    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    shrunk = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(shrunk[0].permute(1, 2, 0).numpy())
 
 
 def _coloured(
@@ -232,9 +332,21 @@ def _degraded(
         sigma = rng.uniform(0, config.noise_sigma)
         noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
         image = np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U))
+    if rng.random() < config.salt_pepper_probability:
+        image = _salted(image, share=config.salt_pepper, rng=rng)
     if rng.random() < config.jpeg_probability:
         image = _compressed(image, quality=int(rng.integers(config.jpeg_quality, 95 + 1)))
     return image
+
+
+def _salted(
+    image: UInt8[np.ndarray, "height width 3"], *, share: float, rng: np.random.Generator
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Each value becomes 255 with probability ``share``, and 0 as often."""
+    lost = rng.choice(image.size, size=rng.binomial(image.size, 2 * share), replace=False)
+    salted = image.copy()
+    salted.flat[lost] = np.where(rng.random(len(lost)) < 0.5, 255, 0)
+    return salted
 
 
 def _compressed(

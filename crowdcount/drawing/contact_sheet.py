@@ -9,10 +9,12 @@ from statistics import median
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import KDTree
+from torch import Tensor
 
+from crowdcount.core.bins import Bins, fine_starts, format_range, middle_values
 from crowdcount.core.blocks import block_counts
 from crowdcount.core.sample import Sample
 
@@ -63,16 +65,28 @@ class BlockColours:
     """m: blocks that hold more heads are marked as corrected."""
 
     fullest: int
-    """Heads of the fullest block on the sheet, which decides where the colours end."""
+    """Heads of the fullest block on the sheet, which decides where the colours of counts end."""
+
+    bins: Bins | None = None
+    """Bins whose counts share a colour; None: each count has its own."""
 
     @property
     def top(self) -> int:
-        """The count with the last colour; blocks above it have it too."""
+        """The count with the last colour, where each has its own; blocks above it have it too."""
         return max(min(self.max_count, self.fullest), 1)
 
-    def table(self) -> UInt8[np.ndarray, "counts 3"]:
-        """The colour of 1, 2, ..., ``top`` heads."""
-        at = np.linspace(0, len(_PALETTE) - 1, self.top) if self.top > 1 else np.zeros(1)
+    @property
+    def classes(self) -> Bins:
+        """The counts that share a colour; those of the first bin have none."""
+        if self.bins is not None:
+            return self.bins
+        starts = fine_starts(self.top)
+        return Bins(block=self.block, starts=starts, values=middle_values(starts))
+
+    def table(self) -> UInt8[np.ndarray, "classes 3"]:
+        """The colour of each class but the first."""
+        number = len(self.classes.starts) - 1
+        at = np.linspace(0, len(_PALETTE) - 1, number) if number > 1 else np.zeros(1)
         anchors = np.arange(len(_PALETTE))
         channels = [np.interp(at, anchors, _PALETTE[:, channel]) for channel in range(3)]
         return np.stack(channels, axis=1).round().astype(np.uint8)
@@ -119,13 +133,34 @@ class Tile:
     caption: str
 
 
+def plain_picture(
+    sample: Sample, *, layout: Layout
+) -> UInt8[np.ndarray, "picture_height picture_width 3"]:
+    """An image alone, as large as its box."""
+    height, width = sample.image.shape[:2]
+    size = layout.fit(width=width, height=height)
+    # Enlarged, a pixel stays a square: noise and the blocks of a JPEG are there to be seen.
+    interpolation = cv2.INTER_AREA if size[0] < width else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(sample.image, size, interpolation=interpolation))
+
+
 def picture(
-    sample: Sample, *, layout: Layout, colours: BlockColours
+    sample: Sample,
+    *,
+    layout: Layout,
+    colours: BlockColours,
+    counts: Float[Tensor, "1 rows cols"] | None = None,
 ) -> UInt8[np.ndarray, "picture_height picture_width 3"]:
     """An image with its blocks and heads, as large as its box.
 
     The photograph loses its colours, so that every colour is of the annotation. Every head is a dot
     whose middle is where the head is; neither a block nor another dot hides it.
+
+    Args:
+        sample: What to draw.
+        layout: How large.
+        colours: What the colours of blocks mean.
+        counts: Heads of each block; None: counted from the points.
     """
     height, width = sample.image.shape[:2]
     size = layout.fit(width=width, height=height)
@@ -136,11 +171,13 @@ def picture(
     )
     # A little darker, so that dots and frames stand out before a bright sky too.
     canvas = (grey * 0.85).round().astype(np.uint8)[..., None].repeat(3, axis=2)
-    points = torch.from_numpy(sample.points)
-    counts = block_counts(points, height=height, width=width, block=colours.block)
+    if counts is None:
+        points = torch.from_numpy(sample.points)
+        counts = block_counts(points, height=height, width=width, block=colours.block)
     blocks = counts[0].long().numpy()
+    classes = colours.classes.classify(counts)[0].numpy()
     stretch = np.array(size) / (width, height)
-    tinted = _tinted(canvas, blocks, colours, size=(width, height))
+    tinted = _tinted(canvas, classes, colours, size=(width, height))
     middles = sample.points * stretch
     radii = _radii(middles, largest=max(size) * _LARGEST_DOT)
     # Shadows first: they lie neither on a frame nor on a neighbour's dot.
@@ -186,16 +223,16 @@ def contact_sheet(
 
 def _tinted(
     canvas: UInt8[np.ndarray, "height width 3"],
-    blocks: Int64[np.ndarray, "rows cols"],
+    classes: Int64[np.ndarray, "rows cols"],
     colours: BlockColours,
     *,
     size: tuple[int, int],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The canvas with a colour over every block that holds a head; ``size`` is the image's."""
+    """The canvas with a colour over every block above the first class; ``size`` is the image's."""
     height, width = canvas.shape[:2]
     col_of = _block_of(width, original=size[0], block=colours.block)
     row_of = _block_of(height, original=size[1], block=colours.block)
-    held = blocks.clip(max=colours.top)[row_of[:, None], col_of]
+    held = classes[row_of[:, None], col_of]
     tinted = canvas.copy()
     full = held > 0
     tinted[full] = _mixed(canvas[full], colours.table()[held[full] - 1])
@@ -312,16 +349,20 @@ def _legend(colours: BlockColours, *, size: int) -> Image.Image:
 
 
 def _swatches(colours: BlockColours, *, size: int) -> list[tuple[Image.Image, str]]:
-    """The colours of some counts, the first and the last among them, as over a middle grey."""
+    """The colours of some classes, the first and the last among them, as over a middle grey."""
     table = colours.table()
-    shown = np.linspace(1, colours.top, min(colours.top, _MOST_SWATCHES)).round().astype(int)
-    grey = np.full((len(table), 3), 128, dtype=np.uint8)
-    mixed = _mixed(grey, table)
+    number = len(table)
+    shown = np.linspace(1, number, min(number, _MOST_SWATCHES)).round().astype(int)
+    mixed = _mixed(np.full((number, 3), 128, dtype=np.uint8), table)
+    ranges = colours.classes.ranges
     swatches = []
-    for count in dict.fromkeys(shown.tolist()):
-        last = count == colours.top and colours.fullest > colours.top
-        ink = tuple(mixed[count - 1].tolist())
-        swatches.append((Image.new("RGB", (size, size), ink), f"{count}+" if last else f"{count}"))
+    for index in dict.fromkeys(shown.tolist()):
+        low, high = ranges[index]
+        # No block of the sheet is fuller than the fullest, but a bin is open all the same.
+        closed = high is None and colours.bins is None and colours.fullest <= low
+        ink = tuple(mixed[index - 1].tolist())
+        label = format_range(low, low if closed else high)
+        swatches.append((Image.new("RGB", (size, size), ink), label))
     return swatches
 
 

@@ -132,6 +132,20 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
     )
 
 
+def training_batches(plan: TrainPlan, data: Sequence[PreparedDataset]) -> TrainingBatches:
+    """The batches of every epoch of the run that ``plan`` describes."""
+    config = plan.config
+    return TrainingBatches(
+        TrainingSamples(data),
+        size=plan.crop,
+        block=config.model.block,
+        batch_size=config.train.batch_size,
+        config=config.augment,
+        seed=config.train.seed,
+        workers=config.train.workers,
+    )
+
+
 def train(
     config: RunConfig,
     data: Sequence[PreparedDataset],
@@ -173,15 +187,7 @@ def train(
     model = build_model(config.model, bins, offline=offline)
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.
     model = model.to(target).to(memory_format=torch.channels_last)
-    batches = TrainingBatches(
-        TrainingSamples(data),
-        size=plan.crop,
-        block=config.model.block,
-        batch_size=config.train.batch_size,
-        config=config.augment,
-        seed=config.train.seed,
-        workers=config.train.workers,
-    )
+    batches = training_batches(plan, data)
     average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     run = _Run.create(plan, out=out, latest=latest)
     counter = Counter(

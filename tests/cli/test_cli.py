@@ -718,6 +718,17 @@ def test_a_run_folder_is_not_overwritten(run, data):
     assert run("train", *TINY_RUN, "--out", "here", "--force")[0] == 0
 
 
+def test_train_can_draw_its_first_batch_instead(run, data):
+    code, out, _ = run("train", *TINY_RUN, "--show-batch", "batch.png")
+    assert (code, out) == (0, b"batch.png\n")
+    assert Path("batch.png").read_bytes().startswith(b"\x89PNG")
+    assert not Path("runs").exists()
+    code, out, err = run("train", *TINY_RUN, "--show-batch", "batch.png")
+    assert (code, out) == (2, b"")
+    assert "batch.png: there already" in err
+    assert run("train", *TINY_RUN, "--show-batch", "batch.png", "--force")[0] == 0
+
+
 def test_several_sets_are_named_when_none_is_chosen_and_trained_on_when_chosen(run, data):
     shutil.copytree("data/square", "data/other")
     code, _, err = run("train", *TINY_RUN)

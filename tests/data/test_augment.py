@@ -1,5 +1,6 @@
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ from torch.testing import assert_close
 
 from crowdcount.core.blocks import block_counts, head_pixels
 from crowdcount.core.sample import Sample
-from crowdcount.data.augment import AugmentConfig, augment, crop, flip
+from crowdcount.data.augment import CHAINS, AugmentConfig, augment, crop, flip
+from crowdcount.data.batches import TrainingCrops
 from crowdcount.errors import ConfigError
 
 PROBABILITIES = [field.name for field in fields(AugmentConfig) if "probability" in field.name]
@@ -79,6 +81,44 @@ def test_the_crops_of_a_tiling_share_out_the_heads(image, data, size):
     sample = sample_of(points, width=side * tiles, height=side)
     cuts = [crop(sample, left=side * k, top=0, side=side, size=size) for k in range(tiles)]
     assert sum(len(cut.points) for cut in cuts) == len(points)
+
+
+def squares(left, top, side, split):
+    """The square itself, or its four quarters, each split on as ``split`` says."""
+    if side % 2 or not next(split, False):
+        return [(left, top, side)]
+    half = side // 2
+    corners = [(left + x, top + y) for x in (0, half) for y in (0, half)]
+    return [each for x, y in corners for each in squares(x, y, half, split)]
+
+
+@given(
+    st.lists(st.tuples(coordinates(96), coordinates(64)), max_size=20),
+    st.lists(st.booleans(), max_size=40),
+    st.integers(1, 64),
+)
+def test_the_crops_of_any_partition_into_squares_share_out_the_heads(points, split, size):
+    sample = sample_of(points, width=96, height=64)
+    rest = iter(split)
+    corners = [(left, top) for left in range(0, 96, 32) for top in range(0, 64, 32)]
+    parts = [square for left, top in corners for square in squares(left, top, 32, rest)]
+    assert sum(side**2 for _, _, side in parts) == 96 * 64
+    cuts = [crop(sample, left=left, top=top, side=side, size=size) for left, top, side in parts]
+    assert sum(len(cut.points) for cut in cuts) == len(points)
+
+
+@given(annotated(), st.data(), st.integers(1, 200))
+def test_a_zoomed_head_is_on_the_pixel_that_exact_arithmetic_says(image, data, size):
+    points, side, _ = image
+    sample = inside_sample(points, width=side, height=side)
+    zoomed = crop(sample, left=0, top=0, side=side, size=size)
+    # The far end of the last pixel is held inside; all others move exactly.
+    far = side - Fraction(1, 1024)
+    exact = [
+        [math.floor(min(Fraction(each), far) * size / side) for each in point]
+        for point in sample.points.tolist()
+    ]
+    assert pixels_of(zoomed).tolist() == exact
 
 
 @given(annotated(), st.data(), st.integers(1, 64))
@@ -153,6 +193,34 @@ def test_any_image_gives_a_crop_with_its_heads_inside(image, size, seed):
     assert (sample.points == before[1]).all()
 
 
+@given(annotated(), st.data(), seeds)
+def test_every_head_is_on_the_pixel_it_was_on(image, data, seed):
+    points, width, height = image
+    sample = sample_of(points, width=width, height=height)
+    # Each pixel says where it lies.
+    sample.image[..., 0], sample.image[..., 1] = np.arange(width), np.arange(height)[:, None]
+    size = data.draw(st.integers(1, min(width, height)))
+    config = replace(PLAIN, flip_probability=0.5)
+    cut = augment(sample, size=size, config=config, rng=np.random.default_rng(seed))
+    under = [cut.image[y, x, :2].tolist() for x, y in pixels_of(cut).tolist()]
+    window = cut.image[..., :2].reshape(-1, 2).tolist()
+    assert under == [pixel for pixel in pixels_of(sample).tolist() if pixel in window]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@given(annotated(), st.integers(1, 64), seeds)
+def test_the_looks_of_a_chain_change_no_head(chain, image, size, seed):
+    points, width, height = image
+    sample = sample_of(points, width=width, height=height)
+    # Zoom and flip are drawn first, so they are the same in both.
+    off = {name: 0.0 for name in PROBABILITIES if name != "flip_probability"}
+    plain, changed = (
+        augment(sample, size=size, config=config, rng=np.random.default_rng(seed))
+        for config in (AugmentConfig(chain=chain, **off), AugmentConfig(chain=chain))
+    )
+    assert (changed.points == plain.points).all()
+
+
 @given(annotated(), seeds)
 def test_looks_change_no_head(image, seed):
     points, width, height = image
@@ -180,6 +248,25 @@ def test_all_randomness_comes_from_the_generator():
     assert (first.image != other.image).any()
 
 
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_crop_depends_on_seed_epoch_and_index_alone(chain):
+    samples = [sample_of([(5, 5), (40, 30)], width=80, height=60, seed=each) for each in range(3)]
+
+    def crops(seed=3):
+        config = AugmentConfig(chain=chain)
+        return TrainingCrops(samples, size=32, config=config, seed=seed)
+
+    keys = [(epoch, index) for epoch in (1, 2) for index in range(3)]
+    forth, back = crops(), crops()
+    first = {key: forth[key] for key in keys}
+    again = {key: back[key] for key in reversed(keys)}
+    for key in keys:
+        assert (first[key].image == again[key].image).all()
+        assert (first[key].points == again[key].points).all()
+        assert (crops(seed=4)[key].image != first[key].image).any()
+    assert (first[1, 0].image != first[2, 0].image).any()
+
+
 def test_nothing_random_but_the_place_is_a_plain_crop():
     sample = sample_of([(5.5, 5.25)], width=20, height=20)
     cut = augment(sample, size=20, config=PLAIN, rng=np.random.default_rng(0))
@@ -194,14 +281,39 @@ def test_zooms_are_spread_evenly_in_the_logarithm():
     grid = np.stack(np.meshgrid(*[np.arange(0.5, 200, 4)] * 2), axis=-1)
     sample = sample_of(grid.reshape(-1, 2), width=200, height=200)
     config = replace(PLAIN, scale_min=0.5, scale_max=2.0)
-    logs = []
-    for seed in range(400):
-        points = augment(sample, size=32, config=config, rng=np.random.default_rng(seed)).points
-        logs.append(math.log2(np.diff(np.unique(points[:, 0].round(6))).min() / 4))
+    logs = np.log2(zooms(sample, config))
     assert -1.001 <= min(logs) < -0.95
     assert 0.95 < max(logs) <= 1.001
     # Drawn evenly in the factor itself, the mean would be near 0.25.
     assert abs(np.mean(logs)) < 0.08
+
+
+def zooms(sample, config):
+    """The zoom of many crops of 32 pixels, of heads that are 4 pixels apart."""
+    crops = (
+        augment(sample, size=32, config=config, rng=np.random.default_rng(seed))
+        for seed in range(400)
+    )
+    return np.array([np.diff(np.unique(cut.points[:, 0].round(6))).min() / 4 for cut in crops])
+
+
+def test_the_published_crops_are_of_one_to_two_times_their_side_spread_evenly():
+    grid = np.stack(np.meshgrid(*[np.arange(0.5, 200, 4)] * 2), axis=-1)
+    sample = sample_of(grid.reshape(-1, 2), width=200, height=200)
+    sides = 1 / zooms(sample, AugmentConfig(chain="published"))
+    assert 0.999 <= min(sides) < 1.03
+    assert 1.97 < max(sides) <= 2.001
+    # Drawn evenly in the logarithm, the mean would be near 1.44 and the share below 1.25 near 0.32.
+    assert np.mean(sides) == pytest.approx(1.5, abs=0.05)
+    assert np.mean(sides < 1.25) == pytest.approx(0.25, abs=0.07)
+
+
+def test_what_is_too_fine_for_the_crop_becomes_grey():
+    # Bicubic without antialiasing would see single squares of the board.
+    board = (np.indices((90, 90)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    sample = replace(sample_of([], width=90, height=90), image=np.stack([board] * 3, axis=-1))
+    small = crop(sample, left=0, top=0, side=90, size=40).image
+    assert np.abs(small.astype(int) - 127).max() < 24
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 400), (400, 40), (3, 5), (1, 1)])
@@ -293,6 +405,43 @@ def test_contrast_spreads_around_the_mean_grey_at_any_brightness(seed):
     assert means[0] == pytest.approx(means[1], abs=0.6)
 
 
+@pytest.mark.parametrize("chain", CHAINS)
+def test_blur_is_as_wide_in_one_direction_as_in_the_other_and_no_box(chain):
+    # The published blur was a vertical box of five pixels.
+    dot = np.zeros((41, 41, 3), dtype=np.uint8)
+    dot[20, 20] = 255
+    sample = replace(sample_of([], width=41, height=41), image=dot)
+    limit = AugmentConfig(chain=chain).blur_sigma
+    config = replace(PLAIN, blur_probability=1.0, blur_sigma=limit)
+    widest = 0.0
+    for seed in range(40):
+        spread = augment(sample, size=41, config=config, rng=np.random.default_rng(seed)).image
+        light = spread[..., 0].astype(float)
+        assert (light == light.T).all()
+        assert (light == light[::-1]).all()
+        row = light[20, 20:]
+        assert (np.diff(row[row > 0]) < 0).all()
+        along = light.sum(axis=0) / light.sum()
+        widest = max(widest, math.sqrt(along @ (np.arange(41) - 20.0) ** 2))
+    assert widest == pytest.approx(limit, rel=0.12)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5])
+def test_salt_and_pepper_take_their_share_and_touch_nothing_else(share):
+    sample = sample_of([], width=200, height=200)
+    sample = replace(sample, image=np.full_like(sample.image, 100))
+    config = replace(PLAIN, salt_pepper_probability=1.0, salt_pepper=share)
+    image = augment(sample, size=200, config=config, rng=np.random.default_rng(1)).image
+    values = sample.image.size
+    # Six standard deviations of a binomial count.
+    off = 6 * math.sqrt(values * share)
+    assert (image == 255).sum() == pytest.approx(values * share, abs=off)
+    assert (image == 0).sum() == pytest.approx(values * share, abs=off)
+    assert set(np.unique(image)) <= {0, 100, 255}
+    # Channels of their own, as in the published code: not only whole pixels.
+    assert (np.ptp(image, axis=2) > 0).any()
+
+
 @pytest.mark.parametrize("step", ["blur", "noise", "jpeg"])
 def test_each_loss_of_detail_changes_the_image_and_keeps_its_mean(step):
     sample = sample_of([], width=64, height=64)
@@ -313,6 +462,64 @@ def test_jpeg_keeps_red_red():
     assert np.abs(image.astype(int) - [200, 30, 60]).max() < 8
 
 
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_decides_every_setting_that_is_not_given(chain):
+    assert asdict(AugmentConfig(chain=chain)) == {"chain": chain, **CHAINS[chain]}
+    assert set(CHAINS[chain]) == {each.name for each in fields(AugmentConfig)} - {"chain"}
+    for name, value in CHAINS["wide" if chain == "published" else "published"].items():
+        given_one = asdict(AugmentConfig(chain=chain, **{name: value}))
+        assert given_one == {"chain": chain, **CHAINS[chain], name: value}
+
+
+def test_the_published_chain_is_what_was_published():
+    config = AugmentConfig(chain="published")
+    assert (config.scale_min, config.scale_max, config.scale_draw) == (0.5, 1.0, "side")
+    assert config.flip_probability == 0.5
+    assert config.colour_probability == 0.2
+    assert (config.brightness, config.contrast, config.saturation, config.hue) == (0.1, 0.1, 0.1, 0)
+    assert config.blur_probability == 0.2
+    assert (config.salt_pepper_probability, config.salt_pepper) == (0.5, 0.001)
+    assert config.grey_probability == config.noise_probability == config.jpeg_probability == 0
+
+
+CHANGES = {
+    "scale_min": 0.3,
+    "scale_max": 3.0,
+    "scale_draw": "side",
+    "brightness": 0.9,
+    "contrast": 0.9,
+    "saturation": 0.9,
+    "hue": 90.0,
+    "blur_sigma": 6.0,
+    "noise_sigma": 50.0,
+    "salt_pepper": 0.2,
+    "jpeg_quality": 5,
+    **dict.fromkeys(PROBABILITIES, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_acts(name):
+    assert set(CHANGES) == set(CHAINS["wide"])
+    sample = sample_of([], width=90, height=90)
+    # What has no colour does not show what else happens to colours.
+    base = replace(EVERYTHING, grey_probability=float(name == "grey_probability"))
+    images = [
+        [
+            augment(sample, size=24, config=config, rng=np.random.default_rng(seed)).image
+            for seed in range(4)
+        ]
+        for config in (base, replace(base, **{name: CHANGES[name]}))
+    ]
+    assert any((before != after).any() for before, after in zip(*images, strict=True))
+
+
+@pytest.mark.parametrize("setting", ["chain", "scale_draw"])
+def test_an_unknown_name_is_refused_with_those_there_are(setting):
+    with pytest.raises(ConfigError, match=rf"^augment\.{setting}: .*'wild'; choose from: \w+, \w+"):
+        AugmentConfig(**{setting: "wild"})
+
+
 @pytest.mark.parametrize("name", PROBABILITIES)
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
 def test_a_probability_is_from_0_to_1(name, value):
@@ -328,6 +535,8 @@ def test_a_probability_is_from_0_to_1(name, value):
         ("saturation", math.nan),
         ("blur_sigma", 0.0),
         ("noise_sigma", math.inf),
+        ("salt_pepper", 0.0),
+        ("salt_pepper", 0.6),
         ("scale_min", 0.0),
         ("scale_min", 3.0),
         ("hue", 200.0),

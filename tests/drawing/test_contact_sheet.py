@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
+from crowdcount.core.bins import Bins
 from crowdcount.core.sample import Sample
 from crowdcount.drawing.contact_sheet import (
     LARGEST_NUMBER,
@@ -16,6 +18,7 @@ from crowdcount.drawing.contact_sheet import (
     Tile,
     contact_sheet,
     picture,
+    plain_picture,
     shortened,
 )
 
@@ -27,8 +30,8 @@ sides = st.integers(1, 700)
 heads = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=60)
 
 
-def colours(*, block=8, max_count=4, fullest=4):
-    return BlockColours(block=block, max_count=max_count, fullest=fullest)
+def colours(*, block=8, max_count=4, fullest=4, bins=None):
+    return BlockColours(block=block, max_count=max_count, fullest=fullest, bins=bins)
 
 
 def sample(points, *, width, height, level=100):
@@ -38,7 +41,8 @@ def sample(points, *, width, height, level=100):
 
 
 def drawn(points, *, width, height, layout=None, **of):
-    layout = layout or Layout.of([(width, height)])
+    # One of so many is drawn small, which is quick.
+    layout = layout or Layout.of([(width, height)] * 60)
     return picture(sample(points, width=width, height=height), layout=layout, colours=colours(**of))
 
 
@@ -119,7 +123,9 @@ def test_a_block_has_the_colour_of_its_count():
 def test_only_what_the_correction_touches_is_framed(heads, framed, block, width):
     at = 2.5 * block
     points = [(at, at)] * heads
-    seen = drawn(points, width=width, height=width, block=block, fullest=max(heads, 1))
+    large = Layout.of([(width, width)])
+    fullest = max(heads, 1)
+    seen = drawn(points, width=width, height=width, layout=large, block=block, fullest=fullest)
     white = is_colour(seen, FRAME)
     assert white.any() == framed
     if framed:
@@ -131,6 +137,40 @@ def test_only_what_the_correction_touches_is_framed(heads, framed, block, width)
         assert abs((rows.min() + rows.max() + 1) / 2 - at * scale) <= 1
         assert abs((cols.min() + cols.max() + 1) / 2 - at * scale) <= 1
         assert rows.max() - rows.min() <= max(block * scale, 9) + 4
+
+
+def test_counts_of_one_bin_share_a_colour():
+    bins = Bins(block=64, starts=(0, 1, 3), values=(0.0, 1.5, 3.0))
+    points = [
+        (block * 64 + 2 + 10 * (head % 3), 2 + 20 * (head // 3))
+        for block in range(4)
+        for head in range(block + 1)
+    ]
+    seen = drawn(points, width=320, height=64, block=64, max_count=3, bins=bins)
+    scale = seen.shape[1] / 320
+    one, two, three, four, none = (
+        tuple(seen[int(60 * scale), int((block * 64 + 60) * scale)]) for block in range(5)
+    )
+    assert one == two != three == four
+    assert none == (85, 85, 85)
+
+
+def test_counts_that_are_given_are_drawn_rather_than_those_of_the_points():
+    layout = Layout.of([(64, 64)])
+    counts = torch.zeros(1, 8, 8)
+    counts[0, 7, 0] = 2
+    of = colours(fullest=2)
+    seen = picture(sample([], width=64, height=64), layout=layout, colours=of, counts=counts)
+    rows, cols = np.nonzero(np.ptp(seen, axis=2))
+    assert rows.min() == seen.shape[0] * 7 // 8
+    assert cols.max() == seen.shape[1] // 8 - 1
+
+
+def test_a_plain_picture_is_the_image_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    shown = Sample(name="a", image=image, points=np.zeros((0, 2)))
+    layout = Layout(columns=1, width=60, height=90)
+    assert (plain_picture(shown, layout=layout) == image.repeat(3, axis=0).repeat(3, axis=1)).all()
 
 
 def test_blocks_above_the_last_colour_have_it_too():
@@ -167,8 +207,9 @@ def test_a_sheet_of_nothing_or_of_too_much_is_refused(number):
         Layout.of([(4, 3)] * number)
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 40])
-@pytest.mark.parametrize(("max_count", "fullest"), [(4, 9), (4, 0), (256, 300), (1, 1)])
+@pytest.mark.parametrize(
+    ("number", "max_count", "fullest"), [(1, 4, 9), (2, 4, 0), (5, 256, 300), (12, 1, 1)]
+)
 def test_a_sheet_holds_every_picture_whole_and_its_text_touches_no_border(
     number, max_count, fullest
 ):
@@ -182,8 +223,9 @@ def test_a_sheet_holds_every_picture_whole_and_its_text_touches_no_border(
     of = colours(max_count=max_count, fullest=fullest)
     png = contact_sheet(tiles, title="t" * 900, layout=layout, colours=of)
     sheet = opened(png)
-    for each in pictures:
-        assert is_colour(sheet, each[0, 0]).sum() == each.shape[0] * each.shape[1]
+    red = sheet[(sheet[..., 1] == 200) & (sheet[..., 2] == 0)][:, 0]
+    shown = np.bincount(red, minlength=number + 1)
+    assert shown.tolist() == [0, *(each.shape[0] * each.shape[1] for each in pictures)]
     border = np.concatenate([sheet[:2], sheet[-2:]]), np.concatenate([sheet[:, :2], sheet[:, -2:]])
     assert all(is_colour(edge, PAPER).all() for edge in border)
     assert contact_sheet(tiles, title="t" * 900, layout=layout, colours=of) == png

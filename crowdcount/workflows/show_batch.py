@@ -1,0 +1,149 @@
+"""What the network sees: crops of the first batches of a training run, drawn without training."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins, format_range
+from crowdcount.core.progress import Track, untracked
+from crowdcount.core.sample import Sample
+from crowdcount.core.types import Batch
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.drawing.contact_sheet import (
+    BlockColours,
+    Layout,
+    Tile,
+    contact_sheet,
+    picture,
+    plain_picture,
+)
+from crowdcount.errors import UsageError
+from crowdcount.files import write_bytes
+from crowdcount.workflows.bins import training_bins
+from crowdcount.workflows.train import plan_training, training_batches
+
+FEWEST_CROPS = 8
+"""Small batches are drawn until there are so many crops."""
+
+MOST_CROPS = 32
+"""Of a large batch so many crops are drawn."""
+
+# In pixels, between a crop and the same crop with its blocks.
+_SEAM = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """One training crop as the model and the loss are given it."""
+
+    sample: Sample
+    counts: Float[Tensor, "1 rows cols"]
+    """Heads of each block."""
+
+
+def show_batch(
+    config: RunConfig,
+    data: Sequence[PreparedDataset],
+    out: Path,
+    *,
+    force: bool = False,
+    track: Track = untracked,
+) -> None:
+    """Draw the first crops of a training run into a PNG file; train nothing.
+
+    Args:
+        config: All settings of the run.
+        data: Prepared data sets, trained on together.
+        out: The file.
+        force: Replace an earlier file.
+        track: Shows progress.
+
+    Raises:
+        UsageError: If ``out`` is there already, or does not end in ``.png``.
+    """
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"{out}: the sheet is a PNG file", next_step="end its name in .png")
+    if out.exists() and not force:
+        raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
+    write_bytes(out, draw_batch(config, data, track=track))
+
+
+def draw_batch(
+    config: RunConfig, data: Sequence[PreparedDataset], *, track: Track = untracked
+) -> bytes:
+    """Draw the first crops of a training run, in their order, as a PNG file.
+
+    Each crop is there twice: as the network sees it, and in grey with its heads and with its blocks
+    in the colours of their classes. Batches and bins are those of
+    :func:`crowdcount.workflows.train.train` under the same settings.
+    """
+    plan = plan_training(config, data)
+    bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
+    batches = training_batches(plan, data).epoch(1)
+    crops = _first_crops(iter(batches))
+    colours = BlockColours(
+        block=bins.block,
+        max_count=bins.max_count,
+        fullest=max(int(crop.counts.max()) for crop in crops),
+        bins=bins,
+    )
+    layout = Layout.of([(2 * plan.crop, plan.crop)] * len(crops))
+    half = Layout(columns=1, width=(layout.width - _SEAM) // 2, height=layout.height)
+    tiles = [_tile(crop, layout=half, colours=colours, bins=bins) for crop in crops]
+    heads = int(sum(crop.counts.sum() for crop in crops))
+    title = (
+        f"{', '.join(plan.data)}: first {len(crops)} training crops of {plan.crop} pixels, "
+        f"{heads:,} head{'' if heads == 1 else 's'}, {config.augment.chain} augmentation, "
+        f"seed {config.train.seed}"
+    )
+    return contact_sheet(tiles, title=title, layout=layout, colours=colours)
+
+
+def _first_crops(batches: Iterator[Batch]) -> list[Crop]:
+    """The crops of as many batches as it takes, in order."""
+    crops: list[Crop] = []
+    while len(crops) < FEWEST_CROPS and (batch := next(batches, None)) is not None:
+        crops += islice(_crops(batch), MOST_CROPS)
+    return crops
+
+
+def _crops(batch: Batch) -> Iterator[Crop]:
+    """The crops of a batch, from the tensors that training is given."""
+    pixels = (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    for name, image, points, counts in zip(
+        batch.names, pixels, batch.target.points, batch.target.counts, strict=True
+    ):
+        sample = Sample(
+            name=name, image=np.ascontiguousarray(image), points=points.double().numpy()
+        )
+        yield Crop(sample=sample, counts=counts)
+
+
+def _tile(crop: Crop, *, layout: Layout, colours: BlockColours, bins: Bins) -> Tile:
+    seen = plain_picture(crop.sample, layout=layout)
+    marked = picture(crop.sample, layout=layout, colours=colours, counts=crop.counts)
+    seam = np.zeros((len(seen), _SEAM, 3), dtype=np.uint8)
+    return Tile(
+        picture=np.concatenate([seen, seam, marked], axis=1),
+        name=crop.sample.name,
+        caption=_caption(crop, bins),
+    )
+
+
+def _caption(crop: Crop, bins: Bins) -> str:
+    """How many heads there are, and how many blocks of each class that occurs."""
+    heads = int(crop.counts.sum())
+    blocks = torch.bincount(bins.classify(crop.counts).flatten(), minlength=len(bins.starts))
+    held = [
+        f"{number:,} of {format_range(low, high)}"
+        for (low, high), number in zip(bins.ranges, blocks.tolist(), strict=True)
+        if number
+    ]
+    return f"{heads:,} head{'' if heads == 1 else 's'}; blocks: {', '.join(held)}"
