@@ -109,7 +109,7 @@ def test_zip_is_trained_kept_and_read_back(prepared, workplace):
         }
     )
     # A copy, because training leaves its bins beside the data.
-    data = cc.PreparedDataset.open(shutil.copytree(prepared.folder, "square"))
+    data = cc.PreparedDataset.open(shutil.copytree(prepared.folder, Path("square")))
     run = cc.train(config, [data], out=Path("run"))
     described = json.loads((run.checkpoint / "config.json").read_text())
     assert described["model"]["head"] == "zip"
