@@ -1,6 +1,7 @@
 """Everything a user can fix, as one exception tree.
 
 CrowdCountError           1  something at run time that the user can mend
+├── MemoryExhaustedError  1  the work needs more memory than there is
 ├── UsageError            2  the command was called in a way that cannot work
 │   └── ConfigError       2  a setting is unknown or out of range
 ├── InputMissingError     3  an input is not there; no work was begun
@@ -45,6 +46,10 @@ class CrowdCountError(Exception):
         if self.next_step:
             lines.append(f"  next step   {self.next_step}")
         return "\n".join(lines)
+
+
+class MemoryExhaustedError(CrowdCountError):
+    """The work needs more memory at once than there is."""
 
 
 class UsageError(CrowdCountError):

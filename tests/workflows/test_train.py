@@ -22,7 +22,7 @@ class StopsAfter:
         self.epoch = epoch
         self.stop = False
 
-    def started(self, *, epochs, steps):
+    def started(self, *, epochs, steps, done=0):
         pass
 
     def stepped(self, loss):
