@@ -22,7 +22,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
 from crowdcount.data.batches import TrainingBatches
 from crowdcount.data.prepared import MANIFEST, ImageRecord, PreparedDataset
-from crowdcount.errors import InputMissingError, UsageError
+from crowdcount.errors import DivergedError, InputMissingError, UsageError
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
@@ -369,6 +369,7 @@ def _carry_out(
             if validate and plan.validation_images:
                 counter.model.eval()
                 metrics = evaluate(counter, data, split="val").metrics
+                _require_finite(metrics, epoch=report.epoch)
             run.record_epoch(report, metrics, counter.model, card=card)
             watcher.finished_epoch(report, None if run.best is None else run.best.mae)
     except NotFiniteError as error:
@@ -384,6 +385,15 @@ def _first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounte
     """The model before its first step; from here on, all that is random is, too."""
     torch.manual_seed(config.train.seed)
     return build_model(config.model, bins, offline=offline)
+
+
+def _require_finite(metrics: CountMetrics, *, epoch: int) -> None:
+    """Stop where the last step of an epoch broke the weights, before they are saved."""
+    if not math.isfinite(metrics.mae):
+        raise DivergedError(
+            f"training diverged in epoch {epoch}: the validation images count {metrics.mae} heads",
+            next_step="lower the learning rate (--lr)",
+        )
 
 
 def _new_folder(plan: TrainPlan) -> Path:

@@ -43,3 +43,29 @@ def test_a_stop_between_epochs_is_an_interruption_unless_all_is_done(
     assert result.interrupted == interrupted
     lines = (result.run / "log.jsonl").read_text().splitlines()
     assert len(lines) == min(epoch, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.name", "adamw"),
+        ("optim.encoder_lr", 1e-6),
+        ("optim.weight_decay", 0.5),
+        ("optim.clip_norm", 1e-9),
+        ("schedule.name", "restarts"),
+        ("schedule.warmup", 0.9),
+        ("train.accumulate", 4),
+        ("train.precision", "bf16"),
+        ("train.precision", "fp16"),
+        ("train.ema_decay", 0.99),
+    ],
+)
+def test_every_setting_of_optimisation_reaches_the_weights(prepared, workplace, key, value):
+    section, name = key.split(".")
+    changed = CONFIG.to_mapping()
+    changed.setdefault(section, {})[name] = value
+    weights = []
+    for out, config in (("one", CONFIG), ("two", RunConfig.from_mapping(changed))):
+        result = train(config, [prepared], out=Path(out), device="cpu")
+        weights.append((result.run / "last" / "model.safetensors").read_bytes())
+    assert weights[0] != weights[1]
