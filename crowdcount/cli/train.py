@@ -123,6 +123,7 @@ def train(
     from crowdcount.data.prepared import PreparedDataset
     from crowdcount.workflows import train as workflow
     from crowdcount.workflows.locate import find_prepared, find_run, one_data_set
+    from crowdcount.workflows.resumption import check_settings, data_of_run
     from crowdcount.workflows.run_folder import RunFolder
 
     run = None if resume is None else RunFolder.open(find_run(resume))
@@ -144,8 +145,8 @@ def train(
             sets = [each.with_fold(fold) for each in sets]
     if dry_run:
         if run is not None:
-            workflow.check_settings(run, settings)
-            sets = list(workflow.data_of_run(run, sets))
+            check_settings(run, settings)
+            sets = list(data_of_run(run, sets))
         _print_plan(settings, sets or [])
         return
     with stop_signals() as received, TrainingBar(console) as bar:

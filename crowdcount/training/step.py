@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from crowdcount.core.types import Batch, BlockPrediction, BlockTarget
@@ -88,56 +89,63 @@ def take_step(
     Raises:
         NotFiniteError: If the loss or its gradient is not finite; the weights are as before.
     """
-    device, scaler, optimiser = learner.device, learner.scaler, learner.optimiser
-    random = random_states(device)
-    images = len(batch.names)
-    sums = torch.zeros(4, device=device)
+    scaler, optimiser = learner.scaler, learner.optimiser
+    random = random_states(learner.device)
     optimiser.zero_grad(set_to_none=True)
-    for piece in split_batch(batch, pieces=accumulate):
-        share = len(piece.names) / images
-        pixels = piece.images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        with autocast(learner.precision, device):
-            prediction = learner.model(pixels)
-        prediction = in_float32(prediction)
-        terms = criterion(prediction, move_target(piece.target, device))
-        torch.autograd.backward(scaler.scale(share * terms.total))
-        # Of the predictions only whether they are finite is of interest: 0 times them says so.
-        finite = 0 * (prediction.logits.detach().sum() + prediction.counts.detach().sum())
-        parts = [terms.total, terms.classification, terms.count]
-        sums += torch.stack([*(share * part.detach().float() for part in parts), finite])
+    sums = _backward(learner, criterion, batch, pieces=accumulate)
     scaler.unscale_(optimiser)
     norm = torch.nn.utils.clip_grad_norm_(
-        learner.model.parameters(), float("inf") if clip_norm is None else clip_norm
+        learner.model.parameters(), math.inf if clip_norm is None else clip_norm
     )
+    # The only wait for the device: all numbers of the step at once.
     total, classification, count, finite, gradient = torch.cat([sums, norm[None]]).tolist()
-    overflow = scaler.is_enabled() and not math.isfinite(gradient)
-    broken = not all(map(math.isfinite, (total, classification, count, finite)))
-    if broken or not (math.isfinite(gradient) or (overflow and _can_shrink(scaler))):
-        named = {"total": total, "classification": classification, "count": count}
+    loss = {"total": total, "classification": classification, "count": count}
+    broken = not all(map(math.isfinite, (*loss.values(), finite)))
+    overflow = not broken and not math.isfinite(gradient) and _can_shrink(scaler)
+    if broken or not (math.isfinite(gradient) or overflow):
         evidence = Evidence(
             epoch=learner.progress.epoch,
             step=learner.progress.steps + 1,
-            values=named | {"gradient": gradient},
+            values=loss | {"gradient": gradient},
             batch=batch,
             model=learner.model.state_dict(),
             random=random,
         )
         raise NotFiniteError(evidence, finite_prediction=math.isfinite(finite))
     set_learning_rate(optimiser, lr)
+    # A scaler that is on leaves a step with an overflow out, and shrinks.
     scaler.step(optimiser)
     scaler.update()
     if learner.average is not None:
         learner.average.update(learner.model)
-    return StepResult(
-        total=total,
-        classification=classification,
-        count=count,
-        gradient_norm=gradient,
-        skipped=overflow,
-        images=images,
-    )
+    return StepResult(**loss, gradient_norm=gradient, skipped=overflow, images=len(batch.names))
+
+
+def _backward(
+    learner: Learner, criterion: Criterion, batch: Batch, *, pieces: int
+) -> Float[Tensor, " 4"]:
+    """Add up the gradients of a batch in pieces, and what its loss is made of.
+
+    Returns:
+        Total, classification and count term, and 0 where all predictions were finite; else NaN.
+    """
+    sums = torch.zeros(4, device=learner.device)
+    for piece in split_batch(batch, pieces=pieces):
+        share = len(piece.names) / len(batch.names)
+        pixels = piece.images.to(
+            learner.device, memory_format=torch.channels_last, non_blocking=True
+        )
+        with autocast(learner.precision, learner.device):
+            prediction = learner.model(pixels)
+        prediction = in_float32(prediction)
+        terms = criterion(prediction, move_target(piece.target, learner.device))
+        torch.autograd.backward(learner.scaler.scale(share * terms.total))
+        finite = 0 * (prediction.logits.detach().sum() + prediction.counts.detach().sum())
+        parts = [terms.total, terms.classification, terms.count]
+        sums += torch.stack([*(share * part.detach().float() for part in parts), finite])
+    return sums
 
 
 def _can_shrink(scaler: torch.amp.GradScaler) -> bool:
-    """Whether a smaller scale may let an overflowing gradient fit float16."""
-    return scaler.get_scale() > SMALLEST_LOSS_SCALE
+    """Whether the loss is scaled, and less so may let an overflowing gradient fit float16."""
+    return scaler.is_enabled() and scaler.get_scale() > SMALLEST_LOSS_SCALE

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 
-from crowdcount.config import RunConfig, differing_settings
+from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import Normalisation, WorkingSize
@@ -21,13 +21,12 @@ from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
 from crowdcount.data.batches import TrainingBatches
-from crowdcount.data.prepared import MANIFEST, ImageRecord, PreparedDataset
-from crowdcount.errors import DivergedError, InputMissingError, UsageError
+from crowdcount.data.prepared import ImageRecord, PreparedDataset
+from crowdcount.errors import DivergedError, UsageError
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.training.config import FREE_ON_RESUME
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
@@ -36,7 +35,8 @@ from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
-from crowdcount.workflows.run_folder import DataSource, RunFolder
+from crowdcount.workflows.resumption import check_settings, data_of_run, warn_of_another_machine
+from crowdcount.workflows.run_folder import RunFolder
 
 log = logging.getLogger("crowdcount")
 
@@ -239,7 +239,7 @@ def resume(
         )
     data = data_of_run(run, data)
     target = resolve_device(device or run.record.device)
-    _warn_of_another_machine(run, target)
+    warn_of_another_machine(run, target)
     plan = plan_training(config, data)
     with deterministic_algorithms(run.record.deterministic), run.locked():
         mark_latest(run.folder)
@@ -261,51 +261,6 @@ def resume(
             should_stop=should_stop,
             watcher=watcher,
         )
-
-
-def check_settings(run: RunFolder, config: RunConfig) -> None:
-    """See that a run would not become another one under these settings.
-
-    Raises:
-        UsageError: If it would, with each setting that differs.
-    """
-    differing = differing_settings(run.config, config)
-    bound = {key: pair for key, pair in differing.items() if key not in FREE_ON_RESUME}
-    if bound:
-        listed = "; ".join(f"{key}: was {was!r}, now {now!r}" for key, (was, now) in bound.items())
-        raise UsageError(
-            f"{run.folder}: these settings are not those it was started with: {listed}",
-            next_step="leave them out, or start a new run with them, without --resume",
-        )
-
-
-def data_of_run(
-    run: RunFolder, given: Sequence[PreparedDataset] | None = None
-) -> Sequence[PreparedDataset]:
-    """The data that a run was begun with, from where it was or from where it is said to be.
-
-    Raises:
-        UsageError: If it is other data.
-        InputMissingError: If it is not where it was.
-    """
-    record = run.record
-    data = _where_it_was(run) if given is None else given
-    found = [DataSource.of(each).manifest_sha256 for each in data]
-    expected = [source.manifest_sha256 for source in record.data]
-    if found != expected:
-        folders = ", ".join(str(each.folder) for each in data)
-        raise UsageError(
-            f"{run.folder}: was begun with other data than {folders}",
-            looked_for=f"manifests with the SHA-256 {', '.join(expected)}",
-            next_step="prepare the data as it was, say where it is (--data), or start a new run",
-        )
-    if any(each.fold != record.fold for each in data):
-        begun = "what preprocess held out" if record.fold is None else f"fold {record.fold}"
-        raise UsageError(
-            f"{run.folder}: was begun with {begun} for validation",
-            next_step="leave out --fold" if record.fold is None else f"--fold {record.fold}",
-        )
-    return data
 
 
 def _carry_out(
@@ -417,43 +372,6 @@ def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
         },
         "settings": plan.config.to_mapping(),
     }
-
-
-def _where_it_was(run: RunFolder) -> list[PreparedDataset]:
-    folders = [Path(source.folder) for source in run.record.data]
-    for folder in folders:
-        if not (folder / MANIFEST).is_file():
-            raise InputMissingError(
-                f"{run.folder}: its data is not there any more",
-                looked_for=str(folder / MANIFEST),
-                next_step="say where it is now: --data FOLDER",
-            )
-    data = [PreparedDataset.open(folder) for folder in folders]
-    fold = run.record.fold
-    return data if fold is None else [each.with_fold(fold) for each in data]
-
-
-def _warn_of_another_machine(run: RunFolder, device: torch.device) -> None:
-    """Say what lets the numbers of a run come out otherwise than if it had not been stopped."""
-    record = run.record
-    now = {
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    changes = [
-        f"{name} {getattr(record, name)} before, {value} now"
-        for name, value in now.items()
-        if getattr(record, name) != value
-    ]
-    if device.type == "cuda" and not record.deterministic:
-        changes.append("CUDA without --deterministic")
-    if changes:
-        log.warning(
-            "%s goes on, but not bit for bit as without the stop: %s",
-            run.folder,
-            "; ".join(changes),
-        )
 
 
 def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord]) -> WorkingSize:
