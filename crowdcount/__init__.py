@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from crowdcount.workflows.evaluate import evaluate
     from crowdcount.workflows.predict import predict
     from crowdcount.workflows.preprocess import preprocess
-    from crowdcount.workflows.train import train
+    from crowdcount.workflows.run_folder import RunFolder
+    from crowdcount.workflows.train import resume, train
 
 __all__ = [
     "Bins",
@@ -39,6 +40,7 @@ __all__ = [
     "CrowdCountError",
     "PreparedDataset",
     "RunConfig",
+    "RunFolder",
     "__version__",
     "block_counts",
     "dace_loss",
@@ -48,6 +50,7 @@ __all__ = [
     "make_bins",
     "predict",
     "preprocess",
+    "resume",
     "train",
 ]
 
@@ -59,6 +62,7 @@ _HOMES = {
     "CrowdCountError": "errors",
     "PreparedDataset": "data.prepared",
     "RunConfig": "config",
+    "RunFolder": "workflows.run_folder",
     "block_counts": "core.blocks",
     "dace_loss": "losses.dace",
     "evaluate": "workflows.evaluate",
@@ -67,6 +71,7 @@ _HOMES = {
     "make_bins": "workflows.bins",
     "predict": "workflows.predict",
     "preprocess": "workflows.preprocess",
+    "resume": "workflows.train",
     "train": "workflows.train",
 }
 

@@ -21,8 +21,9 @@ from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig
 from crowdcount.models.config import ModelConfig
-from crowdcount.training.loop import TrainConfig
-from crowdcount.training.schedule import OptimConfig
+from crowdcount.training.config import TrainConfig
+from crowdcount.training.optimiser import OptimConfig
+from crowdcount.training.schedule import ScheduleConfig
 
 ENVIRONMENT_PREFIX = "CROWDCOUNT_"
 PROJECT_FILE = "crowdcount.toml"
@@ -44,7 +45,10 @@ class RunConfig:
     """What is minimised."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """The optimiser and its schedule."""
+    """The optimiser."""
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the learning rate goes."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     """How long and how large."""
@@ -69,6 +73,17 @@ class RunConfig:
             raise ConfigError(_explain(error)) from error
 
 
+def differing_settings(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Both values of each setting in which two trees differ, by its name."""
+    ones, others = dataclasses.asdict(one), dataclasses.asdict(other)
+    return {
+        f"{section}.{key}": (value, others[section][key])
+        for section, settings in ones.items()
+        for key, value in settings.items()
+        if value != others[section][key]
+    }
+
+
 def preset_names() -> tuple[str, ...]:
     """The run files that ship with the package."""
     folder = files("crowdcount") / "presets"
@@ -83,6 +98,7 @@ def load_run_config(
     overrides: Iterable[tuple[str, Any]] = (),
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    start: RunConfig | None = None,
 ) -> RunConfig:
     """Merge all sources of settings into one tree.
 
@@ -93,12 +109,13 @@ def load_run_config(
             are read as TOML where they can be.
         environment: Environment variables; those that are no setting are passed over.
         directory: Where ``crowdcount.toml`` is looked for; None: nowhere.
+        start: What holds where no source says otherwise; None: the defaults of the fields.
 
     Raises:
         ConfigError: If a file is no TOML, a key is unknown or a value is wrong.
         InputMissingError: If a file or preset is not there.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = {} if start is None else start.to_mapping()
     if directory is not None and (directory / PROJECT_FILE).is_file():
         _merge(tree, _read_toml(directory / PROJECT_FILE))
     if preset is not None:

@@ -1,10 +1,12 @@
 """Everything a user can fix, as one exception tree.
 
 CrowdCountError           1  something at run time that the user can mend
+├── MemoryExhaustedError  1  the work needs more memory than there is
 ├── UsageError            2  the command was called in a way that cannot work
 │   └── ConfigError       2  a setting is unknown or out of range
 ├── InputMissingError     3  an input is not there; no work was begun
 ├── BadInputError         4  an input is there and cannot be used
+│   └── NoCountError      4  a model gives no number for an image
 ├── GateFailedError       5  a threshold given by the user was not met
 ├── ValidationError       6  a data set does not hold what it promises
 ├── DivergedError         7  training produced a loss that is not finite
@@ -47,6 +49,10 @@ class CrowdCountError(Exception):
         return "\n".join(lines)
 
 
+class MemoryExhaustedError(CrowdCountError):
+    """The work needs more memory at once than there is."""
+
+
 class UsageError(CrowdCountError):
     """The command was called in a way that cannot work."""
 
@@ -67,6 +73,10 @@ class BadInputError(CrowdCountError):
     """An input is there and cannot be used."""
 
     exit_code = 4
+
+
+class NoCountError(BadInputError):
+    """A model gives no number for an image: its weights are damaged or diverged."""
 
 
 class GateFailedError(CrowdCountError):

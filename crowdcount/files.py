@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tomllib
@@ -47,6 +48,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether ``path`` is named as what the two above leave behind when they are killed."""
+    return re.match(r"\.[0-9a-f]{8}\.", path.name) is not None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

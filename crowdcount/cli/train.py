@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +12,17 @@ from crowdcount.cli import options
 from crowdcount.cli.console import (
     Settings,
     command,
+    log,
     print_paths,
     progress_bar,
     stop_signals,
     tracker,
 )
+from crowdcount.errors import UsageError
 
 if TYPE_CHECKING:
+    from crowdcount.config import RunConfig
+    from crowdcount.data.prepared import PreparedDataset
     from crowdcount.training.loop import EpochReport
 
 SHORT_FORMS = {
@@ -73,6 +78,22 @@ def train(
         Path | None,
         typer.Option(help="Run folder. (default: runs/<date>-<name>)", show_default=False),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|auto",
+            help="Go on with a run that was stopped; auto: the latest unfinished one under runs/.",
+            show_default=False,
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="The same bits every time on CUDA, too; slower.",
+            show_default=False,
+        ),
+    ] = False,
     device: options.Device = "auto",
     offline: Annotated[
         bool,
@@ -95,22 +116,86 @@ def train(
     dry_run: options.DryRun = False,
     *,
     order: list[tuple[str, Any]],
+    given: frozenset[str],
     console: Settings,
 ) -> None:
     """Train a counter on prepared data and print the folder of its best checkpoint.
 
     Settings come from flags and --set, CROWDCOUNT_SECTION__KEY variables, --config, --preset and
-    crowdcount.toml, the first of these the strongest. Ctrl-C saves the last checkpoint.
+    crowdcount.toml, the first of these the strongest. A run that was stopped by Ctrl-C, or killed,
+    goes on with --resume, to the same weights as if it had never been stopped.
 
     Example: crowdcount train --backbone clip-rn50 --set loss.count=mse
     """
-    import tomli_w
-
-    from crowdcount.config import load_run_config, parse_override
+    from crowdcount.config import load_run_config
     from crowdcount.data.prepared import PreparedDataset
-    from crowdcount.workflows.locate import find_prepared, one_data_set
-    from crowdcount.workflows.train import plan_training
-    from crowdcount.workflows.train import train as run_training
+    from crowdcount.workflows import train as workflow
+    from crowdcount.workflows.locate import find_prepared, find_run, one_data_set
+    from crowdcount.workflows.resumption import check_settings, data_of_run
+    from crowdcount.workflows.run_folder import RunFolder
+
+    run = None if resume is None else RunFolder.open(find_run(resume))
+    if run is not None:
+        _refuse_beside_resume(given)
+    settings = load_run_config(
+        config=config,
+        preset=preset,
+        overrides=_overrides(order),
+        environment=os.environ,
+        directory=Path() if run is None else None,
+        start=None if run is None else run.config,
+    )
+    sets: list[PreparedDataset] | None = None
+    if run is None or data:
+        found = find_prepared(data or (), environment=os.environ)
+        sets = [PreparedDataset.open(folder) for folder in one_data_set(found, chosen=bool(data))]
+        if fold is not None:
+            sets = [each.with_fold(fold) for each in sets]
+    if dry_run:
+        if run is not None:
+            check_settings(run, settings)
+            sets = list(data_of_run(run, sets))
+        _print_plan(settings, sets or [])
+        return
+    if show_batch is not None:
+        from crowdcount.workflows.show_batch import show_batch as draw
+
+        draw(settings, sets or [], show_batch, force=force, track=tracker(console))
+        print_paths([show_batch])
+        return
+    with stop_signals() as received, TrainingBar(console) as bar:
+        if run is None:
+            result = workflow.train(
+                settings,
+                sets or [],
+                out=out,
+                device=device,
+                offline=offline,
+                force=force,
+                deterministic=deterministic,
+                should_stop=lambda: bool(received),
+                watcher=bar,
+                track=tracker(console),
+            )
+        else:
+            result = workflow.resume(
+                run,
+                settings,
+                data=sets,
+                device=device if "device" in given else None,
+                offline=offline,
+                should_stop=lambda: bool(received),
+                watcher=bar,
+            )
+    print_paths([result.checkpoint])
+    if result.interrupted:
+        log.info("go on with: crowdcount train --resume %s", result.run)
+        raise typer.Exit(143 if received[0] == signal.SIGTERM else 130)
+
+
+def _overrides(order: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Settings from --set and the flags that stand for one, in the order they were given."""
+    from crowdcount.config import parse_override
 
     overrides: list[tuple[str, Any]] = []
     for name, value in order:
@@ -120,46 +205,32 @@ def train(
             overrides.append(("model.pretrained", "none"))
         elif name in SHORT_FORMS:
             overrides.append((SHORT_FORMS[name], value))
-    settings = load_run_config(
-        config=config,
-        preset=preset,
-        overrides=overrides,
-        environment=os.environ,
-        directory=Path(),
-    )
-    found = find_prepared(data or (), environment=os.environ)
-    sets = [PreparedDataset.open(folder) for folder in one_data_set(found, chosen=bool(data))]
-    if fold is not None:
-        sets = [each.with_fold(fold) for each in sets]
-    if dry_run:
-        plan = plan_training(settings, sets)
-        typer.echo(tomli_w.dumps(settings.to_mapping()), nl=False)
-        typer.echo(
-            f"# {plan.training_images} training and {plan.validation_images} validation images, "
-            f"crops of {plan.crop} pixels"
-        )
-        return
-    if show_batch is not None:
-        from crowdcount.workflows.show_batch import show_batch as draw
+    return overrides
 
-        draw(settings, sets, show_batch, force=force, track=tracker(console))
-        print_paths([show_batch])
-        return
-    with stop_signals() as received, TrainingBar(console) as bar:
-        result = run_training(
-            settings,
-            sets,
-            out=out,
-            device=device,
-            offline=offline,
-            force=force,
-            should_stop=lambda: bool(received),
-            watcher=bar,
-            track=tracker(console),
-        )
-    print_paths([result.checkpoint])
-    if result.interrupted:
-        raise typer.Exit(143 if received[0] == signal.SIGTERM else 130)
+
+def _refuse_beside_resume(given: frozenset[str]) -> None:
+    """Refuse what only a new run can be told."""
+    for name in ("out", "force", "deterministic", "show_batch"):
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} is for a new run; --resume goes on with one as it was begun",
+                next_step=f"leave out {flag}, or --resume",
+            )
+
+
+def _print_plan(settings: "RunConfig", sets: "Sequence[PreparedDataset]") -> None:
+    """Say what a run is going to do."""
+    import tomli_w
+
+    from crowdcount.workflows.train import plan_training
+
+    plan = plan_training(settings, sets)
+    typer.echo(tomli_w.dumps(settings.to_mapping()), nl=False)
+    typer.echo(
+        f"# {plan.training_images} training and {plan.validation_images} validation images, "
+        f"crops of {plan.crop} pixels"
+    )
 
 
 class TrainingBar:
@@ -174,9 +245,11 @@ class TrainingBar:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def started(self, *, epochs: int, steps: int) -> None:
+    def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
         """Show the bar."""
-        self._task = self._progress.add_task("training", total=epochs * steps, note="")
+        self._task = self._progress.add_task(
+            "training", total=epochs * steps, completed=done, note=""
+        )
         self._best = ""
         self._progress.start()
 

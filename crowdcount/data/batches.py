@@ -47,13 +47,14 @@ class _EpochOrder(Sampler[list[tuple[int, int]]]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         return -(-self.images // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.images)
-        for start in range(0, self.images, self.batch_size):
+        for start in range(self.skip * self.batch_size, self.images, self.batch_size):
             yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
 
 
@@ -93,14 +94,18 @@ class TrainingBatches:
             persistent_workers=workers > 0,
             collate_fn=_Collate(block),
             worker_init_fn=_single_thread,
+            # Of its own: the loader draws seeds for its workers, which nothing here uses, and must
+            # not move the generator that dropout draws from.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def epoch(self, number: int) -> Iterable[Batch]:
-        """The batches of epoch ``number``."""
+    def epoch(self, number: int, *, skip: int = 0) -> Iterable[Batch]:
+        """The batches of epoch ``number``, without the first ``skip``, which are not even read."""
         self._order.epoch = number
+        self._order.skip = skip
         return self._loader
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from crowdcount.data.recipe import SPLITS
 from crowdcount.data.resize import ResizeRule
 from crowdcount.data.software import Versions
 from crowdcount.errors import BadInputError, ConfigError, UsageError
-from crowdcount.files import write_text
+from crowdcount.files import is_temporary, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
     nothing = Earlier(manifest=None, records={}, versions={})
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", next_step="choose another --out")
-    if not folder.exists() or all(_is_temporary(path) for path in folder.iterdir()):
+    if not folder.exists() or all(_is_leftover(path) for path in folder.iterdir()):
         return nothing
     unfinished, finished = (folder / JOURNAL).is_file(), (folder / MANIFEST).is_file()
     if not unfinished and not finished:
@@ -124,7 +123,7 @@ def strays(folder: Path, manifest: Manifest) -> list[Path]:
         for path in prepared_paths(folder, split=each.split, file=each.file)
     }
     unnamed = [path for split in SPLITS for path in _files(folder / split) if path not in named]
-    return sorted([*unnamed, *filter(_is_temporary, folder.iterdir())])
+    return sorted([*unnamed, *filter(_is_leftover, folder.iterdir())])
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -187,6 +186,6 @@ def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
         ) from error
 
 
-def _is_temporary(path: Path) -> bool:
+def _is_leftover(path: Path) -> bool:
     """Whether a file is what :func:`crowdcount.files.atomic_file` leaves when it is killed."""
-    return path.is_file() and re.match(r"\.[0-9a-f]{8}\.", path.name) is not None
+    return path.is_file() and is_temporary(path)

@@ -1,64 +1,128 @@
-"""The optimiser and its learning rate over the epochs."""
+"""The learning rate over a training run, as a pure function of the step."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from pydantic import ConfigDict
-from torch import nn
 
 from crowdcount.errors import ConfigError
 
-OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """Settings of the optimiser and its schedule."""
+class ScheduleConfig:
+    """Settings of the learning rate's way. Its top is ``optim.lr``."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    name: str = "adam"
-    """Key into ``OPTIMISERS``."""
-
-    lr: float = 1e-4
-    """Learning rate at the top of the schedule."""
-
-    weight_decay: float = 1e-4
-    """L2 penalty of ``adam``, decoupled decay of ``adamw``."""
+    name: str = "cosine"
+    """Key into ``SCHEDULES``."""
 
     warmup: float = 0.05
-    """Share of the training over which the learning rate rises linearly from near zero."""
+    """``cosine``: share of the training over which the rate rises linearly from near zero."""
+
+    warmup_epochs: int = 50
+    """``restarts``: epochs before the first cosine begins."""
+
+    warmup_lr: float = 1e-6
+    """``restarts``: rate of the first epoch, from which the warm-up leads to the top linearly."""
+
+    period: int = 5
+    """``restarts``: epochs of the first cosine."""
+
+    period_factor: int = 2
+    """``restarts``: how many times as long as the one before each cosine is."""
+
+    min_lr: float = 1e-7
+    """``restarts``: where each cosine leads to."""
 
     def __post_init__(self) -> None:
-        if self.name not in OPTIMISERS:
-            known = ", ".join(OPTIMISERS)
-            raise ConfigError(f"optim.name: unknown optimiser {self.name!r}; choose from: {known}")
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"optim.lr must be positive, got {self.lr}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"optim.weight_decay must be >= 0, got {self.weight_decay}")
+        if self.name not in SCHEDULES:
+            raise ConfigError(
+                f"schedule.name: unknown schedule {self.name!r}; "
+                f"choose from: {', '.join(SCHEDULES)}"
+            )
         if not 0 <= self.warmup < 1:
-            raise ConfigError(f"optim.warmup must be in [0, 1), got {self.warmup}")
+            raise ConfigError(f"schedule.warmup must be in [0, 1), got {self.warmup}")
+        for name, least in (("warmup_epochs", 0), ("period", 1), ("period_factor", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"schedule.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        for name in ("warmup_lr", "min_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"schedule.{name} must be >= 0, got {getattr(self, name)}")
 
 
-def learning_rate(progress: float, config: OptimConfig) -> float:
-    """Learning rate when ``progress``, a share in [0, 1], of all steps is done.
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A step of a training run."""
 
-    Rises linearly over the warm-up, then follows one half-period of a cosine down to zero.
+    step: int
+    """Steps that were done before it."""
+
+    steps_per_epoch: int
+    epochs: int
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done after this step, above 0 and at most 1.
+
+        After it, because the first step of a warm-up from zero would otherwise change nothing.
+        """
+        return (self.step + 1) / (self.steps_per_epoch * self.epochs)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch this step belongs to, from 0 on."""
+        return self.step // self.steps_per_epoch
+
+
+def learning_rate(moment: Moment, config: ScheduleConfig, *, lr: float) -> float:
+    """Learning rate of a step.
+
+    Args:
+        moment: Which step.
+        config: The schedule.
+        lr: Learning rate at the top of the schedule.
     """
-    if progress < config.warmup:
-        return config.lr * progress / config.warmup
-    cosine = (progress - config.warmup) / (1 - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(cosine, 1.0)))
+    return SCHEDULES[config.name](moment, config, lr)
 
 
-def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of ``model`` that ask for gradients."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    return OPTIMISERS[config.name](trainable, **options)
+def _cosine(moment: Moment, config: ScheduleConfig, lr: float) -> float:
+    """Rise linearly over the warm-up, then follow one half-period of a cosine down to zero."""
+    if moment.progress < config.warmup:
+        return lr * moment.progress / config.warmup
+    done = (moment.progress - config.warmup) / (1 - config.warmup)
+    return lr * _half_cosine(min(done, 1.0))
+
+
+def _restarts(moment: Moment, config: ScheduleConfig, lr: float) -> float:
+    """A linear warm-up, then cosines that start again from the top; constant within an epoch.
+
+    Source:
+        The published schedule of CLIP-EBC: Loshchilov and Hutter, "SGDR",
+        https://arxiv.org/abs/1608.03983, after a warm-up.
+    """
+    epoch = moment.epoch
+    if epoch < config.warmup_epochs:
+        return config.warmup_lr + (lr - config.warmup_lr) * epoch / config.warmup_epochs
+    epoch -= config.warmup_epochs
+    period = config.period
+    while epoch >= period:
+        epoch -= period
+        period *= config.period_factor
+    return config.min_lr + (lr - config.min_lr) * _half_cosine(epoch / period)
+
+
+def _half_cosine(done: float) -> float:
+    """From 1 at 0 down to 0 at 1."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+SCHEDULES: dict[str, Callable[[Moment, ScheduleConfig, float], float]] = {
+    "cosine": _cosine,
+    "restarts": _restarts,
+}
+"""Ways of the learning rate: from a step, the settings and the rate at the top to its rate."""

@@ -17,7 +17,7 @@ from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
 from crowdcount.core.typed import typed
 from crowdcount.data.images import load_image
-from crowdcount.errors import BadInputError
+from crowdcount.errors import BadInputError, NoCountError
 from crowdcount.inference.counting import ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap
 from crowdcount.models.block_counter import BlockCounter
@@ -90,7 +90,8 @@ class Counter:
 
         Raises:
             InputMissingError: If the file is not there.
-            BadInputError: If it is no image that can be read, or the model gives no number for it.
+            BadInputError: If it is no image that can be read.
+            NoCountError: If the model gives no number for it.
         """
         if isinstance(image, np.ndarray):
             pixels = image
@@ -106,7 +107,7 @@ class Counter:
         )
         if not math.isfinite(result.total):
             called = "image" if isinstance(image, np.ndarray) else image
-            raise BadInputError(
+            raise NoCountError(
                 f"{called}: {self.name} gives {result.total} heads, which is no count",
                 next_step="its weights are damaged or diverged; take another checkpoint",
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from crowdcount.data.prepared import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.files import point_link
+from crowdcount.workflows.run_folder import RECORD, is_locked, read_record
 
 DATA_FOLDER = Path("data")
 RUNS_FOLDER = Path("runs")
@@ -97,6 +98,32 @@ def find_checkpoint(
         looked_for=f"{CARD} in it, in its best/ and in its last/",
         next_step="name a checkpoint or a run: --checkpoint runs/latest",
     )
+
+
+def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> Path:
+    """The run to resume: the one named, or, for ``auto``, the latest unfinished one.
+
+    One that another process is training is taken only where there is no other; where all are
+    finished, the latest of them.
+
+    Raises:
+        InputMissingError: If there is none.
+    """
+    if name != "auto":
+        return Path(name)
+    folders = [path.parent for path in runs.glob(f"*/{RECORD}") if not path.parent.is_symlink()]
+    if not folders:
+        raise InputMissingError(
+            "--resume auto: there is no run to resume",
+            looked_for=str(runs / "*" / RECORD),
+            next_step="start one: crowdcount train",
+        )
+
+    def rank(folder: Path) -> tuple[bool, bool, str]:
+        record = read_record(folder)
+        return not record.finished, not is_locked(folder), record.started
+
+    return max(folders, key=rank)
 
 
 def new_run_folder(name: str, *, date: str, runs: Path = RUNS_FOLDER) -> Path:

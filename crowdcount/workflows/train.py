@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,29 +11,32 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-import tomli_w
 import torch
 
 from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins
 from crowdcount.core.device import resolve_device
-from crowdcount.core.image import WorkingSize
+from crowdcount.core.image import Normalisation, WorkingSize
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
 from crowdcount.data.batches import TrainingBatches
 from crowdcount.data.prepared import ImageRecord, PreparedDataset
-from crowdcount.errors import UsageError
-from crowdcount.files import atomic_folder, write_text
+from crowdcount.errors import DivergedError, NoCountError, UsageError
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.build import build_model
-from crowdcount.models.checkpoint import save_checkpoint
-from crowdcount.training.loop import EpochReport, WeightAverage, fit
+from crowdcount.models.build import build_model, empty_model
+from crowdcount.training.determinism import deterministic as deterministic_algorithms
+from crowdcount.training.divergence import NotFiniteError
+from crowdcount.training.loop import EpochReport, fit
+from crowdcount.training.state import Learner, SavedState
 from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
+from crowdcount.workflows.resumption import check_settings, data_of_run, warn_of_another_machine
+from crowdcount.workflows.run_folder import RunFolder
 
 log = logging.getLogger("crowdcount")
 
@@ -46,8 +48,8 @@ LARGEST_TRAINING_ENLARGEMENT = 2
 class Watcher(Protocol):
     """Follows a training run, to show it to somebody."""
 
-    def started(self, *, epochs: int, steps: int) -> None:
-        """Training begins: so many epochs of so many steps."""
+    def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
+        """Training begins: so many epochs of so many steps, of which ``done`` steps are done."""
         ...
 
     def stepped(self, loss: float) -> None:
@@ -60,7 +62,7 @@ class Watcher(Protocol):
 
 
 class _Unwatched:
-    def started(self, *, epochs: int, steps: int) -> None:
+    def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
         pass
 
     def stepped(self, loss: float) -> None:
@@ -154,6 +156,7 @@ def train(
     device: str = "auto",
     offline: bool = False,
     force: bool = False,
+    deterministic: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     watcher: Watcher | None = None,
     track: Track = untracked,
@@ -168,7 +171,9 @@ def train(
         device: ``auto``, ``cpu``, ``cuda:0``, ...
         offline: Make every download an error.
         force: Replace an earlier run at ``out``.
-        should_stop: Asked after each step; True saves the last checkpoint and returns.
+        deterministic: On a GPU, too, use algorithms that give the same bits every time.
+        should_stop: Asked after each step; True saves the state and the last checkpoint and
+            returns.
         watcher: Follows the run.
         track: Shows the progress of what comes before training.
         latest: Let ``latest`` beside the run folder point at this run.
@@ -176,129 +181,207 @@ def train(
     Raises:
         UsageError: If ``out`` is there already.
         DivergedError: If a loss is not finite.
+        MemoryExhaustedError: If a step needs more memory than there is.
     """
-    watcher = watcher or _Unwatched()
     plan = plan_training(config, data)
     if out is not None and out.exists() and not force:
         raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
     target = resolve_device(device)
-    bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
-    torch.manual_seed(config.train.seed)
-    model = build_model(config.model, bins, offline=offline)
+    with deterministic_algorithms(deterministic):
+        bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
+        model = _first_model(config, bins, offline=offline)
+        run = RunFolder.create(
+            out or _new_folder(plan),
+            config=config,
+            data=data,
+            bins=bins,
+            device=target,
+            deterministic=deterministic,
+        )
+        if latest:
+            mark_latest(run.folder)
+        log.info("run folder %s", run.folder)
+        with run.locked():
+            return _carry_out(
+                run,
+                plan,
+                data,
+                model=model,
+                device=target,
+                should_stop=should_stop,
+                watcher=watcher,
+            )
+
+
+def resume(
+    run: RunFolder,
+    config: RunConfig | None = None,
+    *,
+    data: Sequence[PreparedDataset] | None = None,
+    device: str | None = None,
+    offline: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    watcher: Watcher | None = None,
+) -> TrainResult:
+    """Go on with a run from where it was stopped, as if it never had been.
+
+    On the same machine with as many threads, the weights come out the same bit for bit, whatever
+    stopped the run and wherever; on CUDA under ``deterministic``. A finished run stays as it is.
+
+    Args:
+        run: What was begun.
+        config: Settings, which must be those of the run, but for ``FREE_ON_RESUME``; None: those.
+        data: What it is trained on; None: the folders it was begun with.
+        device: Where to compute; None: where it was begun.
+        offline: Make every download an error.
+        should_stop: As for :func:`train`.
+        watcher: Follows the run.
+
+    Raises:
+        UsageError: If settings or data are not those of the run, or another process trains it.
+        InputMissingError: If its data is not where it was.
+        BadInputError: If its state is damaged.
+        DivergedError: If a loss is not finite.
+        MemoryExhaustedError: If a step needs more memory than there is.
+    """
+    config = config or run.config
+    check_settings(run, config)
+    if run.record.finished:
+        log.info("%s is finished; there is nothing to go on with", run.folder)
+        return TrainResult(
+            run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=False
+        )
+    data = data_of_run(run, data)
+    target = resolve_device(device or run.record.device)
+    warn_of_another_machine(run, target)
+    plan = plan_training(config, data)
+    with deterministic_algorithms(run.record.deterministic), run.locked():
+        mark_latest(run.folder)
+        state = run.rewind()
+        bins = Bins.from_json(run.record.bins)
+        if state is None:
+            log.info("%s: no state was saved yet; it begins again", run.folder)
+            model = _first_model(config, bins, offline=offline)
+        else:
+            statistics = state.run["normalisation"]
+            model = empty_model(config.model, bins, normalisation=Normalisation(**statistics))
+        return _carry_out(
+            run,
+            plan,
+            data,
+            model=model,
+            device=target,
+            state=state,
+            should_stop=should_stop,
+            watcher=watcher,
+        )
+
+
+def _carry_out(
+    run: RunFolder,
+    plan: TrainPlan,
+    data: Sequence[PreparedDataset],
+    *,
+    model: BlockCounter,
+    device: torch.device,
+    state: SavedState | None = None,
+    should_stop: Callable[[], bool],
+    watcher: Watcher | None,
+) -> TrainResult:
+    """Train from the beginning, or from ``state`` on, to the end or a request to stop."""
+    config = plan.config
+    watcher = watcher or _Unwatched()
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.
-    model = model.to(target).to(memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    learner = Learner(model, train=config.train, optim=config.optim, device=device)
     batches = training_batches(plan, data)
-    average = WeightAverage(model, config.train.ema_decay) if config.train.ema_decay else None
-    run = _Run.create(plan, out=out, latest=latest)
+    if state is not None:
+        learner.load_state_dict(state.learner)
+        done = learner.progress
+        log.info("going on with %s at epoch %d, step %d", run.folder, done.epoch, done.steps + 1)
+    card = _card(run, plan)
     counter = Counter(
-        model=model if average is None else cast(BlockCounter, average.module),
+        model=cast(BlockCounter, learner.kept),
         working_size=plan.working_size,
-        device=target,
+        device=device,
         name=run.name,
         provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
-    watcher.started(epochs=config.train.epochs, steps=len(batches))
+    extra = {"normalisation": dataclasses.asdict(model.normalisation)}
+    watcher.started(epochs=config.train.epochs, steps=len(batches), done=learner.progress.steps)
     reports = fit(
-        model,
-        partial(dace_loss, bins=bins, config=config.loss),
+        learner,
+        partial(dace_loss, bins=model.bins, config=config.loss),
         batches,
         train=config.train,
         optim=config.optim,
-        device=target,
-        average=average,
+        schedule=config.schedule,
         on_step=watcher.stepped,
+        on_checkpoint=lambda: run.save_state(learner, extra=extra),
         should_stop=should_stop,
     )
     finished = False
-    for report in reports:
-        finished = report.complete and report.epoch == config.train.epochs
-        due = report.epoch % config.train.validate_every == 0
-        validate = (due or report.epoch == config.train.epochs) and report.complete
-        metrics = None
-        if validate and plan.validation_images:
-            counter.model.eval()
-            metrics = evaluate(counter, data, split="val").metrics
-        run.record(report, metrics, counter.model)
-        watcher.finished_epoch(report, None if run.best is None else run.best.mae)
+    try:
+        for report in reports:
+            finished = report.complete and report.epoch == config.train.epochs
+            due = report.epoch % config.train.validate_every == 0
+            validate = (due or report.epoch == config.train.epochs) and report.complete
+            metrics = None
+            if validate and plan.validation_images:
+                counter.model.eval()
+                metrics = _validated(counter, data, epoch=report.epoch)
+            run.record_epoch(report, metrics, counter.model, card=card)
+            watcher.finished_epoch(report, None if run.best is None else run.best.mae)
+    except NotFiniteError as error:
+        raise run.keep_evidence(error) from None
+    if finished:
+        run.finish()
     return TrainResult(
         run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=not finished
     )
 
 
-class _Run:
-    """The folder of a run: its settings, its log, its checkpoints."""
+def _first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
+    """The model before its first step; from here on, all that is random is, too."""
+    torch.manual_seed(config.train.seed)
+    return build_model(config.model, bins, offline=offline)
 
-    def __init__(self, folder: Path, plan: TrainPlan) -> None:
-        self.folder = folder
-        self.name = folder.name
-        self.plan = plan
-        self.best: CountMetrics | None = None
-        self.card: dict[str, Any] = {
-            "name": self.name,
-            "working_size": dataclasses.asdict(plan.working_size),
-            "provenance": {
-                "data": list(plan.data),
-                "training_images": plan.training_images,
-                "validation_images": plan.validation_images,
-                "mean_heads": plan.mean_heads,
-                **({} if plan.fold is None else {"fold": plan.fold}),
-                "torch": torch.__version__,
-            },
-            "settings": plan.config.to_mapping(),
-        }
 
-    @classmethod
-    def create(cls, plan: TrainPlan, *, out: Path | None, latest: bool) -> "_Run":
-        if out is None:
-            backbone = plan.config.model.backbone.removeprefix("timm:")
-            name = "-".join([*plan.data, backbone])
-            out = new_run_folder(name, date=datetime.date.today().isoformat())
-        with atomic_folder(out) as folder:
-            write_text(folder / "settings.toml", tomli_w.dumps(plan.config.to_mapping()))
-            (folder / "log.jsonl").touch()
-        if latest:
-            mark_latest(out)
-        log.info("run folder %s", out)
-        return cls(out, plan)
+def _validated(counter: Counter, data: Sequence[PreparedDataset], *, epoch: int) -> CountMetrics:
+    """Measure on the validation images, and stop where the last step broke the weights.
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / ("last" if self.best is None else "best")
+    Before the checkpoint is saved: the one of the epoch before is worth more.
+    """
+    try:
+        return evaluate(counter, data, split="val").metrics
+    except NoCountError as error:
+        raise DivergedError(
+            f"training diverged in epoch {epoch}: {error.message}",
+            next_step="lower the learning rate (--lr)",
+        ) from error
 
-    def record(
-        self, report: EpochReport, metrics: CountMetrics | None, model: BlockCounter
-    ) -> None:
-        """Log an epoch and save its weights, as the best where they are."""
-        better = metrics is not None and (self.best is None or metrics.mae < self.best.mae)
-        if better:
-            self.best = metrics
-        card = dict(self.card)
-        card["provenance"] = {**self.card["provenance"], "epoch": report.epoch}
-        card["metrics"] = {} if metrics is None else {"val": dataclasses.asdict(metrics)}
-        save_checkpoint(self.folder / "last", model, card=card)
-        if better:
-            save_checkpoint(self.folder / "best", model, card=card)
-        line = dataclasses.asdict(report) | {
-            "val": None if metrics is None else dataclasses.asdict(metrics),
-            "best": better,
-        }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._tell(report, metrics, better=better)
 
-    def _tell(self, report: EpochReport, metrics: CountMetrics | None, *, better: bool) -> None:
-        validated = (
-            "" if metrics is None else f"  val MAE {metrics.mae:.2f} RMSE {metrics.rmse:.2f}"
-        )
-        log.info(
-            "epoch %d/%d  loss %.2f  %.1f images/s%s%s",
-            report.epoch,
-            self.plan.config.train.epochs,
-            report.loss,
-            report.images / report.seconds,
-            validated,
-            "  best" if better else "",
-        )
+def _new_folder(plan: TrainPlan) -> Path:
+    backbone = plan.config.model.backbone.removeprefix("timm:")
+    name = "-".join([*plan.data, backbone])
+    return new_run_folder(name, date=datetime.date.today().isoformat())
+
+
+def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
+    """What every checkpoint of a run says of it."""
+    return {
+        "name": run.name,
+        "working_size": dataclasses.asdict(plan.working_size),
+        "provenance": {
+            "data": list(plan.data),
+            "training_images": plan.training_images,
+            "validation_images": plan.validation_images,
+            "mean_heads": plan.mean_heads,
+            **({} if plan.fold is None else {"fold": plan.fold}),
+            "torch": torch.__version__,
+        },
+        "settings": plan.config.to_mapping(),
+    }
 
 
 def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord]) -> WorkingSize:

@@ -21,9 +21,12 @@ from typer.main import get_command
 
 import crowdcount
 from crowdcount.cli import app, main
+from crowdcount.config import load_run_config
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.data.recipe import load_recipe, recipe_names, recipes_folder
+from crowdcount.errors import DivergedError
+from crowdcount.workflows.train import train
 from tests.layouts import write_set
 
 ROOT = Path(__file__).parents[2]
@@ -773,10 +776,96 @@ def test_a_signal_saves_the_last_checkpoint(data, name, code):
     import signal
 
     process.send_signal(getattr(signal, name))
-    out, _ = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert Path(out.strip(), "model.safetensors").is_file()
     assert Path("run/last/config.json").is_file()
+    assert Path("run/state.pt").is_file()
+    assert err.endswith("go on with: crowdcount train --resume run\n")
+
+
+@pytest.fixture
+def stopped(data):
+    """A run of two epochs that was stopped after its first step."""
+    steps = []
+    settings = load_run_config(
+        overrides=[
+            *(("model.backbone", "timm:test_resnet"), ("model.pretrained", "none")),
+            *(("train.epochs", 2), ("train.batch_size", 4), ("train.crop", 64)),
+            *(("train.workers", 0), ("model.neck_width", 8)),
+        ]
+    )
+    return train(
+        settings, [data], out=Path("runs/begun"), device="cpu", should_stop=lambda: not steps
+    ).run
+
+
+def test_resume_goes_on_and_a_finished_run_says_so(run, stopped):
+    # A file of settings for new runs is none of a run that was begun.
+    Path("crowdcount.toml").write_text("[train]\nepochs = 7\n")
+    code, out, err = run("train", "--resume", "auto")
+    assert (code, out) == (0, b"runs/begun/best\n")
+    assert "going on with runs/begun at epoch 1, step 2" in err
+    assert "epoch 2/2" in err
+    code, out, err = run("train", "--resume", "runs/begun")
+    assert (code, out) == (0, b"runs/begun/best\n")
+    assert err == "runs/begun is finished; there is nothing to go on with\n"
+
+
+def test_resume_refuses_other_settings_by_name(run, stopped, monkeypatch):
+    code, out, err = run("train", "--resume", stopped, "--lr", "0.5", "--epochs", "2")
+    assert (code, out) == (2, b"")
+    assert "optim.lr: was 0.0001, now 0.5\n" in err
+    assert "epochs" not in err
+    monkeypatch.setenv("CROWDCOUNT_TRAIN__SEED", "5")
+    assert "train.seed: was 42, now 5\n" in run("train", "--resume", stopped)[2]
+
+
+@pytest.mark.parametrize("flag", [("--out", "x"), ("--force",), ("--deterministic",)])
+def test_resume_refuses_what_is_for_a_new_run(run, stopped, flag):
+    code, _, err = run("train", "--resume", stopped, *flag)
+    assert code == 2
+    assert f"{flag[0]} is for a new run" in err
+
+
+def test_resume_without_a_run_exits_3(run, data):
+    assert run("train", "--resume", "auto")[0] == 3
+    assert run("train", "--resume", "nowhere")[0] == 3
+
+
+def test_resume_dry_run_shows_the_settings_of_the_run(run, stopped):
+    before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
+    code, out, _ = run("train", "--resume", stopped, "--dry-run")
+    assert code == 0
+    assert "epochs = 2" in out.decode()
+    assert {path: path.stat().st_mtime_ns for path in stopped.rglob("*")} == before
+    assert run("train", "--resume", stopped, "--dry-run", "--lr", "0.5")[0] == 2
+
+
+def test_deterministic_is_kept_with_the_run(run, data):
+    assert run("train", *TINY_RUN, "--out", "run", "--deterministic")[0] == 0
+    assert json.loads(Path("run/run.json").read_text())["deterministic"]
+
+
+def test_divergence_exits_7_and_leaves_what_reproduces_it(run, data):
+    code, out, err = run("train", *TINY_RUN, "--lr", "1e30")
+    assert (code, out) == (7, b"")
+    assert "training diverged at step 2 (epoch 1)" in err
+    assert "/diverged.pt reproduces the step" in err
+    assert Path("runs/latest/diverged.pt").is_file()
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with pytest.raises(DivergedError, match="what the network predicts is not finite"):
+        exec(compile(written, "docs/training.md", "exec"), {})
+
+
+def test_a_divergence_that_shows_in_validation_exits_7(run, data):
+    # One step an epoch; the first breaks the weights, after its loss was found finite.
+    steep = ("--lr", "1e30", "--batch-size", "8", "--epochs", "2")
+    code, out, err = run("train", *TINY_RUN, *steep)
+    assert (code, out) == (7, b"")
+    assert "training diverged in epoch 1: " in err
+    assert "gives nan heads" in err
 
 
 def test_a_closed_pipe_ends_quietly(photos, checkpoint):

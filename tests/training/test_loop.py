@@ -1,146 +1,101 @@
-"""The loop takes the steps it is told to, reports them, averages weights, and refuses NaN."""
+"""The loop takes the steps it is told to, reports them, and says when to save."""
 
-from dataclasses import dataclass
+import copy
+import dataclasses
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import Batch, BlockPrediction
-from crowdcount.errors import ConfigError, DivergedError
-from crowdcount.training.loop import TrainConfig, WeightAverage, fit
-from crowdcount.training.schedule import OptimConfig
+from crowdcount.training.optimiser import OptimConfig
+from tests.learning import ConvModel, FewBatches, MeanModel, learner, run
 
-CPU = torch.device("cpu")
-OPTIM = OptimConfig(name="adam", lr=0.05, weight_decay=0.0)
+TIMES = {"seconds", "waiting"}
 
 
-class MeanModel(nn.Module):
-    """Counts every block of 8 pixels alike: the simplest thing that can learn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.level = nn.Parameter(torch.zeros(()))
-
-    def forward(self, images: Tensor) -> BlockPrediction:
-        batch, _, height, width = images.shape
-        counts = self.level.expand(batch, 1, height // 8, width // 8)
-        return BlockPrediction(logits=counts.expand(-1, 2, -1, -1), counts=counts)
-
-
-@dataclass(frozen=True)
-class Terms:
-    total: Tensor
-    classification: Tensor
-    count: Tensor
-
-
-def squared(prediction, target):
-    error = (prediction.counts - target.counts).square().mean()
-    return Terms(total=error, classification=error * 0, count=error)
-
-
-class TwoBatches:
-    """Two batches an epoch, one head in each of the four blocks of every image."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def __len__(self) -> int:
-        return 2
-
-    def epoch(self, number):
-        self.asked.append(number)
-        points = torch.tensor([[1.0, 1.0], [9.0, 1.0], [1.0, 9.0], [9.0, 9.0]])
-        for name in ("a", "b"):
-            target = block_target((points,), height=16, width=16, block=8)
-            yield Batch(images=torch.zeros(1, 3, 16, 16), target=target, names=(name,))
-
-
-def run(model, epochs=3, criterion=squared, **options):
-    batches = TwoBatches()
-    config = TrainConfig(epochs=epochs, batch_size=1)
-    reports = list(fit(model, criterion, batches, train=config, optim=OPTIM, device=CPU, **options))
-    return reports, batches
+def without_times(report):
+    return {key: value for key, value in dataclasses.asdict(report).items() if key not in TIMES}
 
 
 def test_learns_the_mean():
-    model = MeanModel()
-    reports, _ = run(model, epochs=60)
-    assert model.level.item() == pytest.approx(1.0, abs=0.05)
+    learning = learner(MeanModel())
+    reports = run(learning, FewBatches(), epochs=60)
+    assert learning.model.level.item() == pytest.approx(1.0, abs=0.05)
     assert reports[-1].loss < reports[0].loss / 100
 
 
 def test_reports_every_epoch_in_order():
-    losses = []
-    reports, batches = run(MeanModel(), on_step=losses.append)
+    losses, batches = [], FewBatches()
+    reports = run(learner(MeanModel()), batches, epochs=3, options={"on_step": losses.append})
     assert [report.epoch for report in reports] == batches.asked == [1, 2, 3]
     assert [report.steps for report in reports] == [2, 4, 6]
-    assert all(report.complete and report.images == 2 for report in reports)
+    assert all(report.complete and report.images == 4 for report in reports)
     assert len(losses) == 6
     assert reports[0].loss == pytest.approx(sum(losses[:2]) / 2)
 
 
-def test_a_request_to_stop_ends_the_run_after_the_step():
-    steps = []
-    reports, _ = run(MeanModel(), on_step=steps.append, should_stop=lambda: len(steps) == 3)
+def test_a_request_to_stop_ends_the_run_after_the_step_and_saves_it():
+    steps, saved = [], []
+    learning = learner(MeanModel())
+    options = {
+        "on_step": steps.append,
+        "should_stop": lambda: len(steps) == 3,
+        "on_checkpoint": lambda: saved.append(learning.progress.steps),
+    }
+    reports = run(learning, FewBatches(), epochs=3, checkpoint_every_steps=100, options=options)
     assert len(steps) == 3
     assert [report.complete for report in reports] == [True, False]
-
-
-def test_a_loss_that_is_not_finite_names_step_image_and_term_and_spares_the_weights():
-    model = MeanModel()
-
-    def broken(prediction, target):
-        terms = squared(prediction, target)
-        return Terms(total=terms.total + torch.nan, classification=terms.total, count=terms.count)
-
-    with pytest.raises(DivergedError) as caught:
-        run(model, criterion=broken)
-    assert "step 1 (epoch 1)" in str(caught.value)
-    assert "total nan" in str(caught.value)
-    assert "the batch was a" in str(caught.value)
-    assert model.level.item() == 0
-
-
-def test_the_average_trails_the_weights_and_forgets_the_start():
-    model = MeanModel()
-    average = WeightAverage(model, decay=0.9)
-    levels = []
-    run(
-        model,
-        epochs=30,
-        average=average,
-        on_step=lambda loss: levels.append((model.level.item(), average.module.level.item())),
-    )
-    rising = levels[:20]
-    assert all(trailing <= current + 1e-6 for current, trailing in rising)
-    assert levels[-1][1] == pytest.approx(levels[-1][0], abs=0.1)
-
-
-def test_the_average_takes_batch_norm_statistics_along():
-    model = nn.BatchNorm2d(1)
-    average = WeightAverage(model, decay=0.5)
-    for _ in range(20):
-        model(torch.randn(4, 1, 5, 5) + 3)
-        average.update(model)
-    assert average.module.running_mean.item() == pytest.approx(model.running_mean.item(), abs=0.3)
-    assert average.module.num_batches_tracked == 20
+    assert saved == [3]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("settings", "saved"),
     [
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"validate_every": 0},
-        {"crop": 31},
-        {"seed": -1},
-        {"workers": -1},
-        {"ema_decay": 1.0},
+        ({}, [(2, 0), (3, 0)]),
+        ({"checkpoint_every_steps": 2}, [(1, 2), (2, 1), (3, 0), (3, 2)]),
+        ({"checkpoint_every_steps": 3}, [(2, 0), (3, 0)]),
+        ({"checkpoint_every_steps": 9}, []),
+        ({"checkpoint_every_minutes": 1e-9}, [(e, s) for e in (1, 2, 3) for s in (0, 1, 2)][1:]),
+        ({"checkpoint_every_minutes": 60.0}, []),
     ],
 )
-def test_nonsense_is_refused_by_name(wrong):
-    with pytest.raises(ConfigError, match=rf"train\.{next(iter(wrong))}"):
-        TrainConfig(**wrong)
+def test_states_are_saved_when_they_are_due(settings, saved):
+    found = []
+    learning = learner(MeanModel())
+
+    def save():
+        found.append((learning.progress.epoch, learning.progress.step))
+
+    run(learning, FewBatches(3), epochs=3, options={"on_checkpoint": save}, **settings)
+    assert found == saved
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_goes_on_from_a_state_as_if_it_had_not_stopped(stop, precision):
+    settings = {"epochs": 3, "ema_decay": 0.9, "precision": precision}
+    optim = OptimConfig(name="adamw", lr=0.05, encoder_lr=0.01, clip_norm=0.5)
+    torch.manual_seed(4)
+    first = ConvModel()
+    whole = learner(copy.deepcopy(first), optim=optim, **settings)
+    torch.manual_seed(5)
+    reports = run(whole, FewBatches(3), optim=optim, **settings)
+
+    begun, states = learner(copy.deepcopy(first), optim=optim, **settings), []
+    torch.manual_seed(5)
+    steps = []
+    options = {
+        "on_step": steps.append,
+        "should_stop": lambda: len(steps) == stop,
+        "on_checkpoint": lambda: states.append(copy.deepcopy(begun.state_dict())),
+    }
+    before = run(begun, FewBatches(3), optim=optim, options=options, **settings)
+    torch.manual_seed(6)  # what another process would have drawn
+    resumed = learner(ConvModel(), optim=optim, **settings)
+    resumed.load_state_dict(states[-1])
+    after = run(resumed, FewBatches(3), optim=optim, **settings)
+
+    kept = [report for report in before if report.complete]
+    assert list(map(without_times, kept + after)) == list(map(without_times, reports))
+    for one, other in ((whole.model, resumed.model), (whole.kept, resumed.kept)):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name

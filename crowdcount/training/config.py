@@ -1,0 +1,85 @@
+"""TrainConfig: the settings section ``train``."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from crowdcount.errors import ConfigError
+from crowdcount.training.precision import PRECISIONS
+
+FREE_ON_RESUME = (
+    "train.workers",
+    "train.checkpoint_every_steps",
+    "train.checkpoint_every_minutes",
+)
+"""Settings that may change when a run is resumed: they do not touch what it computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a training run that belong to no single component."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    epochs: int = 200
+    """Passes over the training images."""
+
+    batch_size: int = 8
+    """Crops a step."""
+
+    accumulate: int = 1
+    """Pieces in which the crops of a step go through the network, to need less memory."""
+
+    crop: int | None = None
+    """Side of the square training crops in pixels; none: what the backbone is usually given."""
+
+    precision: str = "fp32"
+    """Numbers the network computes with: a key of ``PRECISIONS``. Losses are always float32."""
+
+    seed: int = 42
+    """Seed of weights, order and augmentation."""
+
+    workers: int | None = None
+    """Processes that prepare crops; none: one less than there are processors, four at most."""
+
+    validate_every: int = 1
+    """Epochs between two validations; the last epoch is always validated."""
+
+    ema_decay: float = 0.0
+    """Decay a step of the averaged weights that are validated and kept; 0 keeps the plain ones."""
+
+    checkpoint_every_steps: int | None = None
+    """Steps between two saved training states, from which ``--resume`` continues."""
+
+    checkpoint_every_minutes: float | None = None
+    """Minutes between two. Where neither is set, a state is saved at the end of every epoch."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"train.accumulate must be at most train.batch_size, got {self.accumulate} pieces "
+                f"of {self.batch_size} crops"
+            )
+        if self.crop is not None and self.crop < 32:
+            raise ConfigError(f"train.crop must be at least 32 pixels, got {self.crop}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"train.precision: unknown precision {self.precision!r}; "
+                f"choose from: {', '.join(PRECISIONS)}"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"train.seed must be >= 0, got {self.seed}")
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"train.workers must be >= 0, got {self.workers}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
+        steps, minutes = self.checkpoint_every_steps, self.checkpoint_every_minutes
+        if steps is not None and steps < 1:
+            raise ConfigError(f"train.checkpoint_every_steps must be at least 1, got {steps}")
+        if minutes is not None and not 0 < minutes < math.inf:
+            raise ConfigError(f"train.checkpoint_every_minutes must be positive, got {minutes}")

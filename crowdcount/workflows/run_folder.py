@@ -1,0 +1,294 @@
+"""The folder of a training run: its settings, its log, its checkpoints and its state.
+
+::
+
+    runs/2026-11-24-sha-clip-rn50/
+      run.json         what it is made from: data, bins, device; and whether it is finished
+      settings.toml    all settings
+      log.jsonl        one line an epoch
+      best/  last/     checkpoints
+      state.pt         from where ``--resume`` goes on; gone when the run is finished
+      diverged.pt      what reproduces the step that was not finite
+"""
+
+import dataclasses
+import datetime
+import fcntl
+import json
+import logging
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import tomli_w
+import torch
+from pydantic import TypeAdapter
+
+from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins
+from crowdcount.core.metrics import CountMetrics
+from crowdcount.data.prepared import MANIFEST, PreparedDataset
+from crowdcount.errors import BadInputError, InputMissingError, UsageError
+from crowdcount.files import atomic_folder, is_temporary, sha256_file, write_json, write_text
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoint import save_checkpoint
+from crowdcount.training.divergence import NotFiniteError
+from crowdcount.training.loop import EpochReport
+from crowdcount.training.state import Learner, SavedState, load_state, save_state
+
+log = logging.getLogger("crowdcount")
+
+RECORD = "run.json"
+SETTINGS = "settings.toml"
+LOG = "log.jsonl"
+STATE = "state.pt"
+DIVERGED = "diverged.pt"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One prepared data set of a run."""
+
+    folder: str
+    manifest_sha256: str
+    """Of its manifest, which holds the hashes of all its files."""
+
+    @classmethod
+    def of(cls, data: PreparedDataset) -> "DataSource":
+        """Where a data set is and what it holds."""
+        folder = data.folder.resolve()
+        return cls(folder=str(folder), manifest_sha256=sha256_file(folder / MANIFEST))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What decides the weights of a run beside its settings, and how it ended."""
+
+    format: Literal[1] = 1
+    started: str
+    """Date and time in UTC."""
+
+    data: tuple[DataSource, ...]
+    fold: int | None
+    bins: dict[str, Any]
+    device: str
+    threads: int
+    """Of PyTorch on the CPU: sums over threads are taken in an order that depends on it."""
+
+    torch: str
+    deterministic: bool
+    finished: bool = False
+    best: CountMetrics | None = None
+    """Validation of the best checkpoint of a finished run."""
+
+
+class RunFolder:
+    """A run on disk."""
+
+    def __init__(self, folder: Path, *, config: RunConfig, record: RunRecord) -> None:
+        """Stand for a folder that is there; :meth:`create` makes one, :meth:`open` reads one."""
+        self.folder = folder
+        self.name = folder.name
+        self.config = config
+        self.record = record
+        self.best = record.best
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        config: RunConfig,
+        data: Sequence[PreparedDataset],
+        bins: Bins,
+        device: torch.device,
+        deterministic: bool,
+    ) -> "RunFolder":
+        """Begin a run; what was at ``folder`` is replaced."""
+        record = RunRecord(
+            started=datetime.datetime.now(datetime.UTC).isoformat(),
+            data=tuple(map(DataSource.of, data)),
+            fold=data[0].fold,
+            bins=bins.to_json(),
+            device=str(device),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            deterministic=deterministic,
+        )
+        with atomic_folder(folder) as temporary:
+            write_text(temporary / SETTINGS, tomli_w.dumps(config.to_mapping()))
+            write_json(temporary / RECORD, dataclasses.asdict(record))
+            (temporary / LOG).touch()
+        return cls(folder, config=config, record=record)
+
+    @classmethod
+    def open(cls, folder: Path) -> "RunFolder":
+        """The run in ``folder``.
+
+        Raises:
+            InputMissingError: If there is none.
+            BadInputError: If its record or its settings are damaged.
+            ConfigError: If this version does not know its settings.
+        """
+        record = read_record(folder)
+        path = folder / SETTINGS
+        try:
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInputError(f"{path}: cannot be read: {error}") from error
+        return cls(folder, config=RunConfig.from_mapping(settings), record=record)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best checkpoint, or the last where nothing was validated."""
+        return self.folder / ("last" if self.best is None else "best")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run as long as the block runs.
+
+        The system lifts the lock with the process, however that ends.
+
+        Raises:
+            UsageError: If one does.
+        """
+        with (self.folder / LOCK).open("w") as stream:
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"{self.folder}: another process trains this run",
+                    next_step="wait for it, or stop it",
+                ) from error
+            yield
+
+    def rewind(self) -> SavedState | None:
+        """Bring the folder back to its latest state, and give that; None: to the beginning.
+
+        What was logged since is cut off, what a killed process left half-written is removed.
+
+        Raises:
+            BadInputError: If the state is damaged.
+        """
+        path = self.folder / STATE
+        state = load_state(path) if path.exists() else None
+        for each in filter(is_temporary, list(self.folder.iterdir())):
+            if each.is_dir():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
+        kept = 0 if state is None else int(state.run["log_bytes"])
+        log_path = self.folder / LOG
+        write_text(log_path, log_path.read_bytes()[:kept].decode("utf-8"))
+        best = None if state is None else state.run["best"]
+        self.best = None if best is None else CountMetrics(**best)
+        return state
+
+    def save_state(self, learner: Learner, *, extra: Mapping[str, Any]) -> None:
+        """Save where training is; ``extra`` are plain values that come back with it."""
+        run = {
+            "log_bytes": (self.folder / LOG).stat().st_size,
+            "best": None if self.best is None else dataclasses.asdict(self.best),
+            **extra,
+        }
+        save_state(self.folder / STATE, learner, run=run)
+
+    def record_epoch(
+        self,
+        report: EpochReport,
+        metrics: CountMetrics | None,
+        model: BlockCounter,
+        *,
+        card: Mapping[str, Any],
+    ) -> None:
+        """Log an epoch and save its weights, as the best where they are.
+
+        Args:
+            report: What happened in it.
+            metrics: Its validation, if there was one.
+            model: The model to keep.
+            card: What the checkpoint says of the run.
+        """
+        better = metrics is not None and (self.best is None or metrics.mae < self.best.mae)
+        if better:
+            self.best = metrics
+        found = None if metrics is None else dataclasses.asdict(metrics)
+        card = dict(card)
+        card["provenance"] = {**card["provenance"], "epoch": report.epoch}
+        card["metrics"] = {} if found is None else {"val": found}
+        save_checkpoint(self.folder / "last", model, card=card)
+        if better:
+            save_checkpoint(self.folder / "best", model, card=card)
+        line = dataclasses.asdict(report) | {"val": found, "best": better}
+        with (self.folder / LOG).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, allow_nan=False) + "\n")
+        self._tell(report, metrics, better=better)
+
+    def finish(self) -> None:
+        """Say that the run is finished, and drop the state, which is several times the model."""
+        self.record = dataclasses.replace(self.record, finished=True, best=self.best)
+        write_json(self.folder / RECORD, dataclasses.asdict(self.record))
+        (self.folder / STATE).unlink(missing_ok=True)
+        (self.folder / LOCK).unlink(missing_ok=True)
+
+    def keep_evidence(self, error: NotFiniteError) -> NotFiniteError:
+        """Save what reproduces a step that was not finite; gives the error that says so."""
+        path = self.folder / DIVERGED
+        error.evidence.save(path)
+        return NotFiniteError(
+            error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
+        )
+
+    def _tell(self, report: EpochReport, metrics: CountMetrics | None, *, better: bool) -> None:
+        validated = (
+            "" if metrics is None else f"  val MAE {metrics.mae:.2f} RMSE {metrics.rmse:.2f}"
+        )
+        log.info(
+            "epoch %d/%d  loss %.2f  %.1f images/s%s%s",
+            report.epoch,
+            self.config.train.epochs,
+            report.loss,
+            report.images / report.seconds,
+            validated,
+            "  best" if better else "",
+        )
+
+
+def read_record(folder: Path) -> RunRecord:
+    """What a run is made from.
+
+    Raises:
+        InputMissingError: If there is no run in ``folder``.
+        BadInputError: If its record is damaged or of another version.
+    """
+    path = folder / RECORD
+    try:
+        return TypeAdapter(RunRecord).validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputMissingError(
+            f"{folder}: no training run", looked_for=f"{RECORD} in it"
+        ) from error
+    except pydantic.ValidationError as error:
+        raise BadInputError(
+            f"{path}: not the record of a run of this version",
+            next_step="start the run again, with --force",
+        ) from error
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process trains the run in ``folder``."""
+    path = folder / LOCK
+    if not path.exists():
+        return False
+    with path.open("r+") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,78 @@
+"""Batches depend on seed, epoch and position alone: not on workers, nor on where one begins."""
+
+import numpy as np
+import pytest
+import torch
+
+from crowdcount.core.sample import Sample
+from crowdcount.data.augment import AugmentConfig
+from crowdcount.data.batches import TrainingBatches
+
+IMAGES = 10
+
+
+class Scenes:
+    """Ten images of noise with one head each, and a note of those that were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return IMAGES
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        random = np.random.default_rng(index)
+        return Sample(
+            name=f"{index}",
+            image=random.integers(0, 256, (48, 64, 3), dtype=np.uint8),
+            points=random.uniform(0, 48, (1, 2)),
+        )
+
+
+def batches(scenes=None, *, workers=0, seed=1):
+    return TrainingBatches(
+        scenes or Scenes(),
+        size=32,
+        block=8,
+        batch_size=4,
+        config=AugmentConfig(),
+        seed=seed,
+        workers=workers,
+    )
+
+
+def content(epoch):
+    """What a network would see of an epoch."""
+    return [(each.names, each.images.numpy().tobytes(), each.target.counts.sum()) for each in epoch]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize("skip", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_rest_of_an_epoch_is_the_same_from_wherever_one_begins(workers, skip):
+    whole = [content(batches().epoch(number)) for number in (1, 2)]
+    assert [len(epoch) for epoch in whole] == [3, 3]
+    assert whole[0] != whole[1]
+    some = batches(workers=workers)
+    assert content(some.epoch(1, skip=skip)) == whole[0][skip:]
+    assert content(some.epoch(2)) == whole[1]
+
+
+def test_what_is_left_out_is_not_read():
+    scenes = Scenes()
+    list(batches(scenes).epoch(1, skip=2))
+    assert len(scenes.read) == IMAGES - 2 * 4
+
+
+def test_every_epoch_has_every_image_once():
+    for number in (1, 2):
+        names = [name for each in batches().epoch(number) for name in each.names]
+        assert sorted(names, key=int) == [str(index) for index in range(IMAGES)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_generator_of_dropout_is_not_moved(workers):
+    before = torch.get_rng_state()
+    list(batches(workers=workers).epoch(1))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,360 @@
+"""A run that was killed at any moment and resumed is the run that nobody disturbed."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from crowdcount.config import RunConfig
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.synthetic import SceneSettings, write_scenes
+from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
+from crowdcount.training.divergence import Evidence
+from crowdcount.workflows.locate import find_run
+from crowdcount.workflows.preprocess import preprocess
+from crowdcount.workflows.run_folder import LOG, RECORD, STATE, RunFolder
+from crowdcount.workflows.train import resume, train
+
+TIMES = ("seconds", "waiting")
+KILLS = 4
+
+
+def settings(**changes):
+    return RunConfig.from_mapping(
+        {
+            "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
+            "optim": {"name": "adamw", "lr": 1e-3, "encoder_lr": 1e-4, "clip_norm": 1.0},
+            "train": {
+                "epochs": 3,
+                "batch_size": 4,
+                "accumulate": 2,
+                "crop": 64,
+                "workers": 0,
+                "ema_decay": 0.9,
+                "validate_every": 2,
+                "checkpoint_every_steps": 2,
+                **changes,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """So small a network is slower with two, and much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twenty small scenes, two of them for validation: five steps an epoch."""
+    folder = tmp_path_factory.mktemp("many")
+    scenes = SceneSettings(width=96, height=96, max_heads=9)
+    write_scenes(folder / "square/train", images=20, seed=5, settings=scenes)
+    (result,) = preprocess(folder / "square", out=folder / "data")
+    return PreparedDataset.open(result.folder)
+
+
+# ---- kills
+
+
+def in_a_process(folder, source, out, workers):
+    """Begin a run, or go on with it, in a process group of its own."""
+    os.setsid()
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    # As in a process of one's own; otherwise its workers would come of a server, too, and import.
+    multiprocessing.set_start_method("fork", force=True)
+    if out.exists():
+        resume(RunFolder.open(out), settings(workers=workers))
+    else:
+        train(settings(workers=workers), [PreparedDataset.open(source)], out=out, device="cpu")
+
+
+class Runner:
+    """Starts trainings as forks of a process that has imported everything already."""
+
+    def __init__(self, folder, source):
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([__name__, "crowdcount.workflows.train"])
+        self.folder, self.source = folder, source
+
+    def start(self, out, *, workers):
+        process = self.context.Process(
+            target=in_a_process, args=(self.folder, self.source, out, workers)
+        )
+        process.start()
+        return process
+
+
+@pytest.fixture(scope="module")
+def runner(data, tmp_path_factory):
+    return Runner(tmp_path_factory.mktemp("runner"), data.folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runner, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = runner.start(out, workers=0)
+    process.join()
+    assert process.exitcode == 0
+    return what_is_left(out)
+
+
+def what_is_left(run):
+    """Hashes of all weights, and the log without times."""
+    hashes = {
+        name: hashlib.sha256((run / name / "model.safetensors").read_bytes()).hexdigest()
+        for name in ("best", "last")
+    }
+    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    return hashes, [{key: line[key] for key in line if key not in TIMES} for line in lines]
+
+
+def state_number(run):
+    """Another number for every state that is saved."""
+    try:
+        return (run / STATE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def kill_after(process, run, *, states, delay):
+    """Wait for so many new states, a little longer, and kill the process and its workers."""
+    for _ in range(states):
+        last = state_number(run)
+        while process.is_alive() and state_number(run) == last:
+            time.sleep(0.0005)
+    time.sleep(delay)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_kills_at_random_moments_leave_no_trace(runner, undisturbed, tmp_path, workers):
+    draw = random.Random(workers)
+    run = tmp_path / "run"
+    killed = 0
+    for number in range(KILLS):
+        process = runner.start(run, workers=workers)
+        while process.is_alive() and not (run / LOG).exists():
+            time.sleep(0.001)
+        # The first kill may fall before any state is saved.
+        kill_after(process, run, states=min(number, 2), delay=draw.uniform(0, 0.2))
+        killed += process.exitcode == -signal.SIGKILL
+    process = runner.start(run, workers=workers)
+    process.join()
+    assert process.exitcode == 0
+    assert killed >= KILLS // 2
+    assert what_is_left(run) == undisturbed
+    assert RunFolder.open(run).record.finished
+    left = {path.name for path in run.iterdir()}
+    assert left == {"best", "last", "log.jsonl", "run.json", "settings.toml"}
+
+
+def test_a_run_that_another_process_trains_is_left_alone(runner, data, tmp_path):
+    run = tmp_path / "run"
+    process = runner.start(run, workers=0)
+    try:
+        while not (run / STATE).exists():
+            assert process.is_alive()
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(UsageError, match="another process trains this run"):
+            resume(RunFolder.open(run))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+
+
+# ---- stops
+
+
+class Stopper:
+    """Asks for a stop after a number of steps."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def started(self, *, epochs, steps, done=0):
+        self.done = done
+
+    def stepped(self, loss):
+        self.left -= 1
+
+    def finished_epoch(self, report, best):
+        pass
+
+    def __call__(self):
+        return self.left <= 0
+
+
+def stopped(data, *, after, config=None, out=Path("run")):
+    """A run that was stopped after a number of steps."""
+    stop = Stopper(after)
+    result = train(
+        config or settings(), [data], out=out, device="cpu", should_stop=stop, watcher=stop
+    )
+    assert result.interrupted
+    return RunFolder.open(out)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """What a run in this process leaves that nobody stops."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(settings(), [data], out=out, device="cpu")
+    return what_is_left(out)
+
+
+@pytest.mark.parametrize("after", [1, 5, 7, 14])
+@pytest.mark.parametrize("every", [{}, {"checkpoint_every_steps": None}], ids=["steps", "epochs"])
+def test_a_stop_is_saved_where_it_happens(data, whole, workplace, after, every):
+    run = stopped(data, after=after, config=settings(**every))
+    watcher = Stopper(100)
+    result = resume(run, watcher=watcher)
+    assert watcher.done == after
+    assert not result.interrupted
+    assert what_is_left(run.folder) == whole
+    assert result.best == RunFolder.open(run.folder).record.best
+
+
+def test_what_follows_the_state_is_cut_off(data, whole, workplace):
+    run = stopped(data, after=7)
+    with (run.folder / LOG).open("a") as stream:
+        stream.write('{"epoch": 2, "half a li')
+    (run.folder / ".0123abcd.state.pt").write_bytes(b"half a state")
+    (run.folder / ".0123abcd.best").mkdir()
+    resume(run)
+    assert what_is_left(run.folder) == whole
+    assert not list(run.folder.glob(".*"))
+
+
+def test_without_a_state_it_begins_again(data, whole, workplace):
+    run = stopped(data, after=7)
+    (run.folder / STATE).unlink()
+    watcher = Stopper(100)
+    resume(run, watcher=watcher)
+    assert watcher.done == 0
+    assert what_is_left(run.folder) == whole
+
+
+def test_a_finished_run_stays_as_it_is(data, workplace, caplog):
+    result = train(settings(epochs=1), [data], out=Path("run"), device="cpu")
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    caplog.set_level("INFO", logger="crowdcount")
+    assert resume(RunFolder.open(Path("run"))) == result
+    assert "run is finished" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+
+
+def test_other_settings_are_listed_and_refused(data, workplace):
+    run = stopped(data, after=2)
+    changed = settings(seed=1, epochs=4, workers=1, checkpoint_every_steps=1)
+    with pytest.raises(UsageError) as caught:
+        resume(run, changed)
+    message = str(caught.value)
+    assert "train.epochs: was 3, now 4; train.seed: was 42, now 1" in message
+    assert "workers" not in message
+    assert "checkpoint_every" not in message
+
+
+def test_what_does_not_touch_the_weights_may_change(data, whole, workplace):
+    run = stopped(data, after=2)
+    resume(run, settings(workers=1, checkpoint_every_steps=None, checkpoint_every_minutes=5.0))
+    assert what_is_left(run.folder) == whole
+
+
+def test_other_data_is_refused_and_moved_data_is_not(data, whole, prepared, workplace):
+    run = stopped(data, after=2)
+    with pytest.raises(UsageError, match="begun with other data"):
+        resume(run, data=[prepared])
+    record = json.loads((run.folder / RECORD).read_text())
+    record["data"][0]["folder"] = str(workplace / "gone")
+    (run.folder / RECORD).write_text(json.dumps(record))
+    run = RunFolder.open(run.folder)
+    with pytest.raises(InputMissingError, match="its data is not there any more"):
+        resume(run)
+    resume(run, data=[data])
+    assert what_is_left(run.folder) == whole
+
+
+def test_bins_are_those_it_was_begun_with(data, whole, workplace, tmp_path):
+    run = stopped(data, after=2)
+    table = data.folder / "bins-r8.json"
+    before = table.read_text()
+    table.write_text("{}")
+    try:
+        resume(run)
+    finally:
+        table.write_text(before)
+    assert what_is_left(run.folder) == whole
+
+
+def test_another_number_of_threads_is_warned_of(data, workplace, caplog):
+    run = stopped(data, after=13)
+    record = json.loads((run.folder / RECORD).read_text())
+    record["threads"] = 64
+    (run.folder / RECORD).write_text(json.dumps(record))
+    resume(RunFolder.open(run.folder))
+    assert "not bit for bit as without the stop: threads 64 before" in caplog.text
+
+
+def test_a_damaged_state_is_said_to_be_one(data, workplace):
+    run = stopped(data, after=2)
+    (run.folder / STATE).write_bytes(b"<html>")
+    with pytest.raises(BadInputError, match=r"state\.pt: not a training state"):
+        resume(run)
+
+
+def test_what_is_no_run_is_said_to_be_none(data, workplace):
+    with pytest.raises(InputMissingError, match="no training run"):
+        RunFolder.open(workplace)
+    (workplace / RECORD).write_text('{"format": 99}')
+    with pytest.raises(BadInputError, match="not the record of a run"):
+        RunFolder.open(workplace)
+
+
+def test_auto_is_the_latest_unfinished_run(data, workplace):
+    with pytest.raises(InputMissingError, match="no run to resume"):
+        find_run("auto")
+    for number in (1, 2):
+        stopped(data, after=1, out=Path(f"runs/unfinished-{number}"))
+    train(settings(epochs=1), [data], out=Path("runs/done"), device="cpu")
+    assert find_run("auto") == Path("runs/unfinished-2")
+    for number in (2, 1):
+        resume(RunFolder.open(find_run("auto")))
+        assert RunFolder.open(Path(f"runs/unfinished-{number}")).record.finished
+    assert find_run("auto") == Path("runs/done")
+    assert find_run("elsewhere") == Path("elsewhere")
+
+
+def test_a_divergence_leaves_what_reproduces_it(data, workplace):
+    config = settings(checkpoint_every_steps=1)
+    run = stopped(data, after=3, config=config)
+    # Weights that overflow, as a learning rate far too high makes them.
+    state = torch.load(run.folder / STATE, weights_only=True)
+    weights = state["learner"]["model"]
+    weights["head.0.weight"].fill_(torch.inf)
+    torch.save(state, run.folder / STATE)
+
+    with pytest.raises(DivergedError) as caught:
+        resume(run)
+    assert "step 4 (epoch 1): what the network predicts is not finite" in str(caught.value)
+    assert "run/diverged.pt reproduces the step" in str(caught.value)
+    evidence = Evidence.load(run.folder / "diverged.pt")
+    assert evidence.step == 4
+    assert all(name in str(caught.value) for name in evidence.batch.names)
+    assert torch.isinf(evidence.model["head.0.weight"]).all()
