@@ -147,7 +147,7 @@ def _image_content(
         check_pixels(content, name=name, max_pixels=max_pixels)
         return content
     width, height = size
-    pixels = load_image(content, name=name, max_pixels=max_pixels)
+    pixels = load_image(content, name=name, max_pixels=max_pixels, writable=False)
     return encode_image(resized(pixels, width=width, height=height), format=header.format)
 
 

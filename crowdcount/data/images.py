@@ -85,7 +85,11 @@ class ImageHeader:
 
 
 def load_image(
-    source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | bytes,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    writable: bool = True,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Upright RGB pixels of an image file, or of its content.
 
@@ -98,6 +102,7 @@ def load_image(
         source: A file, or what one holds.
         name: What error messages call the image; the path by default.
         max_pixels: Larger images are refused by their header.
+        writable: False spares a copy, for those who only look: tensors must share writable memory.
 
     Raises:
         InputMissingError: If there is no such file.
@@ -112,8 +117,8 @@ def load_image(
         # Last, because GIF moves on to its second frame to find out.
         if _is_animated(image):
             log.info("%s: holds several frames; the first is used", _called(source, name))
-        # A copy, because Pillow's own buffer is read-only and tensors share memory with arrays.
-        return np.array(rgb if upright is None else rgb.transpose(upright))
+        turned = rgb if upright is None else rgb.transpose(upright)
+        return np.array(turned) if writable else np.asarray(turned)
 
 
 def image_header(
