@@ -1,5 +1,7 @@
-"""What to do when a step needs more memory than there is."""
+"""How much memory training takes, and what to do when a step needs more than there is."""
 
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,14 @@ from crowdcount.training.config import TrainConfig
 
 _SIGNS = ("DefaultCPUAllocator: can't allocate", "MPS backend out of memory")
 """How allocators that raise no error of their own kind say it."""
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes in use at once since the process began: of the GPU, or else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextmanager

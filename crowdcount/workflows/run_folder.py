@@ -6,6 +6,7 @@
       run.json         what it is made from: data, bins, device; and whether it is finished
       settings.toml    all settings
       log.jsonl        one line an epoch
+      curves.png       what the log says, drawn when the run is finished
       best/  last/     checkpoints
       state.pt         from where ``--resume`` goes on; gone when the run is finished
       diverged.pt      what reproduces the step that was not finite
@@ -34,18 +35,27 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.data.prepared import MANIFEST, PreparedDataset
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
-from crowdcount.files import atomic_folder, is_temporary, sha256_file, write_json, write_text
+from crowdcount.files import (
+    atomic_folder,
+    is_temporary,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoint import save_checkpoint
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
+from crowdcount.workflows.run_log import draw_curves, read_log
 
 log = logging.getLogger("crowdcount")
 
 RECORD = "run.json"
 SETTINGS = "settings.toml"
 LOG = "log.jsonl"
+CURVES = "curves.png"
 STATE = "state.pt"
 DIVERGED = "diverged.pt"
 LOCK = ".lock"
@@ -231,7 +241,9 @@ class RunFolder:
         self._tell(report, metrics, better=better)
 
     def finish(self) -> None:
-        """Say that the run is finished, and drop the state, which is several times the model."""
+        """Draw the curves, say that the run is finished, and drop the state, which is large."""
+        curves = draw_curves(read_log(self.folder / LOG), title=self.name, split="val")
+        write_bytes(self.folder / CURVES, curves)
         self.record = dataclasses.replace(self.record, finished=True, best=self.best)
         write_json(self.folder / RECORD, dataclasses.asdict(self.record))
         (self.folder / STATE).unlink(missing_ok=True)
@@ -254,7 +266,7 @@ class RunFolder:
             report.epoch,
             self.config.train.epochs,
             report.loss,
-            report.images / report.seconds,
+            report.images_per_second,
             validated,
             "  best" if better else "",
         )

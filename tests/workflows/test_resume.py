@@ -22,7 +22,7 @@ from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.run_folder import LOG, RECORD, STATE, RunFolder
 from crowdcount.workflows.train import resume, train
 
-TIMES = ("seconds", "waiting")
+TIMES = ("seconds", "waiting", "images_per_second", "peak_memory")
 KILLS = 4
 
 
@@ -112,11 +112,9 @@ def undisturbed(runner, tmp_path_factory):
 
 
 def what_is_left(run):
-    """Hashes of all weights, and the log without times."""
-    hashes = {
-        name: hashlib.sha256((run / name / "model.safetensors").read_bytes()).hexdigest()
-        for name in ("best", "last")
-    }
+    """Hashes of all weights and of the curves, and the log without times and memory."""
+    files = ("best/model.safetensors", "last/model.safetensors", "curves.png")
+    hashes = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files}
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
     return hashes, [{key: line[key] for key in line if key not in TIMES} for line in lines]
 
@@ -161,7 +159,7 @@ def test_kills_at_random_moments_leave_no_trace(runner, undisturbed, tmp_path, w
     assert what_is_left(run) == undisturbed
     assert RunFolder.open(run).record.finished
     left = {path.name for path in run.iterdir()}
-    assert left == {"best", "last", "log.jsonl", "run.json", "settings.toml"}
+    assert left == {"best", "curves.png", "last", "log.jsonl", "run.json", "settings.toml"}
 
 
 def test_a_run_that_another_process_trains_is_left_alone(runner, data, tmp_path):
