@@ -189,7 +189,7 @@ def train(
     target = resolve_device(device)
     with deterministic_algorithms(deterministic):
         bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
-        model = _first_model(config, bins, offline=offline)
+        model = first_model(config, bins, offline=offline)
         run = RunFolder.create(
             out or _new_folder(plan),
             config=config,
@@ -261,7 +261,7 @@ def resume(
         bins = Bins.from_json(run.record.bins)
         if state is None:
             log.info("%s: no state was saved yet; it begins again", run.folder)
-            model = _first_model(config, bins, offline=offline)
+            model = first_model(config, bins, offline=offline)
         else:
             statistics = state.run["normalisation"]
             model = empty_model(config.model, bins, normalisation=Normalisation(**statistics))
@@ -341,7 +341,7 @@ def _carry_out(
     )
 
 
-def _first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
+def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
     """The model before its first step; from here on, all that is random is, too."""
     torch.manual_seed(config.train.seed)
     return build_model(config.model, bins, offline=offline)

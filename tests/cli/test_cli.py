@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -730,6 +731,37 @@ def test_train_can_draw_its_first_batch_instead(run, data):
     assert (code, out) == (2, b"")
     assert "batch.png: there already" in err
     assert run("train", *TINY_RUN, "--show-batch", "batch.png", "--force")[0] == 0
+
+
+def test_train_dry_run_is_a_run_file_with_sizes_and_writes_nothing(run, data):
+    before = set(data.folder.rglob("*"))
+    code, out, _ = run("train", *TINY_RUN, "--dry-run", "--set", "train.ema_decay=0.9")
+    assert code == 0
+    assert set(data.folder.rglob("*")) == before
+    assert not Path("runs").exists()
+    assert tomllib.loads(out.decode())["train"]["batch_size"] == 4
+    sizes = "\n".join(re.findall("^# .*", out.decode(), re.MULTILINE))
+    assert "7 training and 1 validation images, crops of 64 pixels" in sizes
+    assert re.search(r"# ([\d,]+) parameters, \1 of them trained", sizes)
+    assert "# 2 steps an epoch, 2 in all" in sizes
+    assert re.search(r"# memory, estimated: \d+ MiB \(weights .*, activations \d+ MiB\)", sizes)
+
+
+def test_overfit_says_whether_crops_were_learned(run, data):
+    start = ("train", *TINY_RUN, "--set", "train.epochs=150")
+    code, out, err = run(*start, "--lr", "0.01", "--overfit", "1")
+    header, *rows = [line.split("\t") for line in out.decode().splitlines()]
+    assert code == 0
+    assert header == ["", "before", "after", "at_most"]
+    assert [row[0] for row in rows] == ["loss", "count_error"]
+    assert all(float(after) <= float(at_most) for _, _, after, at_most in rows)
+    assert "crops 1, heads " in err
+    code, out, err = run(*start, "--lr", "1e-9", "--epochs", "2", "--overfit", "1")
+    assert (code, len(out.splitlines())) == (5, 3)
+    assert "error: these crops were not learned: the loss fell from" in err
+    assert not Path("runs").exists()
+    assert run(*start, "--overfit", "8")[0] == 2
+    assert run(*start, "--overfit", "0")[0] == 2
 
 
 def test_several_sets_are_named_when_none_is_chosen_and_trained_on_when_chosen(run, data):
