@@ -21,7 +21,10 @@ log = logging.getLogger("crowdcount")
 Folder = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 RUNS = Path("runs")
 
-HEADER = ("run", "started", "data", "backbone", "epochs", "state", "best_mae", "best_epoch")
+HEADER = (
+    *("run", "started", "data", "backbone", "epochs", "state"),
+    *("best_mae", "best_epoch", "selected_on"),
+)
 
 
 @command
@@ -95,6 +98,7 @@ def _cells(run: "RunSummary") -> tuple[Any, ...]:
         run.state,
         run.best_mae,
         run.best_epoch,
+        run.selected_on,
     )
 
 

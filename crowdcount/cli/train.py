@@ -36,6 +36,7 @@ SHORT_FORMS = {
     "batch_size": "train.batch_size",
     "seed": "train.seed",
     "lr": "optim.lr",
+    "select_on": "train.select_on",
 }
 """Flags that stand for a setting."""
 
@@ -70,6 +71,18 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Sets train.batch_size.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. (sets optim.lr)")] = None,
     seed: Annotated[int | None, typer.Option(help="Sets train.seed.")] = None,
+    select_on: Annotated[
+        str | None,
+        typer.Option(help="Split to validate and select on: val, test. (sets train.select_on)"),
+    ] = None,
+    allow_test_selection: Annotated[
+        bool,
+        typer.Option(
+            "--allow-test-selection",
+            help="Let --select-on test pass; checkpoint and reports will say so.",
+            show_default=False,
+        ),
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, as in loss.count=mae."),
@@ -156,6 +169,8 @@ def train(
         directory=Path() if run is None else None,
         start=None if run is None else run.config,
     )
+    if run is None:
+        workflow.check_selection(settings, allow_test=allow_test_selection)
     sets: list[PreparedDataset] | None = None
     if run is None or data:
         found = find_prepared(data or (), environment=os.environ)
@@ -196,6 +211,7 @@ def train(
                 offline=offline,
                 force=force,
                 deterministic=deterministic,
+                allow_test_selection=allow_test_selection,
                 should_stop=lambda: bool(received),
                 watcher=bar,
                 track=tracker(console),
@@ -233,7 +249,7 @@ def _overrides(order: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 def _refuse_beside_resume(given: frozenset[str]) -> None:
     """Refuse what only a new run can be told."""
-    for name in ("out", "force", "deterministic", "show_batch", "overfit"):
+    for name in ("out", "force", "deterministic", "show_batch", "overfit", "allow_test_selection"):
         if name in given:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(

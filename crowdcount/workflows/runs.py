@@ -40,6 +40,8 @@ class RunSummary:
     """Of the best validation so far; None: nothing was validated."""
 
     best_epoch: int | None
+    selected_on: str
+    """Split that was validated on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,7 @@ def summary(run: RunFolder) -> RunSummary:
         state=state,
         best_mae=None if best is None else _validated(run, best)["mae"],
         best_epoch=None if best is None else best["epoch"],
+        selected_on=run.config.train.select_on,
     )
 
 
@@ -150,7 +153,7 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
 
 def _validated(run: RunFolder, line: Line) -> Mapping[str, Any]:
     """The validation of an epoch that had one."""
-    found = line.get("val")
+    found = line.get(run.config.train.select_on)
     if not isinstance(found, dict) or not {"mae", "rmse", "nae"} <= found.keys():
         raise BadInputError(f"{run.folder / LOG}: epoch {line['epoch']} has no validation")
     return found

@@ -764,6 +764,40 @@ def test_overfit_says_whether_crops_were_learned(run, data):
     assert run(*start, "--overfit", "0")[0] == 2
 
 
+def test_selecting_on_test_images_takes_a_flag_and_is_told_ever_after(run, data):
+    for more in ([], ["--dry-run"]):
+        code, out, err = run("train", *TINY_RUN, "--select-on", "test", *more)
+        assert (code, out) == (2, b"")
+        assert "--allow-test-selection" in err
+    assert not Path("runs").exists()
+    start = ("train", *TINY_RUN, "--out", "runs/run")
+    assert run(*start, "--select-on", "test", "--allow-test-selection")[0] == 0
+    code, out, err = run("eval", "--split", "test")
+    assert code == 0
+    assert out.decode().splitlines()[-1] == "selected_on\ttest"
+    assert "was selected on test images" in err
+    assert json.loads(run("eval", "--split", "test", "--json")[1])["selected_on"] == "test"
+    assert "was selected on test images" not in run("eval")[2]
+    assert run("runs")[1].decode().splitlines()[1].endswith("\ttest")
+    code, _, err = run("train", "--resume", "runs/run", "--allow-test-selection")
+    assert code == 2
+    assert "is for a new run" in err
+    assert run("train", *TINY_RUN)[0] == 0
+    assert b"selected_on" not in run("eval", "--split", "test")[1]
+
+
+def test_several_sets_are_measured_together_and_each(run, data, checkpoint):
+    shutil.copytree("data/square", "data/other")
+    both = ("eval", "--data", "data/square", "--data", "data/other", "--checkpoint", checkpoint)
+    code, _, err = run(*both)
+    assert code == 0
+    assert "data/square: MAE" in err
+    assert "data/other: MAE" in err
+    found = json.loads(run(*both, "--json")[1])
+    assert list(found["sets"]) == ["data/square", "data/other"]
+    assert sum(each["images"] for each in found["sets"].values()) == found["images"]
+
+
 def test_several_sets_are_named_when_none_is_chosen_and_trained_on_when_chosen(run, data):
     shutil.copytree("data/square", "data/other")
     code, _, err = run("train", *TINY_RUN)
