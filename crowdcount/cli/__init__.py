@@ -13,6 +13,7 @@ from crowdcount.cli.evaluate import evaluate
 from crowdcount.cli.options import OrderedCommand
 from crowdcount.cli.predict import predict
 from crowdcount.cli.preprocess import preprocess
+from crowdcount.cli.runs import app as runs
 from crowdcount.cli.train import train
 from crowdcount.errors import CrowdCountError
 from crowdcount.version import __version__
@@ -31,6 +32,7 @@ app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("demo")(demo)
 app.add_typer(datasets, name="datasets")
+app.add_typer(runs, name="runs")
 
 
 def _print_version(asked: bool | None) -> None:

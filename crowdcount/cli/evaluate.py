@@ -68,6 +68,10 @@ def evaluate(
             counter.name,
             "what preprocess held out" if fold is None else f"fold {fold}",
         )
+    if split == counter.provenance.selected_on == "test":
+        log.warning(
+            "%s was selected on test images, so it counts them better than others", counter.name
+        )
     result = run_evaluation(
         counter, sets, split=split, scale=scale, max_pixels=max_pixels, track=tracker(console)
     )
@@ -79,6 +83,11 @@ def evaluate(
     else:
         for name in ("mae", "rmse", "nae", "images"):
             typer.echo(f"{name}\t{_number(metrics[name])}")
+        if result.selected_on != "val":
+            typer.echo(f"selected_on\t{result.selected_on}")
+    if len(result.sets) > 1:
+        for name, part in result.sets.items():
+            log.info("%s: MAE %.2f RMSE %.2f, %d images", name, part.mae, part.rmse, part.images)
     if result.mean_guess is not None:
         log.info("always guessing the training mean: MAE %.2f", result.mean_guess.mae)
     failed = [str(gate) for gate in gates if gate.fails(result.metrics)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from crowdcount.errors import UsageError
 
@@ -91,4 +91,15 @@ class OrderedCommand(TyperCommand):
         }
         names = [parameter.name for parameter in order if parameter.name in each_in_turn]
         ctx.meta[ORDER] = [(name, next(each_in_turn[name])) for name in names]
+        return super().parse_args(ctx, args)
+
+
+class ListByDefault(TyperGroup):
+    """A group that lists when it is not told what to do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``list`` before options that are not the group's own."""
+        named = args[:1] and not args[0].startswith("-")
+        if not named and args[:1] not in (["-h"], ["--help"]):
+            args = ["list", *args]
         return super().parse_args(ctx, args)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,14 +16,16 @@ from crowdcount.cli.console import (
     print_paths,
     progress_bar,
     stop_signals,
+    stops_cleanly,
     tracker,
 )
-from crowdcount.errors import UsageError
+from crowdcount.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
     from crowdcount.config import RunConfig
     from crowdcount.data.prepared import PreparedDataset
     from crowdcount.training.loop import EpochReport
+    from crowdcount.workflows.run_folder import RunFolder
 
 SHORT_FORMS = {
     "backbone": "model.backbone",
@@ -34,6 +36,7 @@ SHORT_FORMS = {
     "batch_size": "train.batch_size",
     "seed": "train.seed",
     "lr": "optim.lr",
+    "select_on": "train.select_on",
 }
 """Flags that stand for a setting."""
 
@@ -68,6 +71,18 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Sets train.batch_size.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. (sets optim.lr)")] = None,
     seed: Annotated[int | None, typer.Option(help="Sets train.seed.")] = None,
+    select_on: Annotated[
+        str | None,
+        typer.Option(help="Split to validate and select on: val, test. (sets train.select_on)"),
+    ] = None,
+    allow_test_selection: Annotated[
+        bool,
+        typer.Option(
+            "--allow-test-selection",
+            help="Let --select-on test pass; checkpoint and reports will say so.",
+            show_default=False,
+        ),
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, as in loss.count=mae."),
@@ -112,6 +127,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    overfit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Only see whether N fixed crops can be learned by heart; exit 5 where not.",
+            show_default=False,
+        ),
+    ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     *,
@@ -145,6 +169,8 @@ def train(
         directory=Path() if run is None else None,
         start=None if run is None else run.config,
     )
+    if run is None:
+        workflow.check_selection(settings, allow_test=allow_test_selection)
     sets: list[PreparedDataset] | None = None
     if run is None or data:
         found = find_prepared(data or (), environment=os.environ)
@@ -155,13 +181,25 @@ def train(
         if run is not None:
             check_settings(run, settings)
             sets = list(data_of_run(run, sets))
-        _print_plan(settings, sets or [])
+        _print_outlook(settings, sets or [], run, track=tracker(console))
         return
     if show_batch is not None:
         from crowdcount.workflows.show_batch import show_batch as draw
 
         draw(settings, sets or [], show_batch, force=force, track=tracker(console))
         print_paths([show_batch])
+        return
+    if overfit is not None:
+        with stops_cleanly("nothing was kept"), TrainingBar(console) as bar:
+            _overfit(
+                settings,
+                sets or [],
+                crops=overfit,
+                device=device,
+                offline=offline,
+                watcher=bar,
+                track=tracker(console),
+            )
         return
     with stop_signals() as received, TrainingBar(console) as bar:
         if run is None:
@@ -173,6 +211,7 @@ def train(
                 offline=offline,
                 force=force,
                 deterministic=deterministic,
+                allow_test_selection=allow_test_selection,
                 should_stop=lambda: bool(received),
                 watcher=bar,
                 track=tracker(console),
@@ -210,7 +249,7 @@ def _overrides(order: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 def _refuse_beside_resume(given: frozenset[str]) -> None:
     """Refuse what only a new run can be told."""
-    for name in ("out", "force", "deterministic", "show_batch"):
+    for name in ("out", "force", "deterministic", "show_batch", "overfit", "allow_test_selection"):
         if name in given:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(
@@ -219,18 +258,60 @@ def _refuse_beside_resume(given: frozenset[str]) -> None:
             )
 
 
-def _print_plan(settings: "RunConfig", sets: "Sequence[PreparedDataset]") -> None:
-    """Say what a run is going to do."""
+def _print_outlook(
+    settings: "RunConfig",
+    sets: "Sequence[PreparedDataset]",
+    run: "RunFolder | None",
+    *,
+    track: Callable[..., Any],
+) -> None:
+    """Say what a run is going to do and take: a run file, with sizes as comments."""
     import tomli_w
 
-    from crowdcount.workflows.train import plan_training
+    from crowdcount.core.bins import Bins
+    from crowdcount.workflows.outlook import outlook
 
-    plan = plan_training(settings, sets)
-    typer.echo(tomli_w.dumps(settings.to_mapping()), nl=False)
-    typer.echo(
-        f"# {plan.training_images} training and {plan.validation_images} validation images, "
-        f"crops of {plan.crop} pixels"
+    bins = None if run is None else Bins.from_json(run.record.bins)
+    found = outlook(settings, sets, bins=bins, track=track)
+    plan, memory = found.plan, found.memory
+    parts = ", ".join(
+        f"{name} {_mebibytes(getattr(memory, name))}"
+        for name in ("weights", "gradients", "optimiser", "average", "activations")
     )
+    typer.echo(tomli_w.dumps(settings.to_mapping()), nl=False)
+    for line in (
+        f"{plan.training_images} training and {plan.validation_images} validation images, "
+        f"crops of {plan.crop} pixels",
+        f"{found.parameters:,} parameters, {found.trained_parameters:,} of them trained",
+        f"{found.steps_per_epoch:,} steps an epoch, {found.steps:,} in all",
+        f"memory, estimated: {_mebibytes(memory.total)} ({parts})",
+    ):
+        typer.echo(f"# {line}")
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _overfit(settings: "RunConfig", sets: "Sequence[PreparedDataset]", **options: Any) -> None:
+    """Print what a few crops came to, and fail where they were not learned."""
+    from crowdcount.workflows.overfit import COUNT_ERROR, LOSS_SHARE
+    from crowdcount.workflows.overfit import overfit as learn_by_heart
+
+    found = learn_by_heart(settings, sets, **options)
+    log.info("crops %d, heads %d, steps %d", found.crops, found.heads, found.steps)
+    for cells in (
+        ("", "before", "after", "at_most"),
+        ("loss", found.loss_before, found.loss_after, LOSS_SHARE * found.loss_before),
+        ("count_error", found.count_error_before, found.count_error_after, COUNT_ERROR),
+    ):
+        typer.echo("\t".join(f"{c:.6g}" if isinstance(c, float) else c for c in cells))
+    if found.failures:
+        raise GateFailedError(
+            f"these crops were not learned: {'; '.join(found.failures)}",
+            next_step="another learning rate (--lr), more passes (--epochs, 200 at most), or "
+            "see what the network sees (--show-batch FILE.png)",
+        )
 
 
 class TrainingBar:

@@ -75,6 +75,13 @@ is that of CLIP-EBC (Ma et al., https://arxiv.org/abs/2403.09281), with a blur i
 _OF_CHAIN: Any = None
 
 
+def no_augmentation() -> "AugmentConfig":
+    """Settings under which a crop is a piece of its image, as it is."""
+    names = [each.name for each in fields(AugmentConfig)]
+    off: dict[str, Any] = {name: 0.0 for name in names if name.endswith("_probability")}
+    return AugmentConfig(scale_min=1.0, scale_max=1.0, **off)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Settings of the random changes to training images. What is not given is as the chain has it.

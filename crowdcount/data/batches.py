@@ -109,6 +109,29 @@ class TrainingBatches:
         return self._loader
 
 
+class FixedBatches:
+    """The same crops in the same order in every epoch."""
+
+    def __init__(self, crops: Sequence[Sample], *, block: int, batch_size: int) -> None:
+        """Hold all of them in memory.
+
+        Args:
+            crops: Equally large ones.
+            block: Block side of the targets in pixels.
+            batch_size: Crops a batch; the last may have fewer.
+        """
+        starts = range(0, len(crops), batch_size)
+        collate = _Collate(block)
+        self._batches = [collate(crops[start : start + batch_size]) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, number: int, *, skip: int = 0) -> Iterable[Batch]:  # noqa: ARG002 - all alike
+        """The batches of an epoch without the first ``skip``."""
+        return self._batches[skip:]
+
+
 class _Collate:
     """Makes a batch of equally large samples; an object, because workers must pickle it."""
 

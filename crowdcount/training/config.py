@@ -16,6 +16,9 @@ FREE_ON_RESUME = (
 )
 """Settings that may change when a run is resumed: they do not touch what it computes."""
 
+SELECTION_SPLITS = ("val", "test")
+"""Splits that a run may be validated on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -47,6 +50,16 @@ class TrainConfig:
     validate_every: int = 1
     """Epochs between two validations; the last epoch is always validated."""
 
+    select_on: str = "val"
+    """Split that is validated on and that decides which weights are the best: a key of
+    ``SELECTION_SPLITS``."""
+
+    patience: int = 0
+    """Epochs without a better validation after which training ends; 0: it does not."""
+
+    keep_best: int = 1
+    """Checkpoints of the best validations that are kept."""
+
     ema_decay: float = 0.0
     """Decay a step of the averaged weights that are validated and kept; 0 keeps the plain ones."""
 
@@ -57,7 +70,7 @@ class TrainConfig:
     """Minutes between two. Where neither is set, a state is saved at the end of every epoch."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
+        for name in ("epochs", "batch_size", "accumulate", "validate_every", "keep_best"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.accumulate > self.batch_size:
@@ -76,6 +89,13 @@ class TrainConfig:
             raise ConfigError(f"train.seed must be >= 0, got {self.seed}")
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"train.workers must be >= 0, got {self.workers}")
+        if self.select_on not in SELECTION_SPLITS:
+            raise ConfigError(
+                f"train.select_on: cannot select on {self.select_on!r}; "
+                f"choose from: {', '.join(SELECTION_SPLITS)}"
+            )
+        if self.patience < 0:
+            raise ConfigError(f"train.patience must be >= 0, got {self.patience}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
         steps, minutes = self.checkpoint_every_steps, self.checkpoint_every_minutes

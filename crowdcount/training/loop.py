@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from crowdcount.core.types import Batch
 from crowdcount.training.config import TrainConfig
-from crowdcount.training.memory import explained_memory
+from crowdcount.training.memory import explained_memory, peak_memory
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.training.schedule import Moment, ScheduleConfig, learning_rate
 from crowdcount.training.state import Cadence, Learner, Progress
@@ -56,6 +56,9 @@ class EpochReport:
     lr: float
     """Learning rate of the last step."""
 
+    encoder_lr: float
+    """That of the encoder."""
+
     seconds: float
     """Wall time of the steps."""
 
@@ -64,6 +67,13 @@ class EpochReport:
 
     images: int
     """Crops seen in this epoch."""
+
+    images_per_second: float
+    """Crops a second, waiting included."""
+
+    peak_memory: int
+    """The most bytes in use at once so far, as of
+    :func:`crowdcount.training.memory.peak_memory`."""
 
     complete: bool
     """False where the epoch was cut short by a request to stop."""
@@ -132,7 +142,13 @@ def fit(
                 if stopped:
                     break
             began = time.perf_counter()
-        report = _report(learner.progress, lr=lr, complete=not stopped)
+        report = _report(
+            learner.progress,
+            lr=lr,
+            encoder_lr=lr if optim.encoder_lr is None else lr * optim.encoder_lr / optim.lr,
+            peak=peak_memory(learner.device),
+            complete=not stopped,
+        )
         if not stopped:
             learner.progress = learner.progress.next_epoch()
         yield report
@@ -162,7 +178,9 @@ def _after(progress: Progress, result: StepResult, *, seconds: float, waited: fl
     )
 
 
-def _report(progress: Progress, *, lr: float, complete: bool) -> EpochReport:
+def _report(
+    progress: Progress, *, lr: float, encoder_lr: float, peak: int, complete: bool
+) -> EpochReport:
     """Means of an epoch from its sums."""
     steps = progress.step
     effective = steps - progress.skipped
@@ -175,8 +193,11 @@ def _report(progress: Progress, *, lr: float, complete: bool) -> EpochReport:
         gradient_norm=progress.gradient_norm / effective if effective else None,
         skipped=progress.skipped,
         lr=lr,
+        encoder_lr=encoder_lr,
         seconds=progress.seconds,
         waiting=progress.waiting / progress.seconds,
         images=progress.images,
+        images_per_second=progress.images / progress.seconds,
+        peak_memory=peak,
         complete=complete,
     )

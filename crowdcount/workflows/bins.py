@@ -326,16 +326,18 @@ def training_bins(
     *,
     block: int,
     chosen: str | None = None,
+    write: bool = True,
     track: Track = untracked,
 ) -> Bins:
     """The bins to train with: those chosen; of a single data set the table beside it; else fine.
 
-    A table beside a data set that is missing, or older than the data, is made and written.
+    A table beside a data set that is missing, or older than the data, is made.
 
     Args:
         data: Prepared data sets, trained on together.
         block: Block side in pixels.
         chosen: A file or the name of a published table; see :func:`find_table`.
+        write: Leave a table that is made beside the data.
         track: Shows progress.
 
     Raises:
@@ -357,7 +359,8 @@ def training_bins(
         table = _made_again(table, data, track=track)
     else:
         table = make_bins(data, block=block, track=track)
-    write_bins(data[0], table)
+    if write:
+        write_bins(data[0], table)
     return table.bins
 
 

@@ -56,6 +56,9 @@ class Provenance:
     fold: int | None = None
     """The fold, from 1, that was kept for validation; None: no fold."""
 
+    selected_on: str = "val"
+    """Split on which the best of several weights was chosen."""
+
     mean_heads: Annotated[float, Field(ge=0, le=MAX_COUNT)] | None = None
     """Heads of a training image, on average."""
 

@@ -1,6 +1,7 @@
 """Errors of a counter over a split of prepared data sets."""
 
 import csv
+import dataclasses
 import io
 import operator
 import re
@@ -85,8 +86,16 @@ class Evaluation:
     data: tuple[str, ...]
     model: str
 
+    sets: dict[str, CountMetrics]
+    """Metrics of each data set that has images in this split; by its folder where several have the
+    same name."""
+
     mean_guess: CountMetrics | None
     """Errors of always answering the mean count of the training images; None: not known."""
+
+    selected_on: str
+    """Split on which the weights were selected. On that very split they look better than they
+    are."""
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as one flat mapping."""
@@ -96,6 +105,8 @@ class Evaluation:
             "nae": self.metrics.nae,
             "images": self.metrics.images,
             "mean_guess_mae": None if self.mean_guess is None else self.mean_guess.mae,
+            "sets": {name: dataclasses.asdict(metrics) for name, metrics in self.sets.items()},
+            "selected_on": self.selected_on,
             "split": self.split,
             "data": list(self.data),
             "model": self.model,
@@ -149,11 +160,30 @@ def evaluate(
         )
     true = [float(each.heads) for each in results]
     mean = counter.provenance.mean_heads
+    sources = [source for source, _ in images]
     return Evaluation(
-        metrics=count_metrics([each.predicted for each in results], true),
+        metrics=_metrics(results),
         results=tuple(results),
         split=split,
         data=tuple(each.name for each in data),
         model=counter.name,
+        sets={
+            label: _metrics([each for each, of in zip(results, sources, strict=True) if of is one])
+            for label, one in _labelled(data)
+            if any(of is one for of in sources)
+        },
+        selected_on=counter.provenance.selected_on,
         mean_guess=None if mean is None else count_metrics([mean] * len(true), true),
     )
+
+
+def _metrics(results: Sequence[ImageResult]) -> CountMetrics:
+    return count_metrics(
+        [each.predicted for each in results], [float(each.heads) for each in results]
+    )
+
+
+def _labelled(data: Sequence[PreparedDataset]) -> list[tuple[str, PreparedDataset]]:
+    """Data sets by what tells each from the others."""
+    names = [each.name for each in data]
+    return [(each.name if names.count(each.name) == 1 else str(each.folder), each) for each in data]

@@ -6,7 +6,9 @@
       run.json         what it is made from: data, bins, device; and whether it is finished
       settings.toml    all settings
       log.jsonl        one line an epoch
+      curves.png       what the log says, drawn when the run is finished
       best/  last/     checkpoints
+      top/epoch-0012/  with ``train.keep_best`` of 2 and more: the best ones, ``best/`` among them
       state.pt         from where ``--resume`` goes on; gone when the run is finished
       diverged.pt      what reproduces the step that was not finite
 """
@@ -34,21 +36,32 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.data.prepared import MANIFEST, PreparedDataset
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
-from crowdcount.files import atomic_folder, is_temporary, sha256_file, write_json, write_text
+from crowdcount.files import (
+    atomic_folder,
+    is_temporary,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoint import save_checkpoint
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
+from crowdcount.workflows.evaluate import Evaluation
+from crowdcount.workflows.run_log import draw_curves, read_log
 
 log = logging.getLogger("crowdcount")
 
 RECORD = "run.json"
 SETTINGS = "settings.toml"
 LOG = "log.jsonl"
+CURVES = "curves.png"
 STATE = "state.pt"
 DIVERGED = "diverged.pt"
 LOCK = ".lock"
+TOP = "top"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +101,30 @@ class RunRecord:
     """Validation of the best checkpoint of a finished run."""
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Ranked:
+    """A validation among others: the lower its error the better, the earlier where equal."""
+
+    mae: float
+    epoch: int
+
+    @property
+    def folder(self) -> str:
+        """Where its checkpoint is, from the folder of the run."""
+        return f"{TOP}/epoch-{self.epoch:04d}"
+
+
 class RunFolder:
-    """A run on disk."""
+    """A run on disk.
+
+    Attributes:
+        folder: Where it is.
+        name: What the folder is called.
+        config: Its settings.
+        record: What else it is made from.
+        best: The best validation so far.
+        top: The best validations so far, from the best on, ``train.keep_best`` of them at most.
+    """
 
     def __init__(self, folder: Path, *, config: RunConfig, record: RunRecord) -> None:
         """Stand for a folder that is there; :meth:`create` makes one, :meth:`open` reads one."""
@@ -98,6 +133,7 @@ class RunFolder:
         self.config = config
         self.record = record
         self.best = record.best
+        self.top: tuple[Ranked, ...] = ()
 
     @classmethod
     def create(
@@ -188,6 +224,9 @@ class RunFolder:
         write_text(log_path, log_path.read_bytes()[:kept].decode("utf-8"))
         best = None if state is None else state.run["best"]
         self.best = None if best is None else CountMetrics(**best)
+        ranked = [] if state is None else state.run.get("top", [])
+        self.top = tuple(Ranked(**each) for each in ranked)
+        self._drop_all_but_top()
         return state
 
     def save_state(self, learner: Learner, *, extra: Mapping[str, Any]) -> None:
@@ -195,6 +234,7 @@ class RunFolder:
         run = {
             "log_bytes": (self.folder / LOG).stat().st_size,
             "best": None if self.best is None else dataclasses.asdict(self.best),
+            "top": [dataclasses.asdict(each) for each in self.top],
             **extra,
         }
         save_state(self.folder / STATE, learner, run=run)
@@ -202,7 +242,7 @@ class RunFolder:
     def record_epoch(
         self,
         report: EpochReport,
-        metrics: CountMetrics | None,
+        found: Evaluation | None,
         model: BlockCounter,
         *,
         card: Mapping[str, Any],
@@ -211,27 +251,60 @@ class RunFolder:
 
         Args:
             report: What happened in it.
-            metrics: Its validation, if there was one.
+            found: Its validation, if there was one.
             model: The model to keep.
             card: What the checkpoint says of the run.
         """
+        metrics = None if found is None else found.metrics
         better = metrics is not None and (self.best is None or metrics.mae < self.best.mae)
         if better:
             self.best = metrics
-        found = None if metrics is None else dataclasses.asdict(metrics)
+        measured = self._measured(found)
         card = dict(card)
         card["provenance"] = {**card["provenance"], "epoch": report.epoch}
-        card["metrics"] = {} if found is None else {"val": found}
+        card["metrics"] = {} if found is None else measured
         save_checkpoint(self.folder / "last", model, card=card)
         if better:
             save_checkpoint(self.folder / "best", model, card=card)
-        line = dataclasses.asdict(report) | {"val": found, "best": better}
+        if metrics is not None:
+            this = Ranked(mae=metrics.mae, epoch=report.epoch)
+            keep_best = self.config.train.keep_best
+            self.top = tuple(sorted([*self.top, this])[:keep_best])
+            if this in self.top and keep_best > 1:
+                save_checkpoint(self.folder / this.folder, model, card=card)
+            self._drop_all_but_top()
+        line = dataclasses.asdict(report) | measured | {"best": better}
         with (self.folder / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._tell(report, metrics, better=better)
+        self._tell(report, found, better=better)
+
+    def _measured(self, found: Evaluation | None) -> dict[str, Any]:
+        """A validation as plain values; that of each set, too, where there are several."""
+        split = self.config.train.select_on
+        if found is None:
+            return {split: None}
+        metrics = dataclasses.asdict(found.metrics)
+        if len(self.record.data) == 1:
+            return {split: metrics}
+        sets = {name: dataclasses.asdict(of_set) for name, of_set in found.sets.items()}
+        return {split: metrics, f"{split}_sets": sets}
+
+    def out_of_patience(self, epoch: int) -> bool:
+        """Whether the validation of ``epoch`` is so long after the best that training ends."""
+        patience = self.config.train.patience
+        return bool(patience and self.top) and epoch - self.top[0].epoch >= patience
+
+    def _drop_all_but_top(self) -> None:
+        """Remove checkpoints in ``top/`` that are not among the best, and what a kill left."""
+        kept = {self.folder / each.folder for each in self.top}
+        for path in set((self.folder / TOP).glob("*")) - kept:
+            shutil.rmtree(path)
 
     def finish(self) -> None:
-        """Say that the run is finished, and drop the state, which is several times the model."""
+        """Draw the curves, say that the run is finished, and drop the state, which is large."""
+        split = self.config.train.select_on
+        curves = draw_curves(read_log(self.folder / LOG), title=self.name, split=split)
+        write_bytes(self.folder / CURVES, curves)
         self.record = dataclasses.replace(self.record, finished=True, best=self.best)
         write_json(self.folder / RECORD, dataclasses.asdict(self.record))
         (self.folder / STATE).unlink(missing_ok=True)
@@ -245,19 +318,26 @@ class RunFolder:
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         )
 
-    def _tell(self, report: EpochReport, metrics: CountMetrics | None, *, better: bool) -> None:
-        validated = (
-            "" if metrics is None else f"  val MAE {metrics.mae:.2f} RMSE {metrics.rmse:.2f}"
-        )
+    def _tell(self, report: EpochReport, found: Evaluation | None, *, better: bool) -> None:
         log.info(
             "epoch %d/%d  loss %.2f  %.1f images/s%s%s",
             report.epoch,
             self.config.train.epochs,
             report.loss,
-            report.images / report.seconds,
-            validated,
+            report.images_per_second,
+            "" if found is None else f"  {_in_short(found)}",
             "  best" if better else "",
         )
+
+
+def _in_short(found: Evaluation) -> str:
+    """A validation in a few words; the MAE of each set, too, where there are several."""
+    metrics = found.metrics
+    whole = f"{found.split} MAE {metrics.mae:.2f} RMSE {metrics.rmse:.2f}"
+    if len(found.sets) < 2:
+        return whole
+    parts = ", ".join(f"{name} {of_set.mae:.2f}" for name, of_set in found.sets.items())
+    return f"{whole} ({parts})"
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -33,7 +33,7 @@ from crowdcount.training.loop import EpochReport, fit
 from crowdcount.training.state import Learner, SavedState
 from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter, Provenance
-from crowdcount.workflows.evaluate import evaluate
+from crowdcount.workflows.evaluate import Evaluation, evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
 from crowdcount.workflows.resumption import check_settings, data_of_run, warn_of_another_machine
 from crowdcount.workflows.run_folder import RunFolder
@@ -80,6 +80,8 @@ class TrainPlan:
     data: tuple[str, ...]
     training_images: int
     validation_images: int
+    """Images of the split that is selected on."""
+
     crop: int
     working_size: WorkingSize
     mean_heads: float
@@ -126,12 +128,27 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
         config=config,
         data=tuple(each.name for each in data),
         training_images=len(records),
-        validation_images=sum(len(each.records("val")) for each in data),
+        validation_images=sum(len(each.records(config.train.select_on)) for each in data),
         crop=config.train.crop or default_crop(config.model.backbone),
         working_size=_working_size(data, records),
         mean_heads=float(np.mean([record.heads for record in records])),
         fold=data[0].fold,
     )
+
+
+def check_selection(config: RunConfig, *, allow_test: bool) -> None:
+    """See that nobody selects on test images without meaning to.
+
+    Raises:
+        UsageError: If the settings do so, and it was not allowed.
+    """
+    if config.train.select_on == "test" and not allow_test:
+        raise UsageError(
+            "train.select_on: weights selected on the test images count these better than others, "
+            "so no number on them is honest any more",
+            next_step="select on val, or pass --allow-test-selection, which checkpoint and reports "
+            "will say",
+        )
 
 
 def training_batches(plan: TrainPlan, data: Sequence[PreparedDataset]) -> TrainingBatches:
@@ -157,6 +174,7 @@ def train(
     offline: bool = False,
     force: bool = False,
     deterministic: bool = False,
+    allow_test_selection: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     watcher: Watcher | None = None,
     track: Track = untracked,
@@ -172,6 +190,7 @@ def train(
         offline: Make every download an error.
         force: Replace an earlier run at ``out``.
         deterministic: On a GPU, too, use algorithms that give the same bits every time.
+        allow_test_selection: Let the settings select on the test images.
         should_stop: Asked after each step; True saves the state and the last checkpoint and
             returns.
         watcher: Follows the run.
@@ -179,17 +198,18 @@ def train(
         latest: Let ``latest`` beside the run folder point at this run.
 
     Raises:
-        UsageError: If ``out`` is there already.
+        UsageError: If ``out`` is there already, or test images would be selected on unasked.
         DivergedError: If a loss is not finite.
         MemoryExhaustedError: If a step needs more memory than there is.
     """
+    check_selection(config, allow_test=allow_test_selection)
     plan = plan_training(config, data)
     if out is not None and out.exists() and not force:
         raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
     target = resolve_device(device)
     with deterministic_algorithms(deterministic):
         bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
-        model = _first_model(config, bins, offline=offline)
+        model = first_model(config, bins, offline=offline)
         run = RunFolder.create(
             out or _new_folder(plan),
             config=config,
@@ -261,7 +281,7 @@ def resume(
         bins = Bins.from_json(run.record.bins)
         if state is None:
             log.info("%s: no state was saved yet; it begins again", run.folder)
-            model = _first_model(config, bins, offline=offline)
+            model = first_model(config, bins, offline=offline)
         else:
             statistics = state.run["normalisation"]
             model = empty_model(config.model, bins, normalisation=Normalisation(**statistics))
@@ -326,12 +346,17 @@ def _carry_out(
             finished = report.complete and report.epoch == config.train.epochs
             due = report.epoch % config.train.validate_every == 0
             validate = (due or report.epoch == config.train.epochs) and report.complete
-            metrics = None
+            found = None
             if validate and plan.validation_images:
                 counter.model.eval()
-                metrics = _validated(counter, data, epoch=report.epoch)
-            run.record_epoch(report, metrics, counter.model, card=card)
+                split = config.train.select_on
+                found = _validated(counter, data, split=split, epoch=report.epoch)
+            run.record_epoch(report, found, counter.model, card=card)
             watcher.finished_epoch(report, None if run.best is None else run.best.mae)
+            if found is not None and run.out_of_patience(report.epoch):
+                log.info("%d epochs without a better one: training ends", config.train.patience)
+                finished = True
+                break
     except NotFiniteError as error:
         raise run.keep_evidence(error) from None
     if finished:
@@ -341,19 +366,21 @@ def _carry_out(
     )
 
 
-def _first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
+def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
     """The model before its first step; from here on, all that is random is, too."""
     torch.manual_seed(config.train.seed)
     return build_model(config.model, bins, offline=offline)
 
 
-def _validated(counter: Counter, data: Sequence[PreparedDataset], *, epoch: int) -> CountMetrics:
+def _validated(
+    counter: Counter, data: Sequence[PreparedDataset], *, split: str, epoch: int
+) -> Evaluation:
     """Measure on the validation images, and stop where the last step broke the weights.
 
     Before the checkpoint is saved: the one of the epoch before is worth more.
     """
     try:
-        return evaluate(counter, data, split="val").metrics
+        return evaluate(counter, data, split=split)
     except NoCountError as error:
         raise DivergedError(
             f"training diverged in epoch {epoch}: {error.message}",
@@ -377,6 +404,7 @@ def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
             "training_images": plan.training_images,
             "validation_images": plan.validation_images,
             "mean_heads": plan.mean_heads,
+            "selected_on": plan.config.train.select_on,
             **({} if plan.fold is None else {"fold": plan.fold}),
             "torch": torch.__version__,
         },

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -732,6 +733,71 @@ def test_train_can_draw_its_first_batch_instead(run, data):
     assert run("train", *TINY_RUN, "--show-batch", "batch.png", "--force")[0] == 0
 
 
+def test_train_dry_run_is_a_run_file_with_sizes_and_writes_nothing(run, data):
+    before = set(data.folder.rglob("*"))
+    code, out, _ = run("train", *TINY_RUN, "--dry-run", "--set", "train.ema_decay=0.9")
+    assert code == 0
+    assert set(data.folder.rglob("*")) == before
+    assert not Path("runs").exists()
+    assert tomllib.loads(out.decode())["train"]["batch_size"] == 4
+    sizes = "\n".join(re.findall("^# .*", out.decode(), re.MULTILINE))
+    assert "7 training and 1 validation images, crops of 64 pixels" in sizes
+    assert re.search(r"# ([\d,]+) parameters, \1 of them trained", sizes)
+    assert "# 2 steps an epoch, 2 in all" in sizes
+    assert re.search(r"# memory, estimated: \d+ MiB \(weights .*, activations \d+ MiB\)", sizes)
+
+
+def test_overfit_says_whether_crops_were_learned(run, data):
+    start = ("train", *TINY_RUN, "--set", "train.epochs=150")
+    code, out, err = run(*start, "--lr", "0.01", "--overfit", "1")
+    header, *rows = [line.split("\t") for line in out.decode().splitlines()]
+    assert code == 0
+    assert header == ["", "before", "after", "at_most"]
+    assert [row[0] for row in rows] == ["loss", "count_error"]
+    assert all(float(after) <= float(at_most) for _, _, after, at_most in rows)
+    assert "crops 1, heads " in err
+    code, out, err = run(*start, "--lr", "1e-9", "--epochs", "2", "--overfit", "1")
+    assert (code, len(out.splitlines())) == (5, 3)
+    assert "error: these crops were not learned: the loss fell from" in err
+    assert not Path("runs").exists()
+    assert run(*start, "--overfit", "8")[0] == 2
+    assert run(*start, "--overfit", "0")[0] == 2
+
+
+def test_selecting_on_test_images_takes_a_flag_and_is_told_ever_after(run, data):
+    for more in ([], ["--dry-run"]):
+        code, out, err = run("train", *TINY_RUN, "--select-on", "test", *more)
+        assert (code, out) == (2, b"")
+        assert "--allow-test-selection" in err
+    assert not Path("runs").exists()
+    start = ("train", *TINY_RUN, "--out", "runs/run")
+    assert run(*start, "--select-on", "test", "--allow-test-selection")[0] == 0
+    code, out, err = run("eval", "--split", "test")
+    assert code == 0
+    assert out.decode().splitlines()[-1] == "selected_on\ttest"
+    assert "was selected on test images" in err
+    assert json.loads(run("eval", "--split", "test", "--json")[1])["selected_on"] == "test"
+    assert "was selected on test images" not in run("eval")[2]
+    assert run("runs")[1].decode().splitlines()[1].endswith("\ttest")
+    code, _, err = run("train", "--resume", "runs/run", "--allow-test-selection")
+    assert code == 2
+    assert "is for a new run" in err
+    assert run("train", *TINY_RUN)[0] == 0
+    assert b"selected_on" not in run("eval", "--split", "test")[1]
+
+
+def test_several_sets_are_measured_together_and_each(run, data, checkpoint):
+    shutil.copytree("data/square", "data/other")
+    both = ("eval", "--data", "data/square", "--data", "data/other", "--checkpoint", checkpoint)
+    code, _, err = run(*both)
+    assert code == 0
+    assert "data/square: MAE" in err
+    assert "data/other: MAE" in err
+    found = json.loads(run(*both, "--json")[1])
+    assert list(found["sets"]) == ["data/square", "data/other"]
+    assert sum(each["images"] for each in found["sets"].values()) == found["images"]
+
+
 def test_several_sets_are_named_when_none_is_chosen_and_trained_on_when_chosen(run, data):
     shutil.copytree("data/square", "data/other")
     code, _, err = run("train", *TINY_RUN)
@@ -866,6 +932,38 @@ def test_a_divergence_that_shows_in_validation_exits_7(run, data):
     assert (code, out) == (7, b"")
     assert "training diverged in epoch 1: " in err
     assert "gives nan heads" in err
+
+
+def test_runs_are_listed_and_compared(run, data):
+    assert run("runs")[0] == 3
+    for lr in ("0.1", "0.01"):
+        assert run("train", *TINY_RUN, "--lr", lr, "--out", f"runs/tab\t{lr}")[0] == 0
+    code, out, err = run("runs")
+    header, *rows = [line.split("\t") for line in out.decode().splitlines()]
+    assert (code, err) == (0, "")
+    assert header[:4] == ["run", "started", "data", "backbone"]
+    assert [row[0] for row in rows] == ["tab\\t0.1", "tab\\t0.01"]
+    assert [row[2:6] for row in rows] == [["square", "timm:test_resnet", "1/1", "finished"]] * 2
+    listed = json.loads(run("runs", "list", "--json", "--runs", "runs")[1])
+    assert [f"{each['best_mae']:.6g}" for each in listed] == [row[6] for row in rows]
+
+    names = [each["name"] for each in listed]
+    code, out, _ = run("runs", "compare", names[0], f"runs/{names[1]}")
+    header, *rows = [line.split("\t") for line in out.decode().splitlines()]
+    assert code == 0
+    assert header == ["", "tab\\t0.1", "tab\\t0.01"]
+    assert rows[0] == ["optim.lr", "0.1", "0.01"]
+    assert rows[1][0] == "mae"
+    compared = json.loads(run("runs", "compare", *names, "--json")[1])
+    assert compared["runs"] == names
+    assert compared["metrics"]["mae"] == [each["best_mae"] for each in listed]
+
+    assert run("runs", "compare", names[0])[0] == 2
+    assert run("runs", "compare", names[0], "none")[0] == 3
+    (Path("runs") / names[0] / "log.jsonl").write_text("<html>\n")
+    code, out, err = run("runs")
+    assert (code, len(out.splitlines())) == (4, 2)
+    assert "not the log of a run" in err
 
 
 def test_a_closed_pipe_ends_quietly(photos, checkpoint):

@@ -12,7 +12,14 @@ from torch.testing import assert_close
 
 from crowdcount.core.blocks import block_counts, head_pixels
 from crowdcount.core.sample import Sample
-from crowdcount.data.augment import CHAINS, AugmentConfig, augment, crop, flip
+from crowdcount.data.augment import (
+    CHAINS,
+    AugmentConfig,
+    augment,
+    crop,
+    flip,
+    no_augmentation,
+)
 from crowdcount.data.batches import TrainingCrops
 from crowdcount.errors import ConfigError
 
@@ -558,3 +565,13 @@ def test_a_head_without_a_place_is_refused():
 def test_a_crop_outside_the_image_is_refused(left, top, side):
     with pytest.raises(ValueError, match="not inside"):
         crop(sample_of([], width=8, height=8), left=left, top=top, side=side, size=8)
+
+
+@given(seed=seeds)
+def test_without_augmentation_a_crop_is_a_piece_of_its_image(seed):
+    sample = sample_of([(20.5, 11.25)], width=48, height=40)
+    found = augment(sample, size=32, config=no_augmentation(), rng=np.random.default_rng(seed))
+    windows = np.lib.stride_tricks.sliding_window_view(sample.image, (32, 32, 3))[:, :, 0]
+    tops, lefts = np.nonzero((windows == found.image).all(axis=(2, 3, 4)))
+    assert len(tops) == 1
+    assert found.points.tolist() == [[20.5 - lefts[0], 11.25 - tops[0]]]

@@ -6,7 +6,7 @@ import torch
 
 from crowdcount.core.sample import Sample
 from crowdcount.data.augment import AugmentConfig
-from crowdcount.data.batches import TrainingBatches
+from crowdcount.data.batches import FixedBatches, TrainingBatches
 
 IMAGES = 10
 
@@ -76,3 +76,15 @@ def test_the_generator_of_dropout_is_not_moved(workers):
     before = torch.get_rng_state()
     list(batches(workers=workers).epoch(1))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fixed_batches_are_the_same_in_every_epoch_and_all_there():
+    crops = [Scenes()[index] for index in range(5)]
+    fixed = FixedBatches(crops, block=8, batch_size=2)
+    first = content(fixed.epoch(1))
+    assert len(fixed) == 3
+    assert [names for names, _, _ in first] == [("0", "1"), ("2", "3"), ("4",)]
+    assert content(fixed.epoch(7)) == first
+    assert content(fixed.epoch(2, skip=1)) == first[1:]
+    for crop, pixels in zip(crops, np.concatenate([b.images for b in fixed.epoch(1)]), strict=True):
+        assert np.array_equal(np.rint(pixels.transpose(1, 2, 0) * 255), crop.image)

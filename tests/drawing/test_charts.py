@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdcount.drawing.charts import COLOURS, bar_chart
+from crowdcount.drawing.charts import COLOURS, Panel, bar_chart, line_chart
 
 ARGUMENTS = {"title": "Crowds", "labels": ["0", "1", "2+"], "xlabel": "bin", "ylabel": "share, %"}
 
@@ -69,3 +69,55 @@ def test_nothing_but_zeros_can_be_drawn_on_either_axis():
 def test_a_chart_that_does_not_add_up_is_refused(changed, complaint):
     with pytest.raises(ValueError, match=complaint):
         bar_chart(**(ARGUMENTS | changed))
+
+
+# ---- lines
+
+
+def panels(**lines):
+    return [Panel(ylabel="loss", lines=lines, log=True), Panel(ylabel="MAE, heads", lines=lines)]
+
+
+def drawn_lines(*, up=(1.0, 2.0, 9.0), **more):
+    lines = {"up": [(float(x), y) for x, y in enumerate(up, start=1)], **more}
+    return line_chart(title="run", xlabel="epoch", panels=panels(**lines))
+
+
+def test_the_same_lines_give_the_same_bytes_whatever_the_style():
+    import matplotlib
+
+    first = drawn_lines()
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30}):
+        assert drawn_lines() == first
+    assert drawn_lines(up=(1.0, 2.0, 9.5)) != first
+    assert b"Software" not in first
+
+
+def test_every_line_is_drawn_in_a_colour_of_its_own_and_empty_ones_in_none():
+    png = drawn_lines(empty=[], down=[(1.0, 9.0), (3.0, 1.0)])
+    assert pixels_of(png, COLOURS[0]) > 100
+    assert pixels_of(png, COLOURS[1]) > 100
+    assert pixels_of(png, COLOURS[2]) == 0
+
+
+def test_a_single_point_can_be_seen():
+    assert pixels_of(drawn_lines(up=(5.0,)), COLOURS[0]) > 20
+
+
+def test_zeros_and_less_can_be_drawn_on_a_logarithmic_axis():
+    assert drawn_lines(up=(0.0, -1.0)) != drawn_lines(up=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("wrong", [[], [Panel(ylabel="loss", lines={})], panels(up=[])])
+def test_a_chart_without_a_point_is_refused(wrong):
+    with pytest.raises(ValueError, match="each panel a point"):
+        line_chart(title="run", xlabel="epoch", panels=wrong)
+
+
+@pytest.mark.parametrize("name", ["$x_", "$\\frac$", "_hidden", "tab\there", "群衆"])
+def test_any_name_can_be_drawn(name):
+    points = [(1.0, 2.0), (2.0, 1.0)]
+    panel = Panel(ylabel="MAE, heads", lines={name: points})
+    named = line_chart(title=name, xlabel="epoch", panels=[panel])
+    other = Panel(ylabel="MAE, heads", lines={"other": points})
+    assert named != line_chart(title=name, xlabel="epoch", panels=[other])

@@ -9,7 +9,7 @@ import torch
 from crowdcount.training.optimiser import OptimConfig
 from tests.learning import ConvModel, FewBatches, MeanModel, learner, run
 
-TIMES = {"seconds", "waiting"}
+TIMES = {"seconds", "waiting", "images_per_second", "peak_memory"}
 
 
 def without_times(report):
@@ -31,6 +31,16 @@ def test_reports_every_epoch_in_order():
     assert all(report.complete and report.images == 4 for report in reports)
     assert len(losses) == 6
     assert reports[0].loss == pytest.approx(sum(losses[:2]) / 2)
+
+
+def test_reports_say_how_fast_and_how_large():
+    optim = OptimConfig(lr=0.04, encoder_lr=0.01)
+    reports = run(learner(ConvModel(), optim=optim), FewBatches(), optim=optim, epochs=3)
+    for report in reports:
+        assert report.images_per_second == pytest.approx(report.images / report.seconds)
+        assert report.encoder_lr == pytest.approx(report.lr / 4)
+        assert 0 <= report.waiting < 1
+    assert 2**20 < reports[0].peak_memory <= reports[-1].peak_memory < 2**40
 
 
 def test_a_request_to_stop_ends_the_run_after_the_step_and_saves_it():

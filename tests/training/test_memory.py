@@ -5,7 +5,7 @@ import torch
 
 from crowdcount.errors import MemoryExhaustedError
 from crowdcount.training.config import TrainConfig
-from crowdcount.training.memory import explained_memory
+from crowdcount.training.memory import explained_memory, peak_memory
 from tests.learning import FewBatches, MeanModel, learner, run, some_batch
 
 BATCH = some_batch("a", "b", "c", side=64)
@@ -52,3 +52,13 @@ def test_other_errors_are_as_they_were():
         explained_memory(BATCH, step=1, train=TrainConfig()),
     ):
         raise RuntimeError("shapes do not fit")
+
+
+def test_the_peak_grows_by_what_is_used_and_does_not_fall():
+    before = peak_memory(torch.device("cpu"))
+    # More than the peak so far, so that it must move.
+    used = torch.ones(before // 4 + 2**24)
+    during = peak_memory(torch.device("cpu"))
+    assert during > before
+    del used
+    assert peak_memory(torch.device("cpu")) >= during

@@ -1,5 +1,6 @@
 """A run that was killed at any moment and resumed is the run that nobody disturbed."""
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -17,12 +18,13 @@ from crowdcount.data.prepared import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
 from crowdcount.training.divergence import Evidence
+from crowdcount.training.optimiser import OptimConfig
 from crowdcount.workflows.locate import find_run
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.run_folder import LOG, RECORD, STATE, RunFolder
 from crowdcount.workflows.train import resume, train
 
-TIMES = ("seconds", "waiting")
+TIMES = ("seconds", "waiting", "images_per_second", "peak_memory")
 KILLS = 4
 
 
@@ -112,10 +114,11 @@ def undisturbed(runner, tmp_path_factory):
 
 
 def what_is_left(run):
-    """Hashes of all weights, and the log without times."""
+    """Hashes of all weights and of the curves, and the log without times and memory."""
+    files = ("best/model.safetensors", "last/model.safetensors", "curves.png")
+    top = sorted(str(path.relative_to(run)) for path in run.glob("top/*/model.safetensors"))
     hashes = {
-        name: hashlib.sha256((run / name / "model.safetensors").read_bytes()).hexdigest()
-        for name in ("best", "last")
+        name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in (*files, *top)
     }
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
     return hashes, [{key: line[key] for key in line if key not in TIMES} for line in lines]
@@ -161,7 +164,7 @@ def test_kills_at_random_moments_leave_no_trace(runner, undisturbed, tmp_path, w
     assert what_is_left(run) == undisturbed
     assert RunFolder.open(run).record.finished
     left = {path.name for path in run.iterdir()}
-    assert left == {"best", "last", "log.jsonl", "run.json", "settings.toml"}
+    assert left == {"best", "curves.png", "last", "log.jsonl", "run.json", "settings.toml"}
 
 
 def test_a_run_that_another_process_trains_is_left_alone(runner, data, tmp_path):
@@ -229,6 +232,49 @@ def test_a_stop_is_saved_where_it_happens(data, whole, workplace, after, every):
     assert not result.interrupted
     assert what_is_left(run.folder) == whole
     assert result.best == RunFolder.open(run.folder).record.best
+
+
+# Steps so large that the error soon rises again.
+SELECTING = dataclasses.replace(
+    settings(epochs=30, validate_every=1, patience=2, keep_best=2), optim=OptimConfig(lr=0.1)
+)
+
+
+@pytest.fixture(scope="module")
+def selected(data, tmp_path_factory):
+    """A run that ends early and keeps its two best checkpoints, which nobody stops."""
+    out = tmp_path_factory.mktemp("selected") / "run"
+    result = train(SELECTING, [data], out=out, device="cpu")
+    assert not result.interrupted
+    return what_is_left(out)
+
+
+def test_training_ends_when_patience_does_and_the_best_are_kept(selected):
+    hashes, lines = selected
+    errors = [line["val"]["mae"] for line in lines]
+    best = errors.index(min(errors)) + 1
+    assert len(lines) == best + 2 < 30
+    for epoch in range(1, len(lines)):
+        assert epoch - (errors[:epoch].index(min(errors[:epoch])) + 1) < 2
+    two_best = sorted(sorted(range(1, len(lines) + 1), key=lambda epoch: errors[epoch - 1])[:2])
+    kept = [name for name in hashes if name.startswith("top/")]
+    assert kept == [f"top/epoch-{epoch:04d}/model.safetensors" for epoch in two_best]
+    assert hashes[f"top/epoch-{best:04d}/model.safetensors"] == hashes["best/model.safetensors"]
+
+
+@pytest.mark.parametrize("after", [3, 12])
+def test_a_stop_changes_neither_when_training_ends_nor_what_is_kept(
+    data, selected, workplace, after
+):
+    run = stopped(data, after=after, config=SELECTING)
+    # What a killed process leaves: half a checkpoint, and one that was logged after the state.
+    for name in (".0123abcd.epoch-0009", "epoch-0099"):
+        (run.folder / "top" / name).mkdir(parents=True)
+    result = resume(run)
+    assert not result.interrupted
+    assert what_is_left(run.folder) == selected
+    assert RunFolder.open(run.folder).record.finished
+    assert len(list((run.folder / "top").iterdir())) == 2
 
 
 def test_what_follows_the_state_is_cut_off(data, whole, workplace):

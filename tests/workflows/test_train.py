@@ -1,12 +1,20 @@
 """A training run says truly whether it came to its end."""
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared import PreparedDataset
+from crowdcount.errors import UsageError
+from crowdcount.workflows.counter import load
+from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
+from crowdcount.workflows.run_folder import LOG
+from crowdcount.workflows.runs import compare, find_named, list_runs
 from crowdcount.workflows.train import train
 
 CONFIG = RunConfig.from_mapping(
@@ -89,3 +97,87 @@ def test_every_setting_of_optimisation_reaches_the_weights(
 def test_the_same_settings_come_to_the_same_weights(prepared, workplace, plain_weights):
     result = train(CONFIG, [prepared], out=Path("run"), device="cpu")
     assert (result.run / "last" / "model.safetensors").read_bytes() == plain_weights
+
+
+# ---- selection
+
+
+def changed(**train_settings):
+    tree = CONFIG.to_mapping()
+    tree["train"] |= train_settings
+    return RunConfig.from_mapping(tree)
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def test_test_images_are_selected_on_only_where_that_is_allowed(prepared, workplace):
+    with pytest.raises(UsageError, match="selected on the test images") as caught:
+        train(changed(select_on="test"), [prepared], out=Path("run"))
+    assert "--allow-test-selection" in str(caught.value)
+    assert not Path("run").exists()
+
+
+def test_a_selection_on_test_images_is_stamped(prepared, workplace):
+    config = changed(select_on="test")
+    result = train(
+        config, [prepared], out=Path("runs/test"), device="cpu", allow_test_selection=True
+    )
+    train(CONFIG, [prepared], out=Path("runs/val"), device="cpu")
+    images = {
+        name: [line[name]["images"] for line in log_of(Path("runs") / name)]
+        for name in ("test", "val")
+    }
+    assert images == {"test": [3, 3], "val": [1, 1]}
+    assert all("val" not in line for line in log_of(result.run))
+    best = load(result.checkpoint, device="cpu")
+    found = evaluate(best, [prepared], split="test")
+    assert found.metrics.mae == pytest.approx(result.best.mae, rel=1e-5)
+    assert best.provenance.selected_on == found.to_json()["selected_on"] == "test"
+    plain = evaluate(load("runs/val/best", device="cpu"), [prepared], split="test")
+    assert plain.selected_on == plain.to_json()["selected_on"] == "val"
+    card = json.loads((result.checkpoint / "config.json").read_text())["card"]
+    assert card["provenance"]["selected_on"] == "test"
+    assert card["metrics"] == {"test": dataclasses.asdict(result.best)}
+    assert {each.name: each.selected_on for each in list_runs()[0]} == {
+        "test": "test",
+        "val": "val",
+    }
+    compared = compare([find_named("test"), find_named("val")])
+    assert compared.settings == {"train.select_on": ("test", "val")}
+    assert compared.metrics["mae"][0] == result.best.mae
+
+
+def test_several_sets_are_validated_together_and_each(prepared, workplace):
+    shutil.copytree(prepared.folder, "data/other")
+    manifest = json.loads(Path("data/other/manifest.json").read_text())
+    held_out = [each["file"] for each in manifest["images"] if each["split"] == "train"][:3]
+    Path("data/other/manifest.json").write_text(json.dumps(manifest | {"held_out": held_out}))
+    sets = [prepared, PreparedDataset.open(Path("data/other"))]
+    result = train(changed(epochs=1), sets, out=Path("run"), device="cpu")
+    (line,) = log_of(result.run)
+    # Both are called alike, so folders tell them apart.
+    first, second = (line["val_sets"][str(each.folder)] for each in sets)
+    assert (first["images"], second["images"], line["val"]["images"]) == (1, 3, 4)
+    assert 4 * line["val"]["mae"] == pytest.approx(first["mae"] + 3 * second["mae"])
+    best = load(result.checkpoint, device="cpu")
+    for each in sets:
+        alone = evaluate(best, [each]).metrics
+        assert line["val_sets"][str(each.folder)]["rmse"] == pytest.approx(alone.rmse, rel=1e-5)
+    card = json.loads((result.checkpoint / "config.json").read_text())["card"]
+    assert card["metrics"] == {"val": line["val"], "val_sets": line["val_sets"]}
+
+
+def test_a_single_set_has_no_metrics_of_its_own(prepared, workplace):
+    result = train(changed(epochs=1), [prepared], out=Path("run"), device="cpu")
+    (line,) = log_of(result.run)
+    assert "val_sets" not in line
+
+
+def test_only_one_checkpoint_is_kept_unless_more_are_asked_for(prepared, workplace):
+    for keep_best in (1, 2):
+        run = Path(f"run-{keep_best}")
+        train(changed(keep_best=keep_best), [prepared], out=run, device="cpu")
+        kept = sorted(path.name for path in run.glob("top/*"))
+        assert kept == (["epoch-0001", "epoch-0002"] if keep_best == 2 else [])

@@ -1,0 +1,60 @@
+"""What a training run is going to take, before it starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins
+from crowdcount.core.progress import Track, untracked
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.models.build import empty_model
+from crowdcount.training.memory import MemoryEstimate, estimate_memory
+from crowdcount.workflows.bins import training_bins
+from crowdcount.workflows.train import TrainPlan, plan_training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Sizes of a run."""
+
+    plan: TrainPlan
+    parameters: int
+    trained_parameters: int
+    steps_per_epoch: int
+    memory: MemoryEstimate
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, should nothing end it early."""
+        return self.steps_per_epoch * self.plan.config.train.epochs
+
+
+def outlook(
+    config: RunConfig,
+    data: Sequence[PreparedDataset],
+    *,
+    bins: Bins | None = None,
+    track: Track = untracked,
+) -> Outlook:
+    """Work out the sizes of a run. Writes nothing, and needs neither network nor weights.
+
+    Args:
+        config: All settings.
+        data: Prepared data sets, trained on together.
+        bins: Bins of a run that was begun; None: those a new run would have.
+        track: Shows progress.
+    """
+    plan = plan_training(config, data)
+    if bins is None:
+        bins = training_bins(
+            data, block=config.model.block, chosen=config.model.bins, write=False, track=track
+        )
+    model = empty_model(config.model, bins)
+    parameters = list(model.parameters())
+    return Outlook(
+        plan=plan,
+        parameters=sum(each.numel() for each in parameters),
+        trained_parameters=sum(each.numel() for each in parameters if each.requires_grad),
+        steps_per_epoch=-(-plan.training_images // config.train.batch_size),
+        memory=estimate_memory(model, crop=plan.crop, train=config.train),
+    )

@@ -1,0 +1,178 @@
+"""Whether a set-up can learn at all: a few crops, again and again, until it knows them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from crowdcount.config import RunConfig
+from crowdcount.core.device import resolve_device
+from crowdcount.core.progress import Track, untracked
+from crowdcount.core.sample import Sample
+from crowdcount.data.augment import no_augmentation
+from crowdcount.data.batches import FixedBatches, TrainingCrops
+from crowdcount.data.prepared import PreparedDataset
+from crowdcount.errors import UsageError
+from crowdcount.losses.dace import dace_loss
+from crowdcount.training.loop import fit
+from crowdcount.training.schedule import ScheduleConfig
+from crowdcount.training.state import Learner
+from crowdcount.workflows.bins import training_bins
+from crowdcount.workflows.train import (
+    TrainingSamples,
+    TrainPlan,
+    Watcher,
+    first_model,
+    plan_training,
+)
+
+MOST_PASSES = 200
+"""Passes over the crops, where ``train.epochs`` does not ask for fewer."""
+
+LOSS_SHARE = 0.25
+"""The loss must fall to this share of what it was at first."""
+
+COUNT_ERROR = 0.2
+"""The counts of the crops must come as close as this, as a share of their heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverfitResult:
+    """How far a model came to know a few crops."""
+
+    crops: int
+    heads: int
+    steps: int
+    loss_before: float
+    """Mean over the first pass."""
+
+    loss_after: float
+    """Mean over the last pass."""
+
+    count_error_before: float
+    """Sum over the crops of \\|predicted - true\\| over the sum of heads, before the first step."""
+
+    count_error_after: float
+    """The same after the last step, with the weights that training would keep."""
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What did not fall as it must."""
+        found = []
+        if not self.loss_after <= LOSS_SHARE * self.loss_before:
+            found.append(
+                f"the loss fell from {self.loss_before:.6g} to {self.loss_after:.6g}, "
+                f"and must to {LOSS_SHARE * self.loss_before:.6g}"
+            )
+        if not self.count_error_after <= COUNT_ERROR:
+            found.append(
+                f"counts are {self.count_error_after:.1%} of the heads off, "
+                f"and must be {COUNT_ERROR:.0%} at most"
+            )
+        return tuple(found)
+
+
+def overfit(
+    config: RunConfig,
+    data: Sequence[PreparedDataset],
+    *,
+    crops: int,
+    device: str = "auto",
+    offline: bool = False,
+    watcher: Watcher | None = None,
+    track: Track = untracked,
+) -> OverfitResult:
+    """Train on a few crops that stay as they are, and see whether the model comes to know them.
+
+    Model, loss, optimiser and precision are those of a run under these settings; its learning rate
+    goes along one cosine. No run folder is made.
+
+    Args:
+        config: All settings.
+        data: Prepared data sets, taken together.
+        crops: How many: one of each of so many images, drawn by the seed, with heads where there
+            are enough such.
+        device: ``auto``, ``cpu``, ``cuda:0``, ...
+        offline: Make every download an error.
+        watcher: Follows the training.
+        track: Shows the progress of what comes before.
+
+    Raises:
+        UsageError: If there are not so many training images, or no heads on any crop.
+        NotFiniteError: If a loss is not finite.
+        MemoryExhaustedError: If a step needs more memory than there is.
+    """
+    plan = plan_training(config, data)
+    samples = _fixed_crops(plan, data, number=crops)
+    target = resolve_device(device)
+    bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
+    model = first_model(config, bins, offline=offline)
+    model = model.to(target).to(memory_format=torch.channels_last)
+    train = dataclasses.replace(config.train, epochs=min(config.train.epochs, MOST_PASSES))
+    batches = FixedBatches(samples, block=config.model.block, batch_size=train.batch_size)
+    learner = Learner(model, train=train, optim=config.optim, device=target)
+    before = _count_error(model, batches, device=target)
+    if watcher is not None:
+        watcher.started(epochs=train.epochs, steps=len(batches))
+    losses = []
+    for report in fit(
+        learner,
+        partial(dace_loss, bins=model.bins, config=config.loss),
+        batches,
+        train=train,
+        optim=config.optim,
+        schedule=ScheduleConfig(warmup=config.schedule.warmup),
+        on_step=None if watcher is None else watcher.stepped,
+    ):
+        losses.append(report.loss)
+    return OverfitResult(
+        crops=len(samples),
+        heads=sum(len(sample.points) for sample in samples),
+        steps=train.epochs * len(batches),
+        loss_before=losses[0],
+        loss_after=losses[-1],
+        count_error_before=before,
+        count_error_after=_count_error(learner.kept, batches, device=target),
+    )
+
+
+def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: int) -> list[Sample]:
+    """One crop of each of so many images, those with heads first."""
+    if number > plan.training_images:
+        raise UsageError(
+            f"--overfit {number}: there are {plan.training_images} training images",
+            next_step=f"ask for {plan.training_images} crops at most",
+        )
+    seed = plan.config.train.seed
+    pieces = TrainingCrops(
+        TrainingSamples(data), size=plan.crop, config=no_augmentation(), seed=seed
+    )
+    crowded: list[Sample] = []
+    empty: list[Sample] = []
+    for index in np.random.default_rng(seed).permutation(plan.training_images):
+        crop = pieces[0, int(index)]
+        (crowded if len(crop.points) else empty).append(crop)
+        if len(crowded) == number:
+            break
+    if not crowded:
+        raise UsageError(
+            "--overfit: no crop holds a head, so there is nothing to learn",
+            next_step="larger crops (--set train.crop=...), or another seed (--seed)",
+        )
+    return [*crowded, *empty][:number]
+
+
+@torch.no_grad()
+def _count_error(model: nn.Module, batches: FixedBatches, *, device: torch.device) -> float:
+    """Sum of the errors of the crops' counts over the sum of their heads."""
+    model.eval()
+    wrong = heads = 0.0
+    for batch in batches.epoch(1):
+        counts = model(batch.images.to(device)).counts.sum(dim=(1, 2, 3)).cpu()
+        wrong += float((counts - batch.target.heads).abs().sum())
+        heads += float(batch.target.heads.sum())
+    return wrong / heads

@@ -1,0 +1,62 @@
+"""What a run is going to take is worked out without taking it."""
+
+import dataclasses
+
+import pytest
+
+from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins
+from crowdcount.models.build import empty_model
+from crowdcount.workflows.outlook import outlook
+
+BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
+
+
+def settings(**train):
+    return RunConfig.from_mapping(
+        {
+            "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
+            "train": {"epochs": 5, "batch_size": 4, "crop": 64, **train},
+        }
+    )
+
+
+def test_sizes_are_those_of_the_run(prepared):
+    found = outlook(settings(), [prepared], bins=BINS)
+    model = empty_model(settings().model, BINS)
+    numbers = sum(each.numel() for each in model.parameters())
+    assert found.parameters == found.trained_parameters == numbers
+    assert found.plan.training_images == 7
+    assert (found.steps_per_epoch, found.steps) == (2, 10)
+    assert found.memory.gradients == 4 * numbers
+    assert found.memory.optimiser == 8 * numbers
+    assert found.memory.average == 0
+
+
+def test_nothing_is_written(prepared):
+    files = set(prepared.folder.rglob("*"))
+    found = outlook(settings(), [prepared])
+    assert set(prepared.folder.rglob("*")) == files
+    assert found.parameters != outlook(settings(), [prepared], bins=BINS).parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [
+        ({"batch_size": 8}, 2),
+        ({"crop": 128}, 4),
+        ({"accumulate": 4}, 1 / 4),
+        ({"precision": "bf16"}, 1 / 2),
+    ],
+)
+def test_what_is_kept_grows_with_what_is_seen_at_once(prepared, changes, factor):
+    before = outlook(settings(), [prepared], bins=BINS).memory
+    after = outlook(settings(**changes), [prepared], bins=BINS).memory
+    assert after.activations == pytest.approx(factor * before.activations, rel=0.1)
+    assert dataclasses.replace(after, activations=before.activations) == before
+    assert before.total - before.activations == after.total - after.activations
+
+
+def test_an_average_takes_as_much_as_the_weights(prepared):
+    found = outlook(settings(ema_decay=0.9), [prepared], bins=BINS).memory
+    assert found.average == found.weights > 0
