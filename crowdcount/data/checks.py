@@ -34,8 +34,10 @@ def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int
         size: ``(width, height)`` of the image they were annotated in.
     """
     as_given = int(outside(points, size=size).sum())
+    if as_given < max(2, len(points) / 20):
+        return False
     exchanged = int(outside(points[:, ::-1], size=size).sum())
-    return as_given >= max(2, len(points) / 20) and exchanged <= as_given / 20
+    return exchanged <= as_given / 20
 
 
 def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tuple[str, ...]:

@@ -80,8 +80,13 @@ def convert(
         paths = prepared_paths(folder, split=image.split, file=image.file)
         for path, file in zip(paths, files, strict=True):
             write_bytes(path, file)
-        made = dict(zip(("image", "points", "blocks"), map(sha256_bytes, files), strict=True))
-        hashes = replace(hashes, **made)
+        copied = pixels is content
+        hashes = replace(
+            hashes,
+            image=hashes.source if copied else sha256_bytes(pixels),
+            points=sha256_bytes(files[1]),
+            blocks=sha256_bytes(files[2]),
+        )
     return ImageRecord(
         split=image.split,
         file=image.file,
