@@ -1,7 +1,6 @@
 """From prepared images to training batches: order, workers, collation."""
 
 import os
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -94,7 +93,7 @@ class TrainingBatches:
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_Collate(block),
-            worker_init_fn=_begin_worker,
+            worker_init_fn=_single_thread,
             # Of its own: the loader draws seeds for its workers, which nothing here uses, and must
             # not move the generator that dropout draws from.
             generator=torch.Generator(),
@@ -150,12 +149,6 @@ class _Collate:
         )
 
 
-def _begin_worker(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
-    """Be a quiet helper: no pool of threads of OpenCV's own, and no answer to requests to stop.
-
-    Those reach the whole process group, and the main process, which follows them, still needs its
-    workers to finish the step under way. A worker whose main process is gone ends by itself.
-    """
+def _single_thread(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
+    """Keep OpenCV from starting a pool of threads in every worker."""
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
