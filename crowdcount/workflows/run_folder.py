@@ -19,7 +19,6 @@ import fcntl
 import json
 import logging
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from crowdcount.files import (
     atomic_folder,
     is_temporary,
+    read_toml,
     sha256_file,
     write_bytes,
     write_json,
@@ -175,7 +175,7 @@ class RunFolder:
         record = read_record(folder)
         path = folder / SETTINGS
         try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = read_toml(path)
         except (OSError, ValueError) as error:
             raise BadInputError(f"{path}: cannot be read: {error}") from error
         return cls(folder, config=RunConfig.from_mapping(settings), record=record)

@@ -73,10 +73,9 @@ def test_every_set_has_the_points_of_its_annotation(name, tmp_path):
         np.testing.assert_allclose(data.points(record), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+# The made-up instance of UCF_CC_50 has all of its 50 images.
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"ucf50"}))
 def test_a_few_images_are_not_the_whole_set(name, tmp_path):
-    if name == "ucf50":
-        pytest.skip("the made-up instance has all of its 50 images")
     result, _ = prepared(name, tmp_path)
     assert not result.complete
     train = len(HEADS[name]["train"])
