@@ -93,7 +93,7 @@ class TrainingBatches:
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_Collate(block),
-            worker_init_fn=_single_thread,
+            worker_init_fn=_begin_worker,
             # Of its own: the loader draws seeds for its workers, which nothing here uses, and must
             # not move the generator that dropout draws from.
             generator=torch.Generator(),
@@ -149,6 +149,11 @@ class _Collate:
         )
 
 
-def _single_thread(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
-    """Keep OpenCV from starting a pool of threads in every worker."""
+def _begin_worker(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
+    """Be a quiet helper: no pool of threads of OpenCV's own, and a process group of its own.
+
+    Terminals, ``timeout`` and shells send a request to stop to the whole group of the main process.
+    It follows the request, and still needs its workers to finish the step under way.
+    """
     cv2.setNumThreads(0)
+    os.setpgid(0, 0)
