@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, print_paths, tracker
+from crowdcount.cli.console import Settings, command, print_paths, print_rows, tracker
 
 if TYPE_CHECKING:
     from crowdcount.core.bins import WrittenBins
@@ -175,4 +175,4 @@ def _print_presets() -> None:
     for name, table in PUBLISHED_BINS.items():
         ranges = " ".join(format_range(low, high) for low, high in bin_ranges(table.starts))
         last = "from data" if table.values is None else f"{table.values[-1]:.5f}"
-        typer.echo(f"{name}\t{table.block}\t{ranges}\t{last}\t{table.source}")
+        print_rows([(name, table.block, ranges, last, table.source)])

@@ -249,3 +249,22 @@ def write_out(data: bytes) -> None:
 def print_paths(paths: Iterable[Path]) -> None:
     """Print one path a line."""
     write_out(b"".join(os.fsencode(path) + b"\n" for path in paths))
+
+
+def print_rows(rows: Iterable[Iterable[Any]]) -> None:
+    """Print a line for each row, its values separated by tabs."""
+    for row in rows:
+        typer.echo("\t".join(map(_cell, row)))
+
+
+def _cell(value: Any) -> str:
+    r"""A value on one line of text: backslash, tab and newline written ``\\``, ``\t``, ``\n``."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    return str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import command
+from crowdcount.cli.console import command, print_rows
 from crowdcount.cli.options import ListByDefault
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def list_(runs: Folder = RUNS, json_: options.Json = False) -> None:
     if json_:
         typer.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
     else:
-        _print_rows([HEADER, *map(_cells, found)])
+        print_rows([HEADER, *map(_cells, found)])
     for problem in problems:
         log.error("%s", problem)
     if problems:
@@ -76,7 +75,7 @@ def compare(
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
         rows = [*found.settings.items(), *found.metrics.items()]
-        _print_rows([("", *found.runs), *((name, *values) for name, values in rows)])
+        print_rows([("", *found.runs), *((name, *values) for name, values in rows)])
 
 
 app = typer.Typer(
@@ -100,21 +99,3 @@ def _cells(run: "RunSummary") -> tuple[Any, ...]:
         run.best_epoch,
         run.selected_on,
     )
-
-
-def _print_rows(rows: Iterable[Iterable[Any]]) -> None:
-    for row in rows:
-        typer.echo("\t".join(map(_text, row)))
-
-
-def _text(value: Any) -> str:
-    r"""A value on one line of text: backslash, tab and newline written ``\\``, ``\t``, ``\n``."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")

@@ -14,6 +14,7 @@ from crowdcount.cli.console import (
     command,
     log,
     print_paths,
+    print_rows,
     progress_bar,
     stop_signals,
     stops_cleanly,
@@ -300,12 +301,13 @@ def _overfit(settings: "RunConfig", sets: "Sequence[PreparedDataset]", **options
 
     found = learn_by_heart(settings, sets, **options)
     log.info("crops %d, heads %d, steps %d", found.crops, found.heads, found.steps)
-    for cells in (
-        ("", "before", "after", "at_most"),
-        ("loss", found.loss_before, found.loss_after, LOSS_SHARE * found.loss_before),
-        ("count_error", found.count_error_before, found.count_error_after, COUNT_ERROR),
-    ):
-        typer.echo("\t".join(f"{c:.6g}" if isinstance(c, float) else c for c in cells))
+    print_rows(
+        [
+            ("", "before", "after", "at_most"),
+            ("loss", found.loss_before, found.loss_after, LOSS_SHARE * found.loss_before),
+            ("count_error", found.count_error_before, found.count_error_after, COUNT_ERROR),
+        ]
+    )
     if found.failures:
         raise GateFailedError(
             f"these crops were not learned: {'; '.join(found.failures)}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, tracker
+from crowdcount.cli.console import Settings, command, print_rows, tracker
 from crowdcount.core.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check(
     for result in results:
         _say(result)
         state = "complete" if result.complete else "incomplete"
-        typer.echo(f"{result.name}\t{state}\t{result.release or '-'}")
+        print_rows([(result.name, state, result.release)])
     failed = [result for result in results if not result.complete]
     if failed:
         names = ", ".join(result.name for result in failed)

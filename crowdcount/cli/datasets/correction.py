@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, tracker
+from crowdcount.cli.console import Settings, command, print_rows, tracker
 
 if TYPE_CHECKING:
     from crowdcount.workflows.correction import Correction
@@ -74,13 +74,7 @@ def correction(
     if json_:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        typer.echo("\t".join(rows[0]))
-        for row in rows:
-            typer.echo("\t".join(_text(value) for value in row.values()))
-
-
-def _text(value: str | int | float) -> str:
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
+        print_rows([rows[0], *(row.values() for row in rows)])
 
 
 def _say(name: str, found: list["Correction"]) -> None:
