@@ -38,6 +38,7 @@ SHORT_FORMS = {
     "seed": "train.seed",
     "lr": "optim.lr",
     "select_on": "train.select_on",
+    "cache": "train.cache",
 }
 """Flags that stand for a setting."""
 
@@ -75,6 +76,13 @@ def train(
     select_on: Annotated[
         str | None,
         typer.Option(help="Split to validate and select on: val, test. (sets train.select_on)"),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|memory|disk|off",
+            help="Where to keep decoded images. (sets train.cache)",
+        ),
     ] = None,
     allow_test_selection: Annotated[
         bool,

@@ -1,6 +1,6 @@
 """What travels between the parts as tensors: block targets, block predictions, batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -45,3 +45,13 @@ class Batch:
 
     names: tuple[str, ...]
     """Which image each crop was cut from."""
+
+    def pin_memory(self) -> "Batch":
+        """The same in memory that a GPU copies from while it computes; PyTorch's loader asks."""
+        target = replace(
+            self.target,
+            counts=self.target.counts.pin_memory(),
+            points=tuple(each.pin_memory() for each in self.target.points),
+            heads=self.target.heads.pin_memory(),
+        )
+        return replace(self, images=self.images.pin_memory(), target=target)

@@ -293,7 +293,7 @@ def _resized(
     if len(pixels) <= size:
         return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC))
     # Both views of the same bytes: torch takes its quick way for images whose channels lie last.
-    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None]
     shrunk = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(shrunk[0].permute(1, 2, 0).numpy())
 

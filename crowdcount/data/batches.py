@@ -71,6 +71,7 @@ class TrainingBatches:
         config: AugmentConfig,
         seed: int,
         workers: int | None = None,
+        pinned: bool = False,
     ) -> None:
         """Cut crops from ``samples``.
 
@@ -83,6 +84,7 @@ class TrainingBatches:
             seed: Of order and augmentation.
             workers: Processes that prepare crops; None: one less than there are processors, at
                 least one and at most four; 0: none but the caller's own.
+            pinned: Put batches into memory from which a GPU copies while it computes.
         """
         self._order = _EpochOrder(len(samples), batch_size=batch_size, seed=seed)
         if workers is None:
@@ -92,6 +94,7 @@ class TrainingBatches:
             batch_sampler=self._order,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=pinned,
             collate_fn=_Collate(block),
             worker_init_fn=_begin_worker,
             # Of its own: the loader draws seeds for its workers, which nothing here uses, and must

@@ -11,10 +11,14 @@ from crowdcount.training.precision import PRECISIONS
 
 FREE_ON_RESUME = (
     "train.workers",
+    "train.cache",
     "train.checkpoint_every_steps",
     "train.checkpoint_every_minutes",
 )
 """Settings that may change when a run is resumed: they do not touch what it computes."""
+
+CACHES = ("auto", "memory", "disk", "off")
+"""Where decoded training images may be kept."""
 
 SELECTION_SPLITS = ("val", "test")
 """Splits that a run may be validated on."""
@@ -46,6 +50,10 @@ class TrainConfig:
 
     workers: int | None = None
     """Processes that prepare crops; none: one less than there are processors, four at most."""
+
+    cache: str = "auto"
+    """Where decoded training images are kept: one of ``CACHES``; ``auto``: the first of the others
+    in which they take at most half of what is free."""
 
     validate_every: int = 1
     """Epochs between two validations; the last epoch is always validated."""
@@ -93,6 +101,10 @@ class TrainConfig:
             raise ConfigError(
                 f"train.select_on: cannot select on {self.select_on!r}; "
                 f"choose from: {', '.join(SELECTION_SPLITS)}"
+            )
+        if self.cache not in CACHES:
+            raise ConfigError(
+                f"train.cache: unknown place {self.cache!r}; choose from: {', '.join(CACHES)}"
             )
         if self.patience < 0:
             raise ConfigError(f"train.patience must be >= 0, got {self.patience}")

@@ -27,7 +27,7 @@ from crowdcount.drawing.contact_sheet import (
 from crowdcount.errors import UsageError
 from crowdcount.files import write_bytes
 from crowdcount.workflows.bins import training_bins
-from crowdcount.workflows.train import plan_training, training_batches
+from crowdcount.workflows.train import TrainingSamples, plan_training, training_batches
 
 FEWEST_CROPS = 8
 """Small batches are drawn until there are so many crops."""
@@ -86,7 +86,7 @@ def draw_batch(
     """
     plan = plan_training(config, data)
     bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
-    batches = training_batches(plan, data).epoch(1)
+    batches = training_batches(plan, TrainingSamples(data)).epoch(1)
     crops = _first_crops(iter(batches))
     colours = BlockColours(
         block=bins.block,

@@ -20,7 +20,8 @@ from crowdcount.core.image import Normalisation, WorkingSize
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
-from crowdcount.data.batches import TrainingBatches
+from crowdcount.data.batches import Samples, TrainingBatches
+from crowdcount.data.cache import CachedSamples, make_cache
 from crowdcount.data.prepared import ImageRecord, PreparedDataset
 from crowdcount.errors import DivergedError, NoCountError, UsageError
 from crowdcount.losses.dace import dace_loss
@@ -116,6 +117,12 @@ class TrainingSamples:
         source, record = self._images[index]
         return source.sample(record)
 
+    def kept(self, kind: str, *, directory: Path) -> Samples:
+        """The same, decoded once if there is room; see :func:`crowdcount.data.cache.make_cache`."""
+        records = [record for _, record in self._images]
+        cache = make_cache(records, kind=kind, directory=directory)
+        return self if cache is None else CachedSamples(self, cache)
+
 
 def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPlan:
     """Work out crop, working size and amounts.
@@ -151,17 +158,20 @@ def check_selection(config: RunConfig, *, allow_test: bool) -> None:
         )
 
 
-def training_batches(plan: TrainPlan, data: Sequence[PreparedDataset]) -> TrainingBatches:
-    """The batches of every epoch of the run that ``plan`` describes."""
+def training_batches(
+    plan: TrainPlan, samples: Samples, *, device: torch.device | None = None
+) -> TrainingBatches:
+    """The batches of every epoch of the run that ``plan`` describes, for ``device``."""
     config = plan.config
     return TrainingBatches(
-        TrainingSamples(data),
+        samples,
         size=plan.crop,
         block=config.model.block,
         batch_size=config.train.batch_size,
         config=config.augment,
         seed=config.train.seed,
         workers=config.train.workers,
+        pinned=device is not None and device.type == "cuda",
     )
 
 
@@ -314,7 +324,8 @@ def _carry_out(
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.
     model = model.to(device).to(memory_format=torch.channels_last)
     learner = Learner(model, train=config.train, optim=config.optim, device=device)
-    batches = training_batches(plan, data)
+    samples = TrainingSamples(data).kept(config.train.cache, directory=run.folder)
+    batches = training_batches(plan, samples, device=device)
     if state is not None:
         learner.load_state_dict(state.learner)
         done = learner.progress

@@ -16,7 +16,7 @@ from crowdcount.drawing.contact_sheet import Layout, plain_picture
 from crowdcount.errors import UsageError
 from crowdcount.workflows import show_batch as workflow
 from crowdcount.workflows.show_batch import draw_batch, show_batch
-from crowdcount.workflows.train import plan_training, training_batches
+from crowdcount.workflows.train import TrainingSamples, plan_training, training_batches
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def tiles_of(monkeypatch, config, data):
 def test_the_crops_are_those_that_training_is_given(monkeypatch, square):
     config = config_of()
     seen = tiles_of(monkeypatch, config, [square])
-    batches = list(training_batches(plan_training(config, [square]), [square]).epoch(1))
+    batches = list(
+        training_batches(plan_training(config, [square]), TrainingSamples([square])).epoch(1)
+    )
     names = [name for batch in batches for name in batch.names]
     assert [tile.name for tile in seen["tiles"]] == names[: len(seen["tiles"])]
     first, image = seen["tiles"][0].picture, batches[0].images[0]
@@ -88,7 +90,9 @@ def test_captions_and_colours_are_of_the_bins_that_training_uses(monkeypatch, sq
     config = replace(config_of(bins=str(table)), augment=config_of().augment)
     seen = tiles_of(monkeypatch, config, [square])
     assert seen["colours"].classes.starts == (0, 1, 3)
-    (batch, *_) = training_batches(plan_training(config, [square]), [square]).epoch(1)
+    (batch, *_) = training_batches(
+        plan_training(config, [square]), TrainingSamples([square])
+    ).epoch(1)
     for counts, tile in zip(batch.target.counts, seen["tiles"], strict=False):
         per_class = [
             ("0", int((counts == 0).sum())),

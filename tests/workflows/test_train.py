@@ -99,6 +99,24 @@ def test_the_same_settings_come_to_the_same_weights(prepared, workplace, plain_w
     assert (result.run / "last" / "model.safetensors").read_bytes() == plain_weights
 
 
+@pytest.mark.parametrize(("cache", "reads"), [("auto", 1), ("memory", 1), ("disk", 1), ("off", 2)])
+def test_a_cache_saves_reading_and_changes_no_weight(
+    prepared, workplace, plain_weights, monkeypatch, cache, reads
+):
+    read = []
+    sample = PreparedDataset.sample
+
+    def noted(self, record):
+        read.append(record.name)
+        return sample(self, record)
+
+    monkeypatch.setattr(PreparedDataset, "sample", noted)
+    result = train(changed(cache=cache), [prepared], out=Path("run"), device="cpu")
+    assert (result.run / "last" / "model.safetensors").read_bytes() == plain_weights
+    training = [record.name for record in prepared.records("train")]
+    assert [read.count(name) for name in training] == [reads] * len(training)
+
+
 # ---- selection
 
 

@@ -1,0 +1,221 @@
+"""Decoded images kept at hand, once for all the processes that cut crops from them."""
+
+import contextlib
+import logging
+import mmap
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import psutil
+from jaxtyping import Float64, UInt8
+
+from crowdcount.core.sample import Sample
+from crowdcount.data.batches import Samples
+from crowdcount.errors import MemoryExhaustedError
+
+log = logging.getLogger("crowdcount")
+
+LARGEST_SHARE = 0.5
+"""Of the memory or the disk that is free, so much is taken unasked."""
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may take."""
+
+_PLACES = {"memory": "in memory", "disk": "on disk"}
+_BYTES_PER_POINT = 16
+_ALIGNMENT = 16
+
+
+@runtime_checkable
+class Room(Protocol):
+    """What the manifest of a prepared data set says of an image: the room it takes."""
+
+    @property
+    def name(self) -> str:
+        """As in its sample."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """How many there are."""
+        ...
+
+
+class SampleCache:
+    """Room for samples in a file without a name, which processes share by mapping it.
+
+    Whatever becomes of the processes, nothing of it is left behind. A sample is there when its mark
+    is, which is set last: one that was half written by a process that was killed is not there.
+    """
+
+    def __init__(self, rooms: Sequence[Room], *, directory: Path | None = None) -> None:
+        """Make room.
+
+        Args:
+            rooms: The images, in the order of their indices.
+            directory: A folder on the disk that holds the file; None: memory does.
+
+        Raises:
+            OSError: If the disk has no such room.
+        """
+        size = size_of_cache(rooms)
+        if directory is None:
+            descriptor = os.memfd_create("crowdcount")
+        else:
+            with tempfile.TemporaryFile(dir=directory) as file:
+                descriptor = os.dup(file.fileno())
+        self._own(rooms, descriptor)
+        os.ftruncate(descriptor, size)
+        if directory is not None and hasattr(os, "posix_fallocate"):
+            # A full disk is an error now, and not a signal that ends the process later.
+            os.posix_fallocate(descriptor, 0, size)
+        self._map()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rooms": self._rooms, "descriptor": DupFd(self._descriptor)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._own(state["rooms"], state["descriptor"].detach())
+        self._map()
+
+    def _own(self, rooms: Sequence[Room], descriptor: int) -> None:
+        self._rooms = rooms
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+
+    def _map(self) -> None:
+        """Map the whole file: a mark for each sample, and behind them the samples."""
+        self._starts = np.cumsum([_aligned(len(self._rooms)), *map(_bytes, self._rooms)])
+        mapped = mmap.mmap(self._descriptor, int(self._starts[-1]))
+        self._bytes: UInt8[np.ndarray, " bytes"] = np.frombuffer(mapped, dtype=np.uint8)
+
+    def get(self, index: int) -> Sample | None:
+        """The sample at ``index``, which is not to be written to; None: it is not there yet."""
+        if not self._bytes[index]:
+            return None
+        image, points = self._views(index)
+        for view in (image, points):
+            view.flags.writeable = False
+        return Sample(name=self._rooms[index].name, image=image, points=points)
+
+    def put(self, index: int, sample: Sample) -> None:
+        """Keep a sample, unless it is of another size than was said."""
+        image, points = self._views(index)
+        if (image.shape, points.shape) == (sample.image.shape, sample.points.shape):
+            image[...] = sample.image
+            points[...] = sample.points
+            self._bytes[index] = 1
+
+    def _views(
+        self, index: int
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], Float64[np.ndarray, "heads 2"]]:
+        room, start = self._rooms[index], int(self._starts[index])
+        pixels = self._bytes[start : start + 3 * room.width * room.height]
+        start += _aligned(pixels.size)
+        points = self._bytes[start : start + _BYTES_PER_POINT * room.heads]
+        return (
+            pixels.reshape(room.height, room.width, 3),
+            points.view(np.float64).reshape(room.heads, 2),
+        )
+
+
+class CachedSamples:
+    """Samples of which each is read once."""
+
+    def __init__(self, samples: Samples, cache: SampleCache) -> None:
+        self._samples = samples
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        kept = self._cache.get(index)
+        if kept is not None:
+            return kept
+        sample = self._samples[index]
+        self._cache.put(index, sample)
+        return sample
+
+
+def size_of_cache(rooms: Sequence[Room]) -> int:
+    """Bytes that all of these images take with their points, decoded."""
+    return _aligned(len(rooms)) + sum(map(_bytes, rooms))
+
+
+def make_cache(rooms: Sequence[Room], *, kind: str, directory: Path) -> SampleCache | None:
+    """Room for samples where the settings ask for it.
+
+    Args:
+        rooms: The images, in the order of their indices.
+        kind: ``memory``, ``disk``, ``off``, or ``auto``: the first of these in which they take at
+            most ``LARGEST_SHARE`` of what is free.
+        directory: A folder on the disk.
+
+    Raises:
+        MemoryExhaustedError: If they do not fit where they were asked to be.
+    """
+    if kind == "off":
+        return None
+    size = size_of_cache(rooms)
+    left = {"memory": memory_left(), "disk": shutil.disk_usage(directory).free}
+    if kind == "auto":
+        fitting = [each for each in left if size <= LARGEST_SHARE * left[each]]
+        if not fitting:
+            log.info("decoded images take %s: too much to be kept", _mib(size))
+            return None
+        kind = fitting[0]
+    if size > left[kind]:
+        raise MemoryExhaustedError(
+            f"train.cache: the decoded images take {_mib(size)} of {kind}, and {_mib(left[kind])} "
+            "are free",
+            next_step="--cache auto keeps them where they fit, --cache off decodes them every time",
+        )
+    log.info("decoded images take %s, kept %s", _mib(size), _PLACES[kind])
+    return SampleCache(rooms, directory=directory if kind == "disk" else None)
+
+
+def memory_left() -> int:
+    """Bytes that may still be taken: those of the machine, or of the container where it has fewer.
+
+    Zero where memory cannot be shared as a file.
+    """
+    if not hasattr(os, "memfd_create"):
+        return 0
+    left: int = psutil.virtual_memory().available
+    # Version 2 of control groups; "max" is no limit, and no number.
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (
+            int((CONTROL_GROUP / f"memory.{name}").read_text()) for name in ("max", "current")
+        )
+        left = min(left, limit - used)
+    return max(left, 0)
+
+
+def _bytes(room: Room) -> int:
+    return _aligned(3 * room.width * room.height) + _aligned(_BYTES_PER_POINT * room.heads)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
