@@ -699,6 +699,7 @@ def test_the_later_of_flag_and_set_wins(run, data):
         ("--epochs", "7", "epochs = 7"),
         ("--batch-size", "3", "batch_size = 3"),
         ("--seed", "5", "seed = 5"),
+        ("--cache", "disk", 'cache = "disk"'),
         ("--lr", "0.125", "lr = 0.125"),
         ("--preset", "demo", "crop = 224"),
     ],
