@@ -90,7 +90,9 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, as in loss.count=mae."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Run file with settings (TOML).")] = None,
-    preset: Annotated[str | None, typer.Option(help="Run file that ships with us.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Run file that ships with us: docs/training.md.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder. (default: runs/<date>-<name>)", show_default=False),

@@ -32,7 +32,7 @@ class Pace:
 
 
 def in_words(seconds: float) -> str:
-    """A time as ``3 d 4 h``, ``4 h 12 min``, ``12 min`` or ``40 s``: no more than one can plan by."""
+    """A time as ``3 d 4 h``, ``4 h 12 min``, ``12 min`` or ``40 s``."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -67,7 +67,7 @@ LOCK = ".lock"
 TOP = "top"
 
 WORTH_SAYING = 0.05
-"""Share of the time spent waiting for data from which on the line of an epoch names it."""
+"""Share of the time spent waiting for data above which the line of an epoch names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,10 +286,15 @@ class RunFolder:
         with (self.folder / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
         if self._in_tensorboard:
-            append_events(
-                self.folder, read_log(self.folder / LOG), started=self.record.started
-            )
-        self._tell(report, found, better=better, seconds_left=seconds_left)
+            append_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
+        words = epoch_in_words(
+            report,
+            found,
+            epochs=self.config.train.epochs,
+            better=better,
+            seconds_left=seconds_left,
+        )
+        log.info("%s", words)
 
     def show_in_tensorboard(self) -> None:
         """Keep an event file beside the log, from what is in that now on."""
@@ -355,28 +360,38 @@ class RunFolder:
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         )
 
-    def _tell(
-        self,
-        report: EpochReport,
-        found: Evaluation | None,
-        *,
-        better: bool,
-        seconds_left: float | None,
-    ) -> None:
-        parts = [
-            f"epoch {report.epoch}/{self.config.train.epochs}",
-            f"loss {report.loss:.2f}",
-            f"{report.images_per_second:.1f} images/s",
-        ]
-        if report.waiting > WORTH_SAYING:
-            parts.append(f"{report.waiting:.0%} waiting for data")
-        if found is not None:
-            parts.append(_in_short(found))
-        if better:
-            parts.append("best")
-        if seconds_left:
-            parts.append(f"{in_words(seconds_left)} left")
-        log.info("%s", "  ".join(parts))
+
+def epoch_in_words(
+    report: EpochReport,
+    found: Evaluation | None,
+    *,
+    epochs: int,
+    better: bool,
+    seconds_left: float | None,
+) -> str:
+    """One line on an epoch for people; it names the wait for data where there is much of it.
+
+    Args:
+        report: What happened in it.
+        found: Its validation, if there was one.
+        epochs: Epochs of the whole run.
+        better: Whether that is the best so far.
+        seconds_left: How long the rest of the run may take, as far as that can be told.
+    """
+    parts = [
+        f"epoch {report.epoch}/{epochs}",
+        f"loss {report.loss:.2f}",
+        f"{report.images_per_second:.1f} images/s",
+    ]
+    if report.waiting > WORTH_SAYING:
+        parts.append(f"{report.waiting:.0%} waiting for data")
+    if found is not None:
+        parts.append(_in_short(found))
+    if better:
+        parts.append("best")
+    if seconds_left:
+        parts.append(f"{in_words(seconds_left)} left")
+    return "  ".join(parts)
 
 
 def _in_short(found: Evaluation) -> str:

@@ -1,7 +1,8 @@
 """The log of a run as TensorBoard shows it: one event file in the folder of the run.
 
-Everything in it follows from the lines of the log and the start of the run, so it is made anew from
-them when a run is resumed: what was logged after the state that training goes on from is in neither.
+Everything in it follows from the lines of the log and the start of the run, so it is made anew
+from them when a run is resumed: what was logged after the state that training goes on from is in
+neither.
 """
 
 import io
@@ -85,9 +86,7 @@ def _numbers(values: Mapping[str, Any], *, path: str = "") -> Iterator[tuple[str
             yield f"{path}{key}", float(value)
 
 
-def _records(
-    log: Sequence[Line], *, since: int = 0, started: str, version: bool = False
-) -> bytes:
+def _records(log: Sequence[Line], *, since: int = 0, started: str, version: bool = False) -> bytes:
     """The lines of the log from number ``since`` on as they stand in an event file.
 
     The time of a line is that of the start plus that of all steps up to it, so that a stop leaves
