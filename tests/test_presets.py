@@ -90,8 +90,14 @@ def command(prepared, workplace, monkeypatch, capfd):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["crowdcount", *arguments])
-        main()
-        return capfd.readouterr().out
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        assert not code, err
+        return out
 
     return run
 
