@@ -155,8 +155,13 @@ def tracker(settings: Settings) -> Callable[..., Iterable[Any]]:
     return track
 
 
-def progress_bar(settings: Settings) -> "Progress":
-    """An empty bar on stderr with rate and remaining time."""
+def progress_bar(settings: Settings, *, seconds: float = 30.0) -> "Progress":
+    """An empty bar on stderr with rate and remaining time.
+
+    Args:
+        settings: Whether and where bars are drawn.
+        seconds: How far back the rate is measured.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -170,7 +175,10 @@ def progress_bar(settings: Settings) -> "Progress":
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+            if not task.speed:
+                return Text("")
+            each = f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each"
+            return Text(each)
 
     return Progress(
         TextColumn("{task.description}"),
@@ -180,6 +188,7 @@ def progress_bar(settings: Settings) -> "Progress":
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=settings.console,
+        speed_estimate_period=seconds,
         transient=True,
         disable=not settings.bars,
     )

@@ -1,5 +1,6 @@
 """The command ``train``."""
 
+import math
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -97,7 +98,9 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, as in loss.count=mae."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Run file with settings (TOML).")] = None,
-    preset: Annotated[str | None, typer.Option(help="Run file that ships with us.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Run file that ships with us: docs/training.md.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder. (default: runs/<date>-<name>)", show_default=False),
@@ -115,6 +118,14 @@ def train(
         typer.Option(
             "--deterministic",
             help="The same bits every time on CUDA, too; slower.",
+            show_default=False,
+        ),
+    ] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Log for TensorBoard, too: tensorboard --logdir runs. (sets train.tensorboard)",
             show_default=False,
         ),
     ] = False,
@@ -251,6 +262,8 @@ def _overrides(order: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
             overrides.append(parse_override(value))
         elif name == "no_pretrained":
             overrides.append(("model.pretrained", "none"))
+        elif name == "tensorboard":
+            overrides.append(("train.tensorboard", True))
         elif name in SHORT_FORMS:
             overrides.append((SHORT_FORMS[name], value))
     return overrides
@@ -325,10 +338,12 @@ def _overfit(settings: "RunConfig", sets: "Sequence[PreparedDataset]", **options
 
 
 class TrainingBar:
-    """Draws the progress of a training run: steps, loss, best validation so far."""
+    """Draws the progress of a training run: steps, time left, loss, best validation so far."""
 
     def __init__(self, console: Settings) -> None:
-        self._progress = progress_bar(console)
+        # As far back as Rich remembers, a thousand steps: a shorter while would hold a validation
+        # or not, and the time left would jump from step to step.
+        self._progress = progress_bar(console, seconds=math.inf)
 
     def __enter__(self) -> "TrainingBar":
         return self

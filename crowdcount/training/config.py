@@ -14,6 +14,7 @@ FREE_ON_RESUME = (
     "train.cache",
     "train.checkpoint_every_steps",
     "train.checkpoint_every_minutes",
+    "train.tensorboard",
 )
 """Settings that may change when a run is resumed: they do not touch what it computes."""
 
@@ -76,6 +77,9 @@ class TrainConfig:
 
     checkpoint_every_minutes: float | None = None
     """Minutes between two. Where neither is set, a state is saved at the end of every epoch."""
+
+    tensorboard: bool = False
+    """Keep the log as events for TensorBoard, too."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "validate_every", "keep_best"):

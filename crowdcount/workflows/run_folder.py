@@ -6,7 +6,8 @@
       run.json         what it is made from: data, bins, device; and whether it is finished
       settings.toml    all settings
       log.jsonl        one line an epoch
-      curves.png       what the log says, drawn when the run is finished
+      curves.png       what the log says, drawn when training ends or stops
+      events.out.*     the same for TensorBoard, with ``train.tensorboard``
       best/  last/     checkpoints
       top/epoch-0012/  with ``train.keep_best`` of 2 and more: the best ones, ``best/`` among them
       state.pt         from where ``--resume`` goes on; gone when the run is finished
@@ -34,7 +35,7 @@ from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.data.prepared import MANIFEST, PreparedDataset
-from crowdcount.errors import BadInputError, InputMissingError, UsageError
+from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
 from crowdcount.files import (
     atomic_folder,
     is_temporary,
@@ -50,7 +51,9 @@ from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
 from crowdcount.workflows.evaluate import Evaluation
+from crowdcount.workflows.pace import in_words
 from crowdcount.workflows.run_log import draw_curves, read_log
+from crowdcount.workflows.tensorboard import append_events, rewrite_events
 
 log = logging.getLogger("crowdcount")
 
@@ -62,6 +65,9 @@ STATE = "state.pt"
 DIVERGED = "diverged.pt"
 LOCK = ".lock"
 TOP = "top"
+
+WORTH_SAYING = 0.05
+"""Share of the time spent waiting for data above which the line of an epoch names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +140,7 @@ class RunFolder:
         self.record = record
         self.best = record.best
         self.top: tuple[Ranked, ...] = ()
+        self._in_tensorboard = False
 
     @classmethod
     def create(
@@ -246,6 +253,7 @@ class RunFolder:
         model: BlockCounter,
         *,
         card: Mapping[str, Any],
+        seconds_left: float | None = None,
     ) -> None:
         """Log an epoch and save its weights, as the best where they are.
 
@@ -254,6 +262,7 @@ class RunFolder:
             found: Its validation, if there was one.
             model: The model to keep.
             card: What the checkpoint says of the run.
+            seconds_left: How long the rest of the run may take, as far as that can be told.
         """
         metrics = None if found is None else found.metrics
         better = metrics is not None and (self.best is None or metrics.mae < self.best.mae)
@@ -276,7 +285,21 @@ class RunFolder:
         line = dataclasses.asdict(report) | measured | {"best": better}
         with (self.folder / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._tell(report, found, better=better)
+        if self._in_tensorboard:
+            append_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
+        words = epoch_in_words(
+            report,
+            found,
+            epochs=self.config.train.epochs,
+            better=better,
+            seconds_left=seconds_left,
+        )
+        log.info("%s", words)
+
+    def show_in_tensorboard(self) -> None:
+        """Keep an event file beside the log, from what is in that now on."""
+        rewrite_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
+        self._in_tensorboard = True
 
     def _measured(self, found: Evaluation | None) -> dict[str, Any]:
         """A validation as plain values; that of each set, too, where there are several."""
@@ -300,15 +323,34 @@ class RunFolder:
         for path in set((self.folder / TOP).glob("*")) - kept:
             shutil.rmtree(path)
 
+    @contextmanager
+    def curves_drawn(self) -> Iterator[None]:
+        """Draw the curves where the block ends before the run is finished.
+
+        Not where something ends it that is no error for a person to mend, such as a second Ctrl-C.
+        """
+        try:
+            yield
+        except CrowdCountError:
+            self._draw_curves()
+            raise
+        if not self.record.finished:
+            self._draw_curves()
+
     def finish(self) -> None:
         """Draw the curves, say that the run is finished, and drop the state, which is large."""
-        split = self.config.train.select_on
-        curves = draw_curves(read_log(self.folder / LOG), title=self.name, split=split)
-        write_bytes(self.folder / CURVES, curves)
+        self._draw_curves()
         self.record = dataclasses.replace(self.record, finished=True, best=self.best)
         write_json(self.folder / RECORD, dataclasses.asdict(self.record))
         (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / LOCK).unlink(missing_ok=True)
+
+    def _draw_curves(self) -> None:
+        """What the log says as a picture, where it says anything."""
+        lines = read_log(self.folder / LOG)
+        if lines:
+            curves = draw_curves(lines, title=self.name, split=self.config.train.select_on)
+            write_bytes(self.folder / CURVES, curves)
 
     def keep_evidence(self, error: NotFiniteError) -> NotFiniteError:
         """Save what reproduces a step that was not finite; gives the error that says so."""
@@ -318,16 +360,38 @@ class RunFolder:
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         )
 
-    def _tell(self, report: EpochReport, found: Evaluation | None, *, better: bool) -> None:
-        log.info(
-            "epoch %d/%d  loss %.2f  %.1f images/s%s%s",
-            report.epoch,
-            self.config.train.epochs,
-            report.loss,
-            report.images_per_second,
-            "" if found is None else f"  {_in_short(found)}",
-            "  best" if better else "",
-        )
+
+def epoch_in_words(
+    report: EpochReport,
+    found: Evaluation | None,
+    *,
+    epochs: int,
+    better: bool,
+    seconds_left: float | None,
+) -> str:
+    """One line on an epoch for people; it names the wait for data where there is much of it.
+
+    Args:
+        report: What happened in it.
+        found: Its validation, if there was one.
+        epochs: Epochs of the whole run.
+        better: Whether that is the best so far.
+        seconds_left: How long the rest of the run may take, as far as that can be told.
+    """
+    parts = [
+        f"epoch {report.epoch}/{epochs}",
+        f"loss {report.loss:.2f}",
+        f"{report.images_per_second:.1f} images/s",
+    ]
+    if report.waiting > WORTH_SAYING:
+        parts.append(f"{report.waiting:.0%} waiting for data")
+    if found is not None:
+        parts.append(_in_short(found))
+    if better:
+        parts.append("best")
+    if seconds_left:
+        parts.append(f"{in_words(seconds_left)} left")
+    return "  ".join(parts)
 
 
 def _in_short(found: Evaluation) -> str:

@@ -36,8 +36,10 @@ from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import Evaluation, evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
+from crowdcount.workflows.pace import Pace
 from crowdcount.workflows.resumption import check_settings, data_of_run, warn_of_another_machine
 from crowdcount.workflows.run_folder import RunFolder
+from crowdcount.workflows.tensorboard import check_installed
 
 log = logging.getLogger("crowdcount")
 
@@ -213,6 +215,8 @@ def train(
         MemoryExhaustedError: If a step needs more memory than there is.
     """
     check_selection(config, allow_test=allow_test_selection)
+    if config.train.tensorboard:
+        check_installed()
     plan = plan_training(config, data)
     if out is not None and out.exists() and not force:
         raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
@@ -231,7 +235,7 @@ def train(
         if latest:
             mark_latest(run.folder)
         log.info("run folder %s", run.folder)
-        with run.locked():
+        with run.locked(), run.curves_drawn():
             return _carry_out(
                 run,
                 plan,
@@ -276,6 +280,8 @@ def resume(
     """
     config = config or run.config
     check_settings(run, config)
+    if config.train.tensorboard:
+        check_installed()
     if run.record.finished:
         log.info("%s is finished; there is nothing to go on with", run.folder)
         return TrainResult(
@@ -285,7 +291,8 @@ def resume(
     target = resolve_device(device or run.record.device)
     warn_of_another_machine(run, target)
     plan = plan_training(config, data)
-    with deterministic_algorithms(run.record.deterministic), run.locked():
+    deterministic = run.record.deterministic
+    with deterministic_algorithms(deterministic), run.locked(), run.curves_drawn():
         mark_latest(run.folder)
         state = run.rewind()
         bins = Bins.from_json(run.record.bins)
@@ -328,8 +335,8 @@ def _carry_out(
     batches = training_batches(plan, samples, device=device)
     if state is not None:
         learner.load_state_dict(state.learner)
-        done = learner.progress
-        log.info("going on with %s at epoch %d, step %d", run.folder, done.epoch, done.steps + 1)
+        at = learner.progress
+        log.info("going on with %s at epoch %d, step %d", run.folder, at.epoch, at.steps + 1)
     card = _card(run, plan)
     counter = Counter(
         model=cast(BlockCounter, learner.kept),
@@ -339,7 +346,11 @@ def _carry_out(
         provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
     extra = {"normalisation": dataclasses.asdict(model.normalisation)}
-    watcher.started(epochs=config.train.epochs, steps=len(batches), done=learner.progress.steps)
+    if config.train.tensorboard:
+        run.show_in_tensorboard()
+    done = learner.progress.steps
+    pace = Pace(total=config.train.epochs * len(batches), done=done)
+    watcher.started(epochs=config.train.epochs, steps=len(batches), done=done)
     reports = fit(
         learner,
         partial(dace_loss, bins=model.bins, config=config.loss),
@@ -362,7 +373,8 @@ def _carry_out(
                 counter.model.eval()
                 split = config.train.select_on
                 found = _validated(counter, data, split=split, epoch=report.epoch)
-            run.record_epoch(report, found, counter.model, card=card)
+            seconds_left = pace.seconds_left(report.steps)
+            run.record_epoch(report, found, counter.model, card=card, seconds_left=seconds_left)
             watcher.finished_epoch(report, None if run.best is None else run.best.mae)
             if found is not None and run.out_of_patience(report.epoch):
                 log.info("%d epochs without a better one: training ends", config.train.patience)

@@ -709,6 +709,12 @@ def test_every_short_form_sets_its_setting(run, data, flag, value, setting):
     assert setting in run("train", "--dry-run", flag, value)[1].decode()
 
 
+def test_tensorboard_is_a_flag_that_may_be_given_to_a_run_that_goes_on(run, stopped):
+    assert "tensorboard = true" in run("train", "--dry-run", "--tensorboard")[1].decode()
+    assert run("train", "--resume", stopped, "--tensorboard")[0] == 0
+    assert len(list(stopped.glob("events.out.tfevents.*"))) == 1
+
+
 def test_misspelt_setting_is_one_line_and_exit_2(run, data):
     assert run("train", "--set", "loss.cuont=mse") == (
         2,

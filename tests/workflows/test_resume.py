@@ -21,7 +21,7 @@ from crowdcount.training.divergence import Evidence
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.workflows.locate import find_run
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.run_folder import LOG, RECORD, STATE, RunFolder
+from crowdcount.workflows.run_folder import CURVES, LOG, RECORD, STATE, RunFolder
 from crowdcount.workflows.train import resume, train
 
 TIMES = ("seconds", "waiting", "images_per_second", "peak_memory")
@@ -226,6 +226,7 @@ def whole(data, tmp_path_factory):
 @pytest.mark.parametrize("every", [{}, {"checkpoint_every_steps": None}], ids=["steps", "epochs"])
 def test_a_stop_is_saved_where_it_happens(data, whole, workplace, after, every):
     run = stopped(data, after=after, config=settings(**every))
+    assert (run.folder / CURVES).read_bytes().startswith(b"\x89PNG")
     watcher = Stopper(100)
     result = resume(run, watcher=watcher)
     assert watcher.done == after
@@ -389,7 +390,8 @@ def test_auto_is_the_latest_unfinished_run(data, workplace):
 
 def test_a_divergence_leaves_what_reproduces_it(data, workplace):
     config = settings(checkpoint_every_steps=1)
-    run = stopped(data, after=3, config=config)
+    run = stopped(data, after=8, config=config)
+    (run.folder / CURVES).unlink()
     # Weights that overflow, as a learning rate far too high makes them.
     state = torch.load(run.folder / STATE, weights_only=True)
     weights = state["learner"]["model"]
@@ -398,9 +400,11 @@ def test_a_divergence_leaves_what_reproduces_it(data, workplace):
 
     with pytest.raises(DivergedError) as caught:
         resume(run)
-    assert "step 4 (epoch 1): what the network predicts is not finite" in str(caught.value)
+    assert "step 9 (epoch 2): what the network predicts is not finite" in str(caught.value)
     assert "run/diverged.pt reproduces the step" in str(caught.value)
     evidence = Evidence.load(run.folder / "diverged.pt")
-    assert evidence.step == 4
+    assert evidence.step == 9
     assert all(name in str(caught.value) for name in evidence.batch.names)
     assert torch.isinf(evidence.model["head.0.weight"]).all()
+    # The first epoch was logged.
+    assert (run.folder / CURVES).read_bytes().startswith(b"\x89PNG")
