@@ -86,6 +86,6 @@ def test_images_that_are_counted_whole_have_no_stride(windowed):
 
 
 def test_the_next_size_that_fits_is_named():
-    with pytest.raises(ConfigError, match="multiple of model.block, 16, got 440") as refused:
+    with pytest.raises(ConfigError, match=r"multiple of model\.block, 16, got 440") as refused:
         ModelConfig(block=16, window=440)
     assert refused.value.next_step == "the next one is 448"
