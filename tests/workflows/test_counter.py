@@ -126,7 +126,7 @@ def windowed(checkpoint, folder, **settings):
 
 def test_evaluation_and_prediction_cut_the_same_windows(checkpoint, tmp_path, trained_on):
     counts = {}
-    settings = [{}, {"window": 0}, {"window": 64}, {"window": 64, "window_stride": 32}]
+    settings = [{}, {"window": 0}, {"window": 128}, {"window": 128, "window_stride": 64}]
     for number, each in enumerate(settings):
         counter = windowed(checkpoint, tmp_path / str(number), **each)
         results = evaluate(counter, [trained_on], split="train").results
