@@ -22,6 +22,10 @@ class BlockTarget:
     block: int
     """Block side in pixels."""
 
+    whole_batch: int | None = None
+    """Images of the batch of which these are a piece; None: they are all of it. A term that is
+    summed over the batch needs it, since the step averages the pieces."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockPrediction:

@@ -17,7 +17,7 @@ from crowdcount.errors import UsageError
 MAX_WORKING_PIXELS = 100_000_000
 
 # What can count: RGB in [0, 1] to heads per block. It pads to whole blocks by itself.
-BlockModel = Callable[[Float[Tensor, "1 3 height width"]], BlockPrediction]
+BlockModel = Callable[[Float[Tensor, "batch 3 height width"]], BlockPrediction]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,9 @@ def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float
     true_spread = target.counts / target.heads.clamp(min=1)[:, None, None, None]
     variation = (target.heads * (spread - true_spread).abs().sum(dim=(1, 2, 3))).mean()
     transport = transport_loss(counts, target.points, block=target.block)
-    return miscount + TRANSPORT_WEIGHT * transport + VARIATION_WEIGHT * variation
+    # The step averages the pieces of a batch; so weighted, their mean is the sum over the batch.
+    pieces = (target.whole_batch or len(counts)) / len(counts)
+    return miscount + TRANSPORT_WEIGHT * pieces * transport + VARIATION_WEIGHT * variation
 
 
 def multiscale(

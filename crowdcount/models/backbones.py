@@ -28,8 +28,12 @@ class BackboneSpec:
     normalisation: Normalisation
     """Channel statistics of those weights."""
 
+    window: int | None = None
+    """Side of the windows that an image is cut into, in pixels; none: whole images."""
+
     crop: int = 448
-    """Side of a training crop, in pixels, where nothing else is said."""
+    """Side of a training crop of a backbone without windows, in pixels, where nothing else is
+    said."""
 
     decoder: tuple[int, ...] = ()
     """Widths of the residual blocks between a CLIP encoder and the projection to its embedding."""
@@ -78,10 +82,19 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
     return replace(BACKBONES[name], tag=tag) if tag else BACKBONES[name]
 
 
-def default_crop(name: str) -> int:
-    """Side of a training crop on this backbone, in pixels, where nothing else is said."""
+def own_window(name: str) -> int | None:
+    """Side of the windows that this backbone needs, in pixels. Imports no library."""
     spec = BACKBONES.get(name)
-    return spec.crop if spec else BackboneSpec.crop
+    return spec.window if spec else None
+
+
+def default_crop(name: str) -> int:
+    """Side of a training crop on this backbone, in pixels, where nothing else is said.
+
+    That of its windows, where it needs some: training shows it what counting will.
+    """
+    spec = BACKBONES.get(name)
+    return own_window(name) or (spec.crop if spec else BackboneSpec.crop)
 
 
 def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> None:

@@ -72,7 +72,13 @@ class BlockCounter(nn.Module, ABC):
         The maps have ``ceil(height / block)`` rows and ``ceil(width / block)`` columns: the last
         may stand for partial blocks.
         """
-        return self.from_normalised((images - self.mean) / self.std)
+        return self.from_normalised(self.normalised(images))
+
+    def normalised(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """RGB images in [0, 1] with the channel statistics that the network knows."""
+        return (images - self.mean) / self.std
 
     def from_normalised(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
         """Predict the blocks of images whose channels are normalised already.

@@ -9,16 +9,19 @@ from crowdcount.core.image import NORMALISATIONS
 from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.errors import ConfigError
 from crowdcount.models import prompts
-from crowdcount.models.backbones import check_backbone
+from crowdcount.models.backbones import check_backbone, own_window
 from crowdcount.models.heads import HEADS
 
 MAX_NECK_WIDTH = 4096
 """As wide as the widest backbones; far beyond it, a layer takes more memory than there is."""
 
+MAX_WINDOW = 8192
+"""A window of this side has as many pixels as any image that is counted."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which network counts, and from which weights its training starts."""
+    """Which network counts, how it is shown images, and from which weights its training starts."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -49,6 +52,15 @@ class ModelConfig:
     neck_width: int = 128
     """Channels in which the stages of a timm backbone are fused."""
 
+    window: int | None = None
+    """Side of the windows in which images are counted, in pixels. None becomes the one that the
+    backbone needs, in whole blocks, if it needs any. 0: images are counted whole on any backbone.
+    """
+
+    window_stride: int | None = None
+    """Pixels from one window to the next, which overlap where they are fewer than those of its
+    side; counts are then averaged. None: the side."""
+
     def __post_init__(self) -> None:
         check_backbone(self.backbone)
         for setting, value, most in (
@@ -59,6 +71,7 @@ class ModelConfig:
                 raise ConfigError(f"model.{setting}: must be at least 1, got {value}")
             if value > most:
                 raise ConfigError(f"model.{setting}: must be at most {most}, got {value}")
+        self._settle_windows()
         for setting in ("pretrained", "weights", "bins"):
             if getattr(self, setting) == "":
                 raise ConfigError(f"model.{setting}: must not be empty")
@@ -76,3 +89,27 @@ class ModelConfig:
                 f"model.normalisation: unknown statistics {self.normalisation!r}; "
                 f"choose from: {', '.join(('backbone', *NORMALISATIONS))}"
             )
+
+    def _settle_windows(self) -> None:
+        """Take the window of the backbone where none is named, and refuse what cuts no block."""
+        if self.window is None and (own := own_window(self.backbone)):
+            object.__setattr__(self, "window", -(-own // self.block) * self.block)
+        window, stride = self.window or 0, self.window_stride
+        if not 0 <= window <= MAX_WINDOW:
+            raise ConfigError(f"model.window: must be 0 to {MAX_WINDOW}, got {window}")
+        if stride is not None and not window:
+            raise ConfigError(
+                f"model.window_stride: {stride}, but images are counted whole",
+                next_step="set model.window, too",
+            )
+        if stride is not None and not 1 <= stride <= window:
+            raise ConfigError(
+                f"model.window_stride: must be 1 to the side of a window, {window}, got {stride}"
+            )
+        for setting, pixels in (("window", window), ("window_stride", stride or 0)):
+            if pixels % self.block:
+                raise ConfigError(
+                    f"model.{setting}: must be a multiple of model.block, {self.block}, "
+                    f"got {pixels}",
+                    next_step=f"the next one is {-(-pixels // self.block) * self.block}",
+                )

@@ -1,5 +1,6 @@
 """A batch in pieces, for steps that need more memory at once than there is."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -19,11 +20,12 @@ def split_batch(batch: Batch, *, pieces: int) -> Iterator[Batch]:
         part = slice(start, start + size)
         yield Batch(
             images=batch.images[part],
-            target=BlockTarget(
+            target=dataclasses.replace(
+                target,
                 counts=target.counts[part],
                 points=target.points[part],
                 heads=target.heads[part],
-                block=target.block,
+                whole_batch=images,
             ),
             names=batch.names[part],
         )
@@ -31,9 +33,9 @@ def split_batch(batch: Batch, *, pieces: int) -> Iterator[Batch]:
 
 def move_target(target: BlockTarget, device: torch.device) -> BlockTarget:
     """The same target on another device."""
-    return BlockTarget(
+    return dataclasses.replace(
+        target,
         counts=target.counts.to(device, non_blocking=True),
         points=tuple(points.to(device, non_blocking=True) for points in target.points),
         heads=target.heads.to(device, non_blocking=True),
-        block=target.block,
     )

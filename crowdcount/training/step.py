@@ -75,8 +75,8 @@ def take_step(
 ) -> StepResult:
     """Train on one batch.
 
-    The loss of a batch in pieces is the mean over its images, so the gradient of terms that are
-    averaged over the batch does not depend on ``accumulate``. Batch normalisation sees pieces.
+    The loss of a batch in pieces is the mean over its images, and a criterion knows how large the
+    batch is, so the gradient does not depend on ``accumulate``. Batch normalisation sees pieces.
 
     Args:
         learner: What is trained; changed in place.

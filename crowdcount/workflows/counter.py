@@ -18,8 +18,9 @@ from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
 from crowdcount.core.typed import typed
 from crowdcount.data.images import load_image
 from crowdcount.errors import BadInputError, NoCountError
-from crowdcount.inference.counting import ImageCount, count_image
+from crowdcount.inference.counting import BlockModel, ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap
+from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoint import CONFIG_NAME, load_checkpoint
 
@@ -101,7 +102,7 @@ class Counter:
         else:
             pixels = load_image(Path(image), max_pixels=max_pixels)
         result = count_image(
-            self.model,
+            whole_image_model(self.model),
             pixels,
             block=self.model.config.block,
             working_size=self.working_size,
@@ -115,6 +116,24 @@ class Counter:
                 next_step="its weights are damaged or diverged; take another checkpoint",
             )
         return Count(result=result, image=pixels)
+
+
+def whole_image_model(model: BlockCounter) -> BlockModel:
+    """What counts whole images: ``model`` itself, or what shows it windows, as its settings say.
+
+    Everything that counts goes through here, so that validation, ``eval`` and ``predict`` agree.
+    """
+    config = model.config
+    if not config.window:
+        return model
+    # Cut from normalised pixels: the zeros around a small image are then the mean colour.
+    sliding = SlidingModel(
+        model=model.from_normalised,
+        block=config.block,
+        window=config.window,
+        stride=config.window_stride or config.window,
+    )
+    return lambda images: sliding(model.normalised(images))
 
 
 def load(checkpoint: Path | str, *, device: str = "auto") -> Counter:

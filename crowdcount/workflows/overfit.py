@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from crowdcount.config import RunConfig
 from crowdcount.core.device import resolve_device
@@ -18,10 +18,12 @@ from crowdcount.data.batches import FixedBatches, TrainingCrops
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.losses.dace import dace_loss
+from crowdcount.models.block_counter import BlockCounter
 from crowdcount.training.loop import fit
 from crowdcount.training.schedule import ScheduleConfig
 from crowdcount.training.state import Learner
 from crowdcount.workflows.bins import training_bins
+from crowdcount.workflows.counter import whole_image_model
 from crowdcount.workflows.train import (
     TrainingSamples,
     TrainPlan,
@@ -136,7 +138,7 @@ def overfit(
         loss_before=losses[0],
         loss_after=losses[-1],
         count_error_before=before,
-        count_error_after=_count_error(learner.kept, batches, device=target),
+        count_error_after=_count_error(cast(BlockCounter, learner.kept), batches, device=target),
     )
 
 
@@ -167,12 +169,12 @@ def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: in
 
 
 @torch.no_grad()
-def _count_error(model: nn.Module, batches: FixedBatches, *, device: torch.device) -> float:
+def _count_error(model: BlockCounter, batches: FixedBatches, *, device: torch.device) -> float:
     """Sum of the errors of the crops' counts over the sum of their heads."""
-    model.eval()
+    count = whole_image_model(model.eval())
     wrong = heads = 0.0
     for batch in batches.epoch(1):
-        counts = model(batch.images.to(device)).counts.sum(dim=(1, 2, 3)).cpu()
+        counts = count(batch.images.to(device)).counts.sum(dim=(1, 2, 3)).cpu()
         wrong += float((counts - batch.target.heads).abs().sum())
         heads += float(batch.target.heads.sum())
     return wrong / heads

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import timm
 
@@ -11,7 +13,7 @@ from crowdcount.models.build import FAMILIES
 def test_every_entry_belongs_to_a_family_that_can_be_built(name):
     assert BACKBONES[name].family in FAMILIES
     assert backbone_spec(name) == BACKBONES[name]
-    assert default_crop(name) == BACKBONES[name].crop
+    assert default_crop(name) == (BACKBONES[name].window or BACKBONES[name].crop)
 
 
 def test_a_timm_model_brings_its_own_statistics():
@@ -20,6 +22,13 @@ def test_a_timm_model_brings_its_own_statistics():
     assert resnet.normalisation == NORMALISATIONS["imagenet"]
     assert (lite.family, lite.library_name, lite.tag) == ("timm", "tf_efficientnet_lite0", "in1k")
     assert default_crop("timm:resnet10t") == 448
+
+
+def test_crops_are_as_large_as_the_windows_a_backbone_needs(monkeypatch):
+    spec = dataclasses.replace(BACKBONES["clip-rn50"], window=224)
+    monkeypatch.setitem(BACKBONES, "windowed", spec)
+    assert default_crop("windowed") == 224
+    assert default_crop("clip-rn50") == 448
 
 
 def test_statistics_are_those_of_the_chosen_weights():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from crowdcount.core.image import NORMALISATIONS
@@ -21,6 +23,11 @@ from crowdcount.models.config import ModelConfig
         ("bins", ""),
         ("prompts", "emoji"),
         ("normalisation", "imagnet"),
+        ("window", -8),
+        ("window", 4),
+        ("window", 444),
+        ("window", 8200),
+        ("window_stride", 8),
     ],
 )
 def test_nonsense_is_refused_by_the_name_of_the_setting(setting, value):
@@ -39,3 +46,46 @@ def test_a_misspelt_backbone_is_told_the_nearest_and_all_known_names():
 def test_every_statistics_can_be_chosen():
     for name in ("backbone", *NORMALISATIONS):
         assert ModelConfig(normalisation=name).normalisation == name
+
+
+@pytest.fixture
+def windowed(monkeypatch):
+    """The name of a backbone that needs windows of 224 pixels."""
+    spec = dataclasses.replace(BACKBONES["clip-rn50"], window=224)
+    monkeypatch.setitem(BACKBONES, "windowed", spec)
+    return "windowed"
+
+
+@pytest.mark.parametrize(("block", "own"), [(8, 224), (32, 224), (24, 240)])
+def test_the_window_is_that_of_the_backbone_in_whole_blocks_unless_another_is_named(
+    windowed, block, own
+):
+    assert ModelConfig(backbone=windowed, block=block).window == own
+    assert ModelConfig(backbone=windowed, block=block, window=480).window == 480
+    assert ModelConfig(backbone=windowed, block=block, window=0).window == 0
+    assert ModelConfig(block=block).window is None
+    assert ModelConfig(backbone="timm:test_resnet", block=block).window is None
+
+
+def test_settings_that_were_settled_stay_as_they_are(windowed):
+    config = ModelConfig(backbone=windowed)
+    assert ModelConfig(**dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize("stride", [0, -8, 4, 100, 232])
+def test_a_stride_that_leaves_gaps_or_cuts_blocks_is_refused(windowed, stride):
+    assert ModelConfig(backbone=windowed, window_stride=112).window_stride == 112
+    for named in ({}, {"window": 224}):
+        with pytest.raises(ConfigError, match=r"^model\.window_stride: must be"):
+            ModelConfig(backbone=windowed, window_stride=stride, **named)
+
+
+def test_images_that_are_counted_whole_have_no_stride(windowed):
+    with pytest.raises(ConfigError, match=r"^model\.window_stride: 224, but images are counted"):
+        ModelConfig(backbone=windowed, window=0, window_stride=224)
+
+
+def test_the_next_size_that_fits_is_named():
+    with pytest.raises(ConfigError, match=r"multiple of model\.block, 16, got 440") as refused:
+        ModelConfig(block=16, window=440)
+    assert refused.value.next_step == "the next one is 448"

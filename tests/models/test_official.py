@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import NORMALISATIONS
 from crowdcount.errors import BadInputError
+from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.official import official_clip_ebc
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -25,9 +26,13 @@ def published():
     return module.make_weights(NAME, 11)
 
 
-def test_a_published_resnet_gives_the_published_outputs(published):
+@pytest.fixture(scope="module")
+def model(published):
+    return official_clip_ebc(published, bins=PART_A)
+
+
+def test_a_published_resnet_gives_the_published_outputs(model):
     with np.load(GOLDEN / f"{NAME}.seed11.npz") as golden:
-        model = official_clip_ebc(published, bins=PART_A)
         images = torch.from_numpy(golden["whole_256x320.input"]).float()
         with torch.no_grad():
             prediction = model.from_normalised(images)
@@ -38,6 +43,19 @@ def test_a_published_resnet_gives_the_published_outputs(published):
         assert_close(prediction.counts, torch.from_numpy(golden["whole_256x320.density"]), **exact)
     assert model.normalisation == NORMALISATIONS["imagenet"]
     assert not model.training
+
+
+def test_windows_give_the_published_counts(model):
+    with np.load(GOLDEN / f"{NAME}.seed11.npz") as golden:
+        (case,) = {name.partition(".")[0] for name in golden if name.startswith("sliding")}
+        window, stride = golden[f"{case}.window_stride"].tolist()
+        images = torch.from_numpy(golden[f"{case}.input"]).float()
+        sliding = SlidingModel(
+            model=model.from_normalised, block=PART_A.block, window=window, stride=stride
+        )
+        with torch.no_grad():
+            counts = sliding(images).counts
+        assert_close(counts, torch.from_numpy(golden[f"{case}.density"]), atol=1e-4, rtol=0)
 
 
 def test_what_is_not_such_a_checkpoint_is_refused(published):

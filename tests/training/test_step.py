@@ -4,11 +4,15 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.bins import Bins
+from crowdcount.core.blocks import block_target
+from crowdcount.core.types import Batch, BlockPrediction
 from crowdcount.errors import DivergedError
+from crowdcount.losses.classification import CLASSIFICATION_LOSSES
+from crowdcount.losses.count import COUNT_LOSSES
 from crowdcount.training.divergence import Evidence
 from crowdcount.training.precision import PRECISIONS
 from crowdcount.training.randomness import restore_random_states
@@ -39,6 +43,42 @@ def test_pieces_give_the_step_of_the_whole_batch(pieces):
     for name, tensor in one.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
         assert not torch.equal(tensor, model.state_dict()[name]), name
+
+
+def scenes(images):
+    """So many images of 48 pixels, each with other heads, the first without any."""
+    generator = torch.Generator().manual_seed(images)
+    points = tuple(48 * torch.rand(3 * n, 2, generator=generator) for n in range(images))
+    return Batch(
+        images=torch.rand(images, 3, 48, 48, generator=generator),
+        target=block_target(points, height=48, width=48, block=8),
+        names=tuple(map(str, range(images))),
+    )
+
+
+@pytest.mark.parametrize("name", [*CLASSIFICATION_LOSSES, *COUNT_LOSSES])
+@settings(max_examples=10)
+@given(images=st.integers(2, 6), pieces=st.integers(2, 6))
+def test_no_term_of_the_loss_depends_on_the_pieces_of_a_batch(name, images, pieces):
+    bins = Bins(block=8, starts=(0, 1), values=(0.0, 1.5))
+
+    def criterion(prediction, target):
+        if name in COUNT_LOSSES:
+            term = COUNT_LOSSES[name](prediction.counts, target)
+        else:
+            term = CLASSIFICATION_LOSSES[name](prediction.logits, target.counts, bins)
+        return Terms(total=term, classification=term, count=term)
+
+    torch.manual_seed(4)
+    model = ConvModel(norm=False, dropout=0.0)
+    gradients = []
+    for accumulate in (1, pieces):
+        learning = learner(copy.deepcopy(model))
+        take_step(learning, criterion, scenes(images), lr=0.0, accumulate=accumulate)
+        gradients.append(torch.cat([each.grad.flatten() for each in learning.model.parameters()]))
+    whole, parts = gradients
+    assert whole.any()
+    assert (parts - whole).norm() < 1e-4 * whole.norm()
 
 
 def test_pieces_are_what_goes_through_the_network():

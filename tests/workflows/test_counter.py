@@ -14,6 +14,7 @@ from crowdcount.data.prepared import PreparedDataset
 from crowdcount.errors import BadInputError
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
+from crowdcount.workflows.predict import predict
 from crowdcount.workflows.preprocess import preprocess
 
 SIDE = 448
@@ -111,6 +112,45 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(
 def split_of(data, file):
     """Where evaluation finds a training image: held out for validation or not."""
     return "val" if file in data.manifest.held_out else "train"
+
+
+def windowed(checkpoint, folder, **settings):
+    """A counter from a copy of the checkpoint with other settings of its model."""
+    shutil.copytree(checkpoint, folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model"] |= settings
+    path.write_text(json.dumps(config))
+    return load(folder, device="cpu")
+
+
+def test_evaluation_and_prediction_cut_the_same_windows(checkpoint, tmp_path, trained_on):
+    counts = {}
+    settings = [{}, {"window": 0}, {"window": 128}, {"window": 128, "window_stride": 64}]
+    for number, each in enumerate(settings):
+        counter = windowed(checkpoint, tmp_path / str(number), **each)
+        results = evaluate(counter, [trained_on], split="train").results
+        evaluated = [result.predicted for result in results]
+        predicted = [each.count for each in predict(counter, [result.path for result in results])]
+        assert evaluated == predicted
+        counts[number] = predicted
+    assert counts[1] == counts[0]  # 0 is the whole image
+    for one, other in ((0, 2), (0, 3), (2, 3)):
+        assert counts[one] != counts[other]
+        assert counts[one] == pytest.approx(counts[other], rel=0.2)
+
+
+def test_a_small_image_is_seen_amid_the_mean_colour(checkpoint, tmp_path):
+    counter = windowed(checkpoint, tmp_path / "tiny", window=64)
+    shown = []
+    counter.model.encoder.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    seen = counter.count(np.full((20, 30, 3), 255, dtype=np.uint8), scale=1.0)
+    (pixels,) = shown
+    assert seen.blocks.shape == (3, 4)
+    assert pixels.shape == (1, 3, 64, 64)
+    assert (pixels[..., :20, :30] > 0.9).all()
+    assert (pixels[..., 20:, :] == 0).all()
+    assert (pixels[..., 30:] == 0).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -52,6 +52,14 @@ def test_it_comes_out_the_same_again_whatever_was_drawn_before(data):
     assert learned(data, **GOOD | {"train.epochs": 3}) == first
 
 
+def test_crops_are_counted_as_images_are(data):
+    settings = GOOD | {"train.epochs": 1}
+    whole = learned(data, **settings)
+    windows = learned(data, **settings | {"model.window": 64})
+    assert windows.loss_after == whole.loss_after
+    assert windows.count_error_after != whole.count_error_after
+
+
 def test_one_whose_steps_are_too_small_does_not(data):
     loss, counts = learned(data, **GOOD | {"optim.lr": 1e-9, "train.epochs": 3}).failures
     assert loss.startswith("the loss fell from")

@@ -167,6 +167,17 @@ def test_a_selection_on_test_images_is_stamped(prepared, workplace):
     assert compared.metrics["mae"][0] == result.best.mae
 
 
+def test_validation_sees_the_windows_that_evaluation_will(prepared, workplace):
+    tree = changed(epochs=1).to_mapping() | {"optim": {"lr": 0.1}}
+    tree["model"]["window"] = 64
+    result = train(RunConfig.from_mapping(tree), [prepared], out=Path("run"), device="cpu")
+    best = load(result.checkpoint, device="cpu")
+    assert best.model.config.window == 64
+    assert evaluate(best, [prepared]).metrics.mae == pytest.approx(result.best.mae, rel=1e-5)
+    best.model.config = dataclasses.replace(best.model.config, window=0)
+    assert evaluate(best, [prepared]).metrics.mae != pytest.approx(result.best.mae, rel=1e-4)
+
+
 def test_several_sets_are_validated_together_and_each(prepared, workplace):
     shutil.copytree(prepared.folder, "data/other")
     manifest = json.loads(Path("data/other/manifest.json").read_text())
