@@ -31,11 +31,12 @@ class BackboneSpec:
     normalisation: Normalisation
     """Channel statistics of those weights."""
 
-    crop: int = 448
-    """Side of a training crop, in pixels, where nothing else is said."""
-
     window: int | None = None
     """Side of the windows that an image is cut into, in pixels; none: whole images."""
+
+    crop: int = 448
+    """Side of a training crop of a backbone without windows, in pixels, where nothing else is
+    said."""
 
     decoder: tuple[int, ...] = ()
     """Widths of the residual blocks between a CLIP encoder and the projection to its embedding;
@@ -55,7 +56,6 @@ def _openai(
         library_name=f"{library_name}-quickgelu",
         tag="openai",
         normalisation=NORMALISATIONS["clip"],
-        crop=window or BackboneSpec.crop,
         window=window,
         decoder=decoder,
     )
@@ -88,7 +88,6 @@ BACKBONES: dict[str, BackboneSpec] = {
         library_name="ViT-B-16-SigLIP",
         tag="webli",
         normalisation=NORMALISATIONS["half"],
-        crop=224,
         window=224,
     ),
 }
@@ -129,9 +128,24 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
     return replace(BACKBONES[name], tag=tag) if tag else BACKBONES[name]
 
 
+def own_window(name: str) -> int | None:
+    """Side of the windows that this backbone needs, in pixels.
+
+    Imports no library, but for ``open-clip:``, where only the library knows.
+    """
+    if name.startswith(OPEN_CLIP_PREFIX):
+        return backbone_spec(name).window
+    spec = BACKBONES.get(name)
+    return spec.window if spec else None
+
+
 def default_crop(name: str) -> int:
-    """Side of a training crop on this backbone, in pixels, where nothing else is said."""
-    return BackboneSpec.crop if name.startswith(TIMM_PREFIX) else backbone_spec(name).crop
+    """Side of a training crop on this backbone, in pixels, where nothing else is said.
+
+    That of its windows, where it needs some: training shows it what counting will.
+    """
+    spec = BACKBONES.get(name)
+    return own_window(name) or (spec.crop if spec else BackboneSpec.crop)
 
 
 def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> None:
@@ -204,7 +218,6 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
         normalisation=Normalisation(
             mean=tuple(card.get("mean", usual.mean)), std=tuple(card.get("std", usual.std))
         ),
-        crop=window or BackboneSpec.crop,
         window=window,
     )
 

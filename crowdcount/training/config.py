@@ -32,6 +32,10 @@ class TrainConfig:
     batch_size: int = 8
     """Crops a step."""
 
+    crops_per_image: int = 1
+    """Crops of each training image in an epoch. They follow one another, so that those of one
+    image share a step where ``batch_size`` is a multiple of it."""
+
     accumulate: int = 1
     """Pieces in which the crops of a step go through the network, to need less memory."""
 
@@ -70,7 +74,10 @@ class TrainConfig:
     """Minutes between two. Where neither is set, a state is saved at the end of every epoch."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validate_every", "keep_best"):
+        for name in (
+            *("epochs", "batch_size", "crops_per_image", "accumulate"),
+            *("validate_every", "keep_best"),
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.accumulate > self.batch_size:

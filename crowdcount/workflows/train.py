@@ -159,6 +159,7 @@ def training_batches(plan: TrainPlan, data: Sequence[PreparedDataset]) -> Traini
         size=plan.crop,
         block=config.model.block,
         batch_size=config.train.batch_size,
+        crops_per_image=config.train.crops_per_image,
         config=config.augment,
         seed=config.train.seed,
         workers=config.train.workers,
@@ -389,7 +390,8 @@ def _validated(
 
 
 def _new_folder(plan: TrainPlan) -> Path:
-    backbone = plan.config.model.backbone.removeprefix("timm:")
+    backbone = plan.config.model.backbone.removeprefix("timm:").removeprefix("open-clip:")
+    backbone = backbone.replace("/", "-")
     name = "-".join([*plan.data, backbone])
     return new_run_folder(name, date=datetime.date.today().isoformat())
 

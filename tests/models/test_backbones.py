@@ -3,7 +3,7 @@ import timm
 
 from crowdcount.core.image import NORMALISATIONS, Normalisation
 from crowdcount.errors import ConfigError
-from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop
+from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop, own_window
 from crowdcount.models.build import FAMILIES
 
 
@@ -11,7 +11,7 @@ from crowdcount.models.build import FAMILIES
 def test_every_entry_belongs_to_a_family_that_can_be_built(name):
     assert BACKBONES[name].family in FAMILIES
     assert backbone_spec(name) == BACKBONES[name]
-    assert default_crop(name) == BACKBONES[name].crop
+    assert default_crop(name) == (BACKBONES[name].window or BACKBONES[name].crop)
 
 
 def test_a_timm_model_brings_its_own_statistics():
@@ -73,7 +73,14 @@ def test_a_model_of_open_clip_brings_statistics_crop_and_window():
     assert backbone_spec("open-clip:RN50-quickgelu", pretrained="yfcc15m").tag == "yfcc15m"
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_windows_are_crops(name):
-    # A position embedding is at its best on the size it was made for.
-    assert BACKBONES[name].window in (None, BACKBONES[name].crop)
+def test_transformers_count_and_learn_in_windows_of_their_own_size():
+    assert {name: spec.window for name, spec in BACKBONES.items() if spec.window} == {
+        "clip-vit-b-16": 224,
+        "clip-vit-b-32": 224,
+        "clip-vit-l-14": 224,
+        "clip-vit-l-14-336": 336,
+        "siglip-b-16": 224,
+    }
+    assert (own_window("clip-vit-l-14-336"), default_crop("clip-vit-l-14-336")) == (336, 336)
+    assert (own_window("open-clip:ViT-L-14-280"), own_window("open-clip:RN50")) == (280, None)
+    assert (own_window("clip-rn50"), own_window("timm:resnet10t")) == (None, None)
