@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
-from crowdcount.models.backbones import OPEN_CLIP_PREFIX, BackboneSpec, check_tag
+from crowdcount.models.backbones import BACKBONES, OPEN_CLIP_PREFIX, BackboneSpec, check_tag
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, of_open_clip, of_timm
 from crowdcount.models.hub import downloads
@@ -69,6 +69,9 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
         return clip
     if config.pretrained == "none":
         return random_clip(spec)
+    if config.backbone not in BACKBONES:
+        # A layout that cannot be used is refused before its weights are downloaded.
+        bare_clip_encoder(spec, block=config.block)
     return _library_clip(spec, offline=offline)
 
 

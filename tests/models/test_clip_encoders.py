@@ -9,6 +9,7 @@ import torch
 
 from crowdcount.core.bins import Bins
 from crowdcount.errors import ConfigError
+from crowdcount.models import clip_encoders
 from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop
 from crowdcount.models.build import empty_model
 from crowdcount.models.clip_ebc import BasicBlock, Bottleneck
@@ -86,9 +87,9 @@ def test_activations_are_those_of_the_weights(name):
 
 
 def test_weights_of_another_activation_are_refused_with_the_name_that_fits():
-    spec = backbone_spec("open-clip:ViT-B-16/openai")
-    with pytest.raises(ConfigError, match=r"another activation\n.*ViT-B-16-quickgelu/openai"):
-        whole_clip(spec, ModelConfig(backbone="open-clip:ViT-B-16/openai"), offline=True)
+    name = "open-clip:RN50/openai"
+    with pytest.raises(ConfigError, match=r"another activation\n.*RN50-quickgelu/openai"):
+        whole_clip(backbone_spec(name), ModelConfig(backbone=name), offline=True)
 
 
 def test_weights_must_be_named_where_there_are_no_usual_ones():
@@ -112,6 +113,16 @@ def test_other_layouts_are_refused_with_the_reason(architecture, reason):
     spec = backbone_spec(f"open-clip:{architecture}")
     with torch.device("meta"), pytest.raises(ConfigError, match=f"{architecture} cannot.*{reason}"):
         bare_clip_encoder(spec, block=8)
+
+
+def test_other_layouts_are_refused_before_anything_is_downloaded(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("a download")
+
+    monkeypatch.setattr(clip_encoders, "downloads", refuse)
+    name = "open-clip:ViTamin-S/datacomp1b"
+    with pytest.raises(ConfigError, match=r"ViTamin-S cannot be used"):
+        whole_clip(backbone_spec(name), ModelConfig(backbone=name), offline=False)
 
 
 @pytest.mark.parametrize("architecture", ["convnext_tiny", "ViT-S-32", "RN50"])
