@@ -49,7 +49,11 @@ def train(
     data: options.Data = None,
     fold: options.Fold = None,
     backbone: Annotated[
-        str | None, typer.Option(help="clip-rn50, or timm:NAME. (sets model.backbone)")
+        str | None,
+        typer.Option(
+            help="clip-rn50, clip-vit-b-16, ..., timm:NAME or open-clip:ARCH/PRETRAINED. "
+            "(sets model.backbone)"
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="File of first weights. (sets model.weights)")

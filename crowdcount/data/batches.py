@@ -24,8 +24,12 @@ class Samples(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+Key = tuple[int, int, int]
+"""Which crop: (epoch, index of the image, number of the crop among those of the image)."""
+
+
 class TrainingCrops(Dataset[Sample]):
-    """Augmented crops. What crop an image gives depends on (seed, epoch, index) alone."""
+    """Augmented crops. What crop an image gives depends on (seed, epoch, index, crop) alone."""
 
     def __init__(self, samples: Samples, *, size: int, config: AugmentConfig, seed: int) -> None:
         self.samples = samples
@@ -33,29 +37,33 @@ class TrainingCrops(Dataset[Sample]):
         self.config = config
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index, crop = key
+        # The first crop of an image is the same however many there are.
+        rng = np.random.default_rng([self.seed, epoch, index, *([crop] if crop else [])])
         return augment(self.samples[index], size=self.size, config=self.config, rng=rng)
 
 
-class _EpochOrder(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), shuffled anew each epoch. The last batch may be smaller."""
+class _EpochOrder(Sampler[list[Key]]):
+    """Batches of keys, images shuffled anew each epoch. The last batch may be smaller."""
 
-    def __init__(self, images: int, *, batch_size: int, seed: int) -> None:
+    def __init__(self, images: int, *, batch_size: int, crops_per_image: int, seed: int) -> None:
         self.images = images
+        self.crops_per_image = crops_per_image
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.skip = 0
 
     def __len__(self) -> int:
-        return -(-self.images // self.batch_size)
+        return -(-self.images * self.crops_per_image // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.images)
-        for start in range(self.skip * self.batch_size, self.images, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+        crops = range(self.crops_per_image)
+        keys = [(self.epoch, int(index), crop) for index in order for crop in crops]
+        for start in range(self.skip * self.batch_size, len(keys), self.batch_size):
+            yield keys[start : start + self.batch_size]
 
 
 class TrainingBatches:
@@ -70,6 +78,7 @@ class TrainingBatches:
         batch_size: int,
         config: AugmentConfig,
         seed: int,
+        crops_per_image: int = 1,
         workers: int | None = None,
         pinned: bool = False,
     ) -> None:
@@ -82,11 +91,14 @@ class TrainingBatches:
             batch_size: Crops a batch; the last of an epoch may have fewer.
             config: How crops are varied.
             seed: Of order and augmentation.
+            crops_per_image: Crops of each image in an epoch, one behind the other.
             workers: Processes that prepare crops; None: one less than there are processors, at
                 least one and at most four; 0: none but the caller's own.
             pinned: Put batches into memory from which a GPU copies while it computes.
         """
-        self._order = _EpochOrder(len(samples), batch_size=batch_size, seed=seed)
+        self._order = _EpochOrder(
+            len(samples), batch_size=batch_size, crops_per_image=crops_per_image, seed=seed
+        )
         if workers is None:
             workers = min(max(len(os.sched_getaffinity(0)) - 1, 1), 4)
         self._loader = DataLoader(

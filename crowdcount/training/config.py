@@ -37,6 +37,10 @@ class TrainConfig:
     batch_size: int = 8
     """Crops a step."""
 
+    crops_per_image: int = 1
+    """Crops of each training image in an epoch. They follow one another, so that those of one
+    image share a step where ``batch_size`` is a multiple of it."""
+
     accumulate: int = 1
     """Pieces in which the crops of a step go through the network, to need less memory."""
 
@@ -82,7 +86,10 @@ class TrainConfig:
     """Keep the log as events for TensorBoard, too."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validate_every", "keep_best"):
+        for name in (
+            *("epochs", "batch_size", "crops_per_image", "accumulate"),
+            *("validate_every", "keep_best"),
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.accumulate > self.batch_size:

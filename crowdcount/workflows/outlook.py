@@ -50,11 +50,12 @@ def outlook(
             data, block=config.model.block, chosen=config.model.bins, write=False, track=track
         )
     model = empty_model(config.model, bins)
+    crops = plan.training_images * config.train.crops_per_image
     parameters = list(model.parameters())
     return Outlook(
         plan=plan,
         parameters=sum(each.numel() for each in parameters),
         trained_parameters=sum(each.numel() for each in parameters if each.requires_grad),
-        steps_per_epoch=-(-plan.training_images // config.train.batch_size),
+        steps_per_epoch=-(-crops // config.train.batch_size),
         memory=estimate_memory(model, crop=plan.crop, train=config.train),
     )

@@ -156,7 +156,7 @@ def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: in
     crowded: list[Sample] = []
     empty: list[Sample] = []
     for index in np.random.default_rng(seed).permutation(plan.training_images):
-        crop = pieces[0, int(index)]
+        crop = pieces[0, int(index), 0]
         (crowded if len(crop.points) else empty).append(crop)
         if len(crowded) == number:
             break

@@ -170,6 +170,7 @@ def training_batches(
         size=plan.crop,
         block=config.model.block,
         batch_size=config.train.batch_size,
+        crops_per_image=config.train.crops_per_image,
         config=config.augment,
         seed=config.train.seed,
         workers=config.train.workers,
@@ -412,7 +413,8 @@ def _validated(
 
 
 def _new_folder(plan: TrainPlan) -> Path:
-    backbone = plan.config.model.backbone.removeprefix("timm:")
+    backbone = plan.config.model.backbone.removeprefix("timm:").removeprefix("open-clip:")
+    backbone = backbone.replace("/", "-")
     name = "-".join([*plan.data, backbone])
     return new_run_folder(name, date=datetime.date.today().isoformat())
 

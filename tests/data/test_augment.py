@@ -256,14 +256,14 @@ def test_all_randomness_comes_from_the_generator():
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_crop_depends_on_seed_epoch_and_index_alone(chain):
+def test_a_crop_depends_on_seed_epoch_index_and_number_alone(chain):
     samples = [sample_of([(5, 5), (40, 30)], width=80, height=60, seed=each) for each in range(3)]
 
     def crops(seed=3):
         config = AugmentConfig(chain=chain)
         return TrainingCrops(samples, size=32, config=config, seed=seed)
 
-    keys = [(epoch, index) for epoch in (1, 2) for index in range(3)]
+    keys = [(epoch, index, crop) for epoch in (1, 2) for index in range(3) for crop in (0, 1)]
     forth, back = crops(), crops()
     first = {key: forth[key] for key in keys}
     again = {key: back[key] for key in reversed(keys)}
@@ -271,7 +271,8 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(chain):
         assert (first[key].image == again[key].image).all()
         assert (first[key].points == again[key].points).all()
         assert (crops(seed=4)[key].image != first[key].image).any()
-    assert (first[1, 0].image != first[2, 0].image).any()
+    assert (first[1, 0, 0].image != first[2, 0, 0].image).any()
+    assert (first[1, 0, 0].image != first[1, 0, 1].image).any()
 
 
 def test_nothing_random_but_the_place_is_a_plain_crop():

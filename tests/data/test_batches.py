@@ -30,14 +30,15 @@ class Scenes:
         )
 
 
-def batches(scenes=None, *, workers=0, seed=1):
+def batches(scenes=None, *, workers=0, seed=1, batch_size=4, crops_per_image=1):
     return TrainingBatches(
         scenes or Scenes(),
         size=32,
         block=8,
-        batch_size=4,
+        batch_size=batch_size,
         config=AugmentConfig(),
         seed=seed,
+        crops_per_image=crops_per_image,
         workers=workers,
     )
 
@@ -69,6 +70,29 @@ def test_every_epoch_has_every_image_once():
     for number in (1, 2):
         names = [name for each in batches().epoch(number) for name in each.names]
         assert sorted(names, key=int) == [str(index) for index in range(IMAGES)]
+
+
+@pytest.mark.parametrize("crops", [2, 3])
+def test_several_crops_of_an_image_differ_and_follow_one_another(crops):
+    once, often = batches(), batches(crops_per_image=crops)
+    assert len(often) == -(-IMAGES * crops // 4)
+    names, pixels = [], []
+    for batch in often.epoch(1):
+        names += batch.names
+        pixels += [each.numpy().tobytes() for each in batch.images]
+    first = [name for batch in once.epoch(1) for name in batch.names]
+    assert names == [name for name in first for _ in range(crops)]
+    assert len(set(pixels)) == IMAGES * crops
+    # The first crop of each image is the one it gives alone.
+    alone = [each.numpy().tobytes() for batch in once.epoch(1) for each in batch.images]
+    assert pixels[::crops] == alone
+
+
+@pytest.mark.parametrize("skip", [1, 4])
+def test_several_crops_of_an_image_go_on_from_wherever_one_begins(skip):
+    # Three crops of an image and four in a batch: an image may go on in the next batch.
+    whole = content(batches(crops_per_image=3).epoch(2))
+    assert content(batches(crops_per_image=3).epoch(2, skip=skip)) == whole[skip:]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -5,7 +5,7 @@ import timm
 
 from crowdcount.core.image import NORMALISATIONS, Normalisation
 from crowdcount.errors import ConfigError
-from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop
+from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop, own_window
 from crowdcount.models.build import FAMILIES
 
 
@@ -57,8 +57,39 @@ def test_only_a_tag_replaces_the_usual_weights(pretrained):
         ("timm:test_resnet.nonsense", "auto", "timm has no weights 'nonsense'"),
         ("timm:test_resnet", "r160_in2k", "did you mean 'r160_in1k'"),
         ("resnet50", "auto", "unknown backbone"),
+        ("open-clip:ViT-B-61/openai", "auto", "open_clip has no model.*did you mean"),
+        ("open-clip:ViT-B-16/openais", "auto", "no weights 'openais'.*did you mean 'openai'"),
+        ("open-clip:ViT-B-16/openai", "opanai", "no weights 'opanai'"),
     ],
 )
 def test_what_no_library_has_is_refused(name, pretrained, message):
     with pytest.raises(ConfigError, match=message):
         backbone_spec(name, pretrained=pretrained)
+
+
+def test_a_model_of_open_clip_brings_statistics_crop_and_window():
+    plain = backbone_spec("open-clip:ViT-L-14-336-quickgelu/openai")
+    named = backbone_spec("clip-vit-l-14-336")
+    assert plain == named
+    assert default_crop("open-clip:ViT-L-14-336-quickgelu/openai") == 336
+    assert backbone_spec("open-clip:convnext_base_w/laion2b_s13b_b82k_augreg") == (
+        backbone_spec("clip-convnext-base-w")
+    )
+    assert backbone_spec("open-clip:MobileCLIP-S1/datacompdr") == backbone_spec("mobileclip-s1")
+    assert backbone_spec("open-clip:ViT-B-16-SigLIP/webli") == backbone_spec("siglip-b-16")
+    assert backbone_spec("open-clip:RN50-quickgelu/cc12m").window is None
+    assert backbone_spec("open-clip:RN50-quickgelu").tag == ""
+    assert backbone_spec("open-clip:RN50-quickgelu", pretrained="yfcc15m").tag == "yfcc15m"
+
+
+def test_transformers_count_and_learn_in_windows_of_their_own_size():
+    assert {name: spec.window for name, spec in BACKBONES.items() if spec.window} == {
+        "clip-vit-b-16": 224,
+        "clip-vit-b-32": 224,
+        "clip-vit-l-14": 224,
+        "clip-vit-l-14-336": 336,
+        "siglip-b-16": 224,
+    }
+    assert (own_window("clip-vit-l-14-336"), default_crop("clip-vit-l-14-336")) == (336, 336)
+    assert (own_window("open-clip:ViT-L-14-280"), own_window("open-clip:RN50")) == (280, None)
+    assert (own_window("clip-rn50"), own_window("timm:resnet10t")) == (None, None)

@@ -1,5 +1,6 @@
 import logging
 import math
+import sys
 
 import pytest
 import torch
@@ -9,15 +10,27 @@ from torch.testing import assert_close
 from crowdcount.core.bins import Bins
 from crowdcount.core.blocks import block_target
 from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.errors import ConfigError
 from crowdcount.losses.dace import DaceConfig, dace_loss
-from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.clip_ebc import Bottleneck
-from crowdcount.models.clip_encoders import bare_clip_encoder, random_clip, text_features
+from crowdcount.models.clip_ebc import BasicBlock, Bottleneck
+from crowdcount.models.clip_encoders import (
+    bare_clip_encoder,
+    random_clip,
+    text_features,
+    tokenised,
+)
 from crowdcount.models.config import ModelConfig
+from tests.models.shrunken import CLIP, SHRUNKEN, TRANSFORMERS, shrunken
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
-SPEC = backbone_spec("clip-rn50")
+SPEC = SHRUNKEN["clip-rn50"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    with shrunken():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +38,31 @@ def empty():
     return empty_model(ModelConfig(pretrained="none"), BINS).eval()
 
 
-def test_weights_of_a_file_reach_image_encoder_and_sentences(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backbone", [name for name in CLIP if name != "siglip-b-16"])
+def test_weights_of_a_file_reach_image_encoder_and_sentences(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])
     torch.manual_seed(3)
-    clip = random_clip(SPEC)
+    spec = SHRUNKEN[backbone]
+    clip = random_clip(spec)
     wrapped = {f"module.{name}": tensor.half() for name, tensor in clip.state_dict().items()}
     torch.save({"state_dict": wrapped}, tmp_path / "clip.pt")
     clip.load_state_dict({name.removeprefix("module."): t for name, t in wrapped.items()})
-    model = build_model(ModelConfig(weights=str(tmp_path / "clip.pt")), BINS, offline=True)
+    settings = ModelConfig(backbone=backbone, weights=str(tmp_path / "clip.pt"))
+    model = build_model(settings, BINS, offline=True)
 
-    own = model.encoder.state_dict()
-    for name, tensor in clip.visual.state_dict().items():
-        if not name.startswith("attnpool."):
-            assert torch.equal(own.pop(name), tensor), name
-    assert not own
-    assert_close(model.text_features, text_features(clip, SPEC, model.prompts))
+    visual = {n.replace("trunk.", ""): t for n, t in clip.visual.state_dict().items()}
+    own = {
+        name.replace("blocks.", "transformer.resblocks.")
+        if backbone in TRANSFORMERS
+        else name: tensor
+        for name, tensor in model.encoder.state_dict().items()
+    }
+    left = {name.partition(".")[0] for name in visual.keys() - own.keys()}
+    assert left <= {"attnpool", "proj", "head"}
+    assert own.keys() <= visual.keys()
+    assert all(torch.equal(tensor, visual[name]) for name, tensor in own.items())
+    tokens = tokenised(spec, model.prompts, offline=True)
+    assert_close(model.text_features, text_features(clip, tokens))
     assert model.training
     # open_clip logs in a way that would set up the root logger of the whole process.
     assert logging.root.handlers == []
@@ -55,7 +78,7 @@ def test_no_tensor_belongs_to_a_text_encoder_or_pooling(empty):
 
 
 def test_logits_are_scaled_cosines(empty):
-    sentences = torch.rand(3, 1024)
+    sentences = torch.rand_like(empty.text_features)
     images = torch.rand(1, 3, 32, 32)
     empty.text_features.copy_(sentences)
     logits = empty(images).logits
@@ -67,17 +90,44 @@ def test_logits_are_scaled_cosines(empty):
     assert_close(empty(images).logits, 2 * logits)
 
 
-def test_everything_but_the_sentences_learns(empty):
-    assert all(parameter.requires_grad for parameter in empty.parameters())
+def test_the_sentences_do_not_learn(empty):
     assert "text_features" not in dict(empty.named_parameters())
+
+
+def test_a_template_makes_other_sentences_and_other_features():
+    def build(**settings):
+        torch.manual_seed(0)
+        return build_model(ModelConfig(pretrained="none", **settings), BINS)
+
+    usual, own = build(), build(prompt_template="A photo of {people}.")
+    assert own.prompts == (
+        "A photo of no person.",
+        "A photo of one person.",
+        "A photo of more than two people.",
+    )
+    assert (usual.text_features - own.text_features).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("backbone", ["clip-rn50", "siglip-b-16"])
+def test_a_template_behind_whose_end_the_people_stand_is_refused(backbone):
+    long = "well, " * 60 + "{people}."
+    config = ModelConfig(backbone=backbone, pretrained="none", prompt_template=long)
+    with pytest.raises(ConfigError, match=r"model\.prompt_template: so long"):
+        build_model(config, BINS)
+
+
+def test_trained_siglip_says_which_package_reads_its_sentences(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"transformers, which is not installed"):
+        tokenised(SHRUNKEN["siglip-b-16"], ["one", "two"], offline=True)
 
 
 @pytest.mark.parametrize(("block", "stride"), [(8, 16), (16, 16), (32, 32)])
 def test_the_last_stage_keeps_the_grid_for_small_blocks(block, stride):
     encoder = bare_clip_encoder(SPEC, block=block)
-    assert (encoder.stride, encoder.channels, encoder.embedding) == (stride, 2048, 1024)
+    assert (encoder.stride, encoder.channels, encoder.embedding) == (stride, 128, 64)
     features = encoder.network.eval()(torch.rand(1, 3, 64, 96))
-    assert features.shape == (1, 2048, 64 // stride, 96 // stride)
+    assert features.shape == (1, 128, 64 // stride, 96 // stride)
 
 
 def test_bins_of_several_counts_go_through_clip_and_learn():
@@ -97,12 +147,13 @@ def test_bins_of_several_counts_go_through_clip_and_learn():
     assert model.projection.weight.grad.abs().sum() > 0
 
 
-def test_a_bottleneck_changes_width_only_through_its_shortcut():
-    same, narrower = Bottleneck(8, 8), Bottleneck(8, 4)
+@pytest.mark.parametrize(("block", "last"), [(Bottleneck, "bn3"), (BasicBlock, "bn2")])
+def test_a_residual_block_changes_width_only_through_its_shortcut(block, last):
+    same, narrower = block(8, 8), block(8, 4)
     assert isinstance(same.downsample, nn.Identity)
     assert isinstance(narrower.downsample, nn.Sequential)
     features = torch.rand(2, 8, 3, 5)
     assert narrower(features).shape == (2, 4, 3, 5)
     with torch.no_grad():
-        same.bn3.weight.zero_()
+        getattr(same, last).weight.zero_()
     assert_close(same(features), features)  # what is left is the shortcut, and features >= 0

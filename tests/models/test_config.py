@@ -21,7 +21,21 @@ from crowdcount.models.config import ModelConfig
         ("pretrained", ""),
         ("weights", ""),
         ("bins", ""),
+        ("backbone", "open-clip:"),
         ("prompts", "emoji"),
+        ("prompt_template", ""),
+        ("prompt_template", "How many?"),
+        ("prompt_template", "{people} and {people}"),
+        ("prompt_template", "{count} of {people}"),
+        ("prompt_template", "{people} }"),
+        ("prompt_template", "{people!r}"),
+        ("tuning", "half"),
+        ("frozen_stages", -1),
+        ("prompt_tokens", 0),
+        ("prompt_tokens", 1025),
+        ("prompt_depth", "middle"),
+        ("prompt_dropout", 1.0),
+        ("prompt_dropout", -0.1),
         ("normalisation", "imagnet"),
         ("window", -8),
         ("window", 4),
@@ -40,7 +54,7 @@ def test_a_misspelt_backbone_is_told_the_nearest_and_all_known_names():
         ModelConfig(backbone="clip-rn5O")
     message = str(caught.value)
     assert "did you mean 'clip-rn50'?" in message
-    assert all(name in message for name in [*BACKBONES, "timm:NAME"])
+    assert all(name in message for name in [*BACKBONES, "timm:NAME", "open-clip:ARCH"])
 
 
 def test_every_statistics_can_be_chosen():

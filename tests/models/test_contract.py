@@ -3,9 +3,11 @@
 import copy
 import itertools
 import math
+import socket
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
@@ -15,6 +17,7 @@ from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.heads import HEADS
+from tests.models.shrunken import CLIP, TRANSFORMERS, shrunken
 
 VALUES = (0.0, 1.0, 2.5, 5.1)
 TIMM = (
@@ -23,6 +26,19 @@ TIMM = (
     "timm:tf_efficientnet_lite0",
 )
 SIZES = [(37, 91), (5, 3), (130, 64), (64, 96), (1, 1)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_and_alone():
+    """Backbones of the table in small, and no network: nothing here may download."""
+
+    def refuse(*address):
+        raise AssertionError(f"a connection to {address}")
+
+    with shrunken(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
 
 
 def fresh(backbone, head="ebc", block=8):
@@ -82,7 +98,16 @@ def test_channels_last_computes_the_same(model):
     assert_close(last, contiguous, atol=1e-4, rtol=1e-4)
 
 
-def test_gradients_reach_every_parameter(model):
+def test_bfloat16_computes_nearly_the_same(model):
+    images = torch.rand(2, 3, 40, 64)
+    with torch.no_grad():
+        exact = model(images).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(images).logits.float()
+    assert_close(rough, exact, atol=0.02 * exact.abs().max().item(), rtol=0.05)
+
+
+def test_gradients_reach_every_parameter_that_is_not_frozen(model):
     model = copy.deepcopy(model).train()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -90,7 +115,11 @@ def test_gradients_reach_every_parameter(model):
                 parameter.fill_(0.3)
     prediction = model(torch.rand(2, 3, 96, 96))
     (prediction.counts.sum() + (prediction.logits * torch.rand(4, 1, 1)).sum()).backward()
+    assert model.frozen == (("encoder",) if model.config.backbone in TRANSFORMERS else ())
     for name, parameter in model.named_parameters():
+        if name.startswith("encoder.") and model.frozen:
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
@@ -121,8 +150,22 @@ def test_a_checkpoint_gives_back_the_same_model(model, tmp_path):
     assert torch.equal(prediction.counts, expected.counts)
 
 
-@pytest.mark.parametrize("block", [16, 32])
-@pytest.mark.parametrize("backbone", [*BACKBONES, *TIMM])
+def test_a_checkpoint_holds_no_text_encoder(model, tmp_path):
+    save_checkpoint(tmp_path / "best", model, card={})
+    parts = {name.partition(".")[0] for name in load_file(tmp_path / "best" / "model.safetensors")}
+    of_clip = {"decoder", "projection", "logit_scale", "text_features", "prompt_tokens"}
+    of_clip |= {"occupancy_projection", "occupancy_scale", "occupancy_features"}
+    known = of_clip if model.config.backbone in CLIP else {"neck", "head"}
+    assert parts <= {"encoder", "mean", "std", "bin_values", *known}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "block"),
+    [
+        *itertools.product([*BACKBONES, *TIMM], [16, 32]),
+        *itertools.product([name for name in CLIP if "-14" in name], [14, 28]),
+    ],
+)
 def test_larger_blocks(backbone, block):
     counter = fresh(backbone, block=block).eval()
     with torch.no_grad():

@@ -8,7 +8,7 @@ from crowdcount.core.bins import Bins, bin_ranges
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.models.clip_ebc import bin_prompts
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.prompts import STYLES, number_in_words, prompt
+from crowdcount.models.prompts import STYLES, number_in_words, occupied_prompt, prompt
 
 TOKENS = json.loads((Path(__file__).parents[1] / "golden" / "prompts_tokens.json").read_text())
 
@@ -32,6 +32,25 @@ def test_the_tokeniser_reads_them_as_the_published_code_did():
 def test_a_finite_range_has_a_sentence():
     assert prompt(2, 3) == "There are between two and three people."
     assert prompt(4, 5, style="digits") == "There are between 4 and 5 people."
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [
+        (0, 0, "Here: no person!"),
+        (1, 1, "Here: one person!"),
+        (2, 3, "Here: between two and three people!"),
+        (4, None, "Here: more than four people!"),
+    ],
+)
+def test_a_template_has_the_people_where_it_says(low, high, sentence):
+    assert prompt(low, high, template="Here: {people}!") == sentence
+
+
+def test_the_people_of_a_template_are_counted_in_its_style():
+    assert prompt(3, 3, style="digits", template="{people}") == "3 people"
+    assert occupied_prompt(style="digits", template="See {people}") == "See at least 1 person"
+    assert occupied_prompt() == "There is at least one person."
 
 
 @pytest.mark.parametrize("style", STYLES)

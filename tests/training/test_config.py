@@ -14,6 +14,7 @@ from crowdcount.training.config import FREE_ON_RESUME, TrainConfig
     [
         {"epochs": 0},
         {"batch_size": 0},
+        {"crops_per_image": 0},
         {"accumulate": 0},
         {"accumulate": 9},
         {"validate_every": 0},

@@ -33,6 +33,10 @@ def test_sizes_are_those_of_the_run(prepared):
     assert found.memory.average == 0
 
 
+def test_several_crops_of_an_image_make_more_steps(prepared):
+    assert outlook(settings(crops_per_image=3), [prepared], bins=BINS).steps_per_epoch == 6
+
+
 def test_nothing_is_written(prepared):
     files = set(prepared.folder.rglob("*"))
     found = outlook(settings(), [prepared])
