@@ -37,6 +37,8 @@ NORMALISATIONS: dict[str, Normalisation] = {
     "imagenet": Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     # "Inception" preprocessing of TensorFlow models, the EfficientNet-Lite family among them.
     "half": Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    # MobileCLIP takes RGB in [0, 1] as it is.
+    "none": Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
 
 

@@ -11,6 +11,9 @@ from crowdcount.errors import ConfigError
 TIMM_PREFIX = "timm:"
 """``timm:NAME`` is the model NAME of the library timm."""
 
+OPEN_CLIP_PREFIX = "open-clip:"
+"""``open-clip:ARCH/PRETRAINED`` is the model ARCH of the library open_clip, and weights of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
@@ -31,30 +34,76 @@ class BackboneSpec:
     crop: int = 448
     """Side of a training crop, in pixels, where nothing else is said."""
 
+    window: int | None = None
+    """Side of the windows that an image is cut into, in pixels; none: whole images."""
+
     decoder: tuple[int, ...] = ()
-    """Widths of the residual blocks between a CLIP encoder and the projection to its embedding."""
+    """Widths of the residual blocks between a CLIP encoder and the projection to its embedding;
+    empty: one as wide as the encoder's features."""
+
+
+def _openai(
+    library_name: str, *, decoder: tuple[int, ...] = (), window: int | None = None
+) -> BackboneSpec:
+    """CLIP as OpenAI published it: with QuickGELU, without which its weights mean something else.
+
+    A transformer is trained on crops of the size its position embedding was made for, and counts
+    in windows of that size.
+    """
+    return BackboneSpec(
+        family="clip",
+        library_name=f"{library_name}-quickgelu",
+        tag="openai",
+        normalisation=NORMALISATIONS["clip"],
+        crop=window or BackboneSpec.crop,
+        window=window,
+        decoder=decoder,
+    )
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    "clip-rn50": BackboneSpec(
+    "clip-rn50": _openai("RN50", decoder=(2048,)),
+    "clip-rn101": _openai("RN101", decoder=(2048, 1024)),
+    "clip-rn50x4": _openai("RN50x4", decoder=(1280,)),
+    "clip-rn50x16": _openai("RN50x16", decoder=(1536,)),
+    "clip-rn50x64": _openai("RN50x64", decoder=(2048,)),
+    "clip-vit-b-16": _openai("ViT-B-16", window=224),
+    "clip-vit-b-32": _openai("ViT-B-32", window=224),
+    "clip-vit-l-14": _openai("ViT-L-14", window=224),
+    "clip-vit-l-14-336": _openai("ViT-L-14-336", window=336),
+    "clip-convnext-base-w": BackboneSpec(
         family="clip",
-        library_name="RN50-quickgelu",
-        tag="openai",
+        library_name="convnext_base_w",
+        tag="laion2b_s13b_b82k_augreg",
         normalisation=NORMALISATIONS["clip"],
-        decoder=(2048,),
+    ),
+    "mobileclip-s1": BackboneSpec(
+        family="clip",
+        library_name="MobileCLIP-S1",
+        tag="datacompdr",
+        normalisation=NORMALISATIONS["none"],
+    ),
+    "siglip-b-16": BackboneSpec(
+        family="clip",
+        library_name="ViT-B-16-SigLIP",
+        tag="webli",
+        normalisation=NORMALISATIONS["half"],
+        crop=224,
+        window=224,
     ),
 }
 
 
 def check_backbone(name: str) -> None:
-    """Refuse a name that is neither in ``BACKBONES`` nor ``timm:NAME``. Imports no library.
+    """Refuse a name that is neither in ``BACKBONES`` nor of a library. Imports no library.
 
     Raises:
         ConfigError: If it is, with the known names.
     """
-    if name in BACKBONES or name.removeprefix(TIMM_PREFIX) not in ("", name):
+    prefixes = (TIMM_PREFIX, OPEN_CLIP_PREFIX)
+    if name in BACKBONES or (name.startswith(prefixes) and name not in prefixes):
         return
-    known = [*BACKBONES, f"{TIMM_PREFIX}NAME"]
+    known = [*BACKBONES, f"{TIMM_PREFIX}NAME", f"{OPEN_CLIP_PREFIX}ARCH/PRETRAINED"]
     raise ConfigError(
         f"model.backbone: unknown backbone {name!r}{_suggestion(name, BACKBONES)}",
         looked_for=f"one of: {', '.join(known)}",
@@ -65,7 +114,7 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
     """The one answer to what the name of a backbone means.
 
     Args:
-        name: A key of ``BACKBONES`` or ``timm:NAME``.
+        name: A key of ``BACKBONES``, ``timm:NAME`` or ``open-clip:ARCH/PRETRAINED``.
         pretrained: As in ``ModelConfig``: a tag of the library replaces the usual weights.
 
     Raises:
@@ -73,15 +122,16 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
     """
     check_backbone(name)
     tag = "" if pretrained in ("auto", "none") else pretrained
-    if name not in BACKBONES:
+    if name.startswith(TIMM_PREFIX):
         return _timm_spec(name.removeprefix(TIMM_PREFIX), tag=tag)
+    if name.startswith(OPEN_CLIP_PREFIX):
+        return _open_clip_spec(name.removeprefix(OPEN_CLIP_PREFIX), tag=tag)
     return replace(BACKBONES[name], tag=tag) if tag else BACKBONES[name]
 
 
 def default_crop(name: str) -> int:
     """Side of a training crop on this backbone, in pixels, where nothing else is said."""
-    spec = BACKBONES.get(name)
-    return spec.crop if spec else BackboneSpec.crop
+    return BackboneSpec.crop if name.startswith(TIMM_PREFIX) else backbone_spec(name).crop
 
 
 def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> None:
@@ -119,6 +169,43 @@ def _timm_spec(name: str, *, tag: str) -> BackboneSpec:
         library_name=model,
         tag=card.tag or "",
         normalisation=Normalisation(mean=tuple(card.mean), std=tuple(card.std)),
+    )
+
+
+def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
+    """A CLIP of open_clip, with or without a tag of weights behind a slash; ``tag`` is stronger."""
+    import open_clip
+    import timm
+
+    model, _, tag_in_name = name.partition("/")
+    known_models = open_clip.list_models()
+    if model not in known_models:
+        raise ConfigError(
+            f"model.backbone: open_clip has no model {model!r}{_suggestion(model, known_models)}",
+            next_step="open_clip.list_models() in Python lists what it has",
+        )
+    tag = tag or tag_in_name
+    if tag:
+        known = open_clip.list_pretrained_tags_by_model(model)
+        check_tag("open_clip", model, tag=tag, known=known)
+    card = open_clip.get_pretrained_cfg(model, tag) or {}
+    vision = open_clip.get_model_config(model)["vision_cfg"]
+    if "timm_model_name" in vision:
+        timm_card: Any = timm.get_pretrained_cfg(vision["timm_model_name"])
+        fixed_size = bool(timm_card and timm_card.fixed_input_size)
+    else:
+        fixed_size = not isinstance(vision["layers"], list)
+    window = vision["image_size"] if fixed_size else None
+    usual = NORMALISATIONS["clip"]
+    return BackboneSpec(
+        family="clip",
+        library_name=model,
+        tag=tag,
+        normalisation=Normalisation(
+            mean=tuple(card.get("mean", usual.mean)), std=tuple(card.get("std", usual.std))
+        ),
+        crop=window or BackboneSpec.crop,
+        window=window,
     )
 
 

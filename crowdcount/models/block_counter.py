@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +31,14 @@ class BlockCounter(nn.Module, ABC):
         normalisation: The channel statistics it applies.
         stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
         prompts: The sentences it compares blocks with, where the network reads sentences.
+        frozen: Names of the modules and parameters that training leaves as they are.
     """
 
     mean: Tensor
     std: Tensor
     bin_values: Tensor
     prompts: tuple[str, ...] | None = None
+    frozen: tuple[str, ...] = ()
 
     def __init__(
         self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, stride: int
@@ -88,6 +92,26 @@ class BlockCounter(nn.Module, ABC):
         rows, cols = -(-height // self.config.block), -(-width // self.config.block)
         logits = self.block_logits(padded)[..., :rows, :cols]
         return BlockPrediction(logits=logits, counts=expected_counts(logits, self.bin_values))
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Leave modules and parameters as they are from now on.
+
+        Their parameters ask for no gradient, and in training, too, they behave as in evaluation:
+        no dropout, and batch normalisation by statistics that stay.
+        """
+        self.frozen = (*self.frozen, *names)
+        for name, parameter in self.named_parameters():
+            if f"{name}.".startswith(tuple(f"{each}." for each in self.frozen)):
+                parameter.requires_grad = False
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules that are not frozen."""
+        super().train(mode)
+        for name, module in self.named_modules():
+            if name in self.frozen:
+                module.eval()
+        return self
 
     @abstractmethod
     def block_logits(

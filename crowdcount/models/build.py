@@ -16,6 +16,7 @@ from crowdcount.models.clip_encoders import (
     bare_clip_encoder,
     grid_encoder,
     text_features,
+    tokenised,
     whole_clip,
 )
 from crowdcount.models.config import ModelConfig
@@ -101,8 +102,11 @@ def _empty_ebc(order: Order) -> EBC:
 
 def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
     clip = whole_clip(order.spec, order.config, offline=offline)
-    features = text_features(clip, order.spec, bin_prompts(order.config, order.bins))
-    encoder = grid_encoder(clip.visual.train(), block=order.bins.block)
+    sentences = bin_prompts(order.config, order.bins)
+    untrained = order.config.weights is None and order.config.pretrained == "none"
+    tokens = tokenised(order.spec, sentences, offline=offline, untrained=untrained)
+    features = text_features(clip, tokens)
+    encoder = grid_encoder(clip.visual.train(), order.spec, block=order.bins.block)
     return _clip_ebc(order, encoder, features)
 
 

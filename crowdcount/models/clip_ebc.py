@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
+from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.clip_encoders import ClipImageEncoder
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.grid_transformer import GridTransformer, PromptTokens
 from crowdcount.models.heads import zero_inflated
 from crowdcount.models.prompts import occupied_prompt, prompt
 
@@ -53,18 +55,20 @@ class ClipEBC(BlockCounter):
             bins: The bins to tell apart.
             normalisation: Channel statistics to apply to images.
             encoder: CLIP's image encoder.
-            decoder: Widths of the decoder's residual blocks.
+            decoder: Widths of the decoder's residual blocks; none: one as wide as the features.
             text_features: CLIP's features of the sentences of :func:`bin_prompts`, of any length.
 
         Raises:
-            ConfigError: If settings and bins are for blocks of different sides, or the head cannot
-                tell these bins apart.
+            ConfigError: If settings and bins are for blocks of different sides, the head cannot
+                tell these bins apart, or the encoder cannot be tuned like this.
         """
         super().__init__(config, bins, normalisation=normalisation, stride=encoder.stride)
         self.prompts = bin_prompts(config, bins)
         self.encoder = encoder.network
-        widths = [encoder.channels, *decoder]
-        self.decoder = nn.Sequential(*(Bottleneck(*pair) for pair in itertools.pairwise(widths)))
+        widths = [encoder.channels, *(decoder or (encoder.channels,))]
+        is_transformer = isinstance(encoder.network, GridTransformer)
+        residual = BasicBlock if is_transformer else Bottleneck
+        self.decoder = nn.Sequential(*(residual(*pair) for pair in itertools.pairwise(widths)))
         self.projection = nn.Conv2d(widths[-1], encoder.embedding, 1)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
         if config.head == "zip":
@@ -73,6 +77,22 @@ class ClipEBC(BlockCounter):
             self.register_buffer("occupancy_features", text_features[:2].clone())
             text_features = text_features[2:].clone()
         self.register_buffer("text_features", text_features)
+        tuning = _tuning(config, encoder)
+        self.prompt_tokens: PromptTokens | None = None
+        if tuning == "prompts":
+            self.prompt_tokens = PromptTokens(
+                blocks=len(encoder.stages),
+                tokens=config.prompt_tokens,
+                patch=encoder.stride,
+                width=encoder.channels,
+                depth=config.prompt_depth,
+                dropout=config.prompt_dropout,
+            )
+        if tuning == "full":
+            stages = encoder.stages[: config.frozen_stages]
+            self.freeze([f"encoder.{name}" for names in stages for name in names])
+        else:
+            self.freeze(["encoder"])
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -83,7 +103,8 @@ class ClipEBC(BlockCounter):
         """
         block = self.config.block
         grid = (images.shape[-2] // block, images.shape[-1] // block)
-        features: Tensor = self.encoder(images)
+        prompts = () if self.prompt_tokens is None else (self.prompt_tokens(len(images)),)
+        features: Tensor = self.encoder(images, *prompts)
         if features.shape[-2:] != grid:
             features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
         features = self.decoder(features)
@@ -92,6 +113,27 @@ class ClipEBC(BlockCounter):
             compared = _cosines(self.occupancy_projection(features), self.occupancy_features)
             return zero_inflated(self.occupancy_scale.exp() * compared, logits)
         return logits
+
+
+class BasicBlock(nn.Module):
+    """A residual block of two 3x3 convolutions."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width)
+        _start(self)
+
+    def forward(
+        self, features: Float[Tensor, "batch channels rows cols"]
+    ) -> Float[Tensor, "batch width rows cols"]:
+        """The block's change of the features, added to them."""
+        change = F.relu(self.bn1(self.conv1(features)), inplace=True)
+        change = self.bn2(self.conv2(change))
+        return F.relu(change + self.downsample(features), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -105,14 +147,8 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
-        self.downsample: nn.Module = nn.Identity()
-        if channels != width:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
-            )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.downsample = _shortcut(channels, width)
+        _start(self)
 
     def forward(
         self, features: Float[Tensor, "batch channels rows cols"]
@@ -126,10 +162,53 @@ class Bottleneck(nn.Module):
 
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:
     """The sentence of each bin; for ``zip`` with that of an occupied block behind the first."""
-    empty, *filled = (prompt(low, high, style=config.prompts) for low, high in bins.ranges)
+    style, template = config.prompts, config.prompt_template
+    empty, *filled = (prompt(*each, style=style, template=template) for each in bins.ranges)
     if config.head == "zip":
-        return (empty, occupied_prompt(style=config.prompts), *filled)
+        return (empty, occupied_prompt(style=style, template=template), *filled)
     return (empty, *filled)
+
+
+def _tuning(config: ModelConfig, encoder: ClipImageEncoder) -> str:
+    """What of the encoder is trained, after a check that it can be.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    is_transformer = isinstance(encoder.network, GridTransformer)
+    tuning = config.tuning
+    if tuning == "auto":
+        tuning = "prompts" if is_transformer else "full"
+    if tuning == "prompts" and not is_transformer:
+        raise ConfigError(
+            f"model.tuning: {config.backbone} is no transformer, so no prompt tokens enter it",
+            next_step="--set model.tuning=full, or frozen",
+        )
+    if tuning != "full" and config.frozen_stages:
+        raise ConfigError(
+            f"model.frozen_stages: with model.tuning={tuning} all stages are frozen already",
+            next_step="--set model.tuning=full",
+        )
+    if config.frozen_stages > len(encoder.stages):
+        raise ConfigError(
+            f"model.frozen_stages: {config.backbone} has {len(encoder.stages)} stages, "
+            f"got {config.frozen_stages}"
+        )
+    return tuning
+
+
+def _shortcut(channels: int, width: int) -> nn.Module:
+    """What a residual block adds its change to: features of its own width."""
+    if channels == width:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
+
+
+def _start(block: nn.Module) -> None:
+    """Give the convolutions of a residual block their random weights."""
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _cosines(

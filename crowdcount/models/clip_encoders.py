@@ -1,24 +1,36 @@
 """CLIP by the library open_clip: image encoders that keep their grid, and features of sentences."""
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from crowdcount.models.backbones import BackboneSpec, check_tag
+from crowdcount.errors import ConfigError
+from crowdcount.models.backbones import OPEN_CLIP_PREFIX, BackboneSpec, check_tag
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.grid_transformer import GridTransformer, of_open_clip, of_timm
 from crowdcount.models.hub import downloads
 from crowdcount.models.state_dicts import match_tensors, read_tensors
 
 STRIDE = 32
 FINE_STRIDE = 16
 """Stride of CLIP's ResNets whose last stage does not halve the grid."""
+
+_NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+"""The smallest text encoder, for a CLIP of which only the image side is wanted."""
+
+_NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
+"""The smallest image encoder, for a CLIP of which only the text side is wanted."""
+
+_POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", "logit_scale", "logit_bias")
+"""What an image is pooled, projected and compared with, which blocks are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +45,15 @@ class ClipImageEncoder:
     embedding: int
     """Channels that CLIP's images and sentences share."""
 
+    stages: tuple[tuple[str, ...], ...]
+    """Names of the modules and parameters of each stage of the network, from images on."""
+
 
 def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any:
     """CLIP with images and text, with the weights that the settings ask for.
 
     Raises:
-        ConfigError: If open_clip has no such weights.
+        ConfigError: If open_clip has no such weights, or its model is of another layout.
         InputMissingError: If weights are missing and cannot be downloaded.
         BadInputError: If the weights file is not of this model.
     """
@@ -48,7 +63,7 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
             read_tensors(Path(config.weights)),
             clip.state_dict(),
             model=f"open_clip's {spec.library_name}",
-            optional=("visual.attnpool.", "logit_scale"),
+            optional=_POOLING,
         )
         clip.load_state_dict(tensors, strict=False)
         return clip
@@ -58,36 +73,91 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
 
 
 def random_clip(spec: BackboneSpec) -> Any:
-    """CLIP with images and text, with random weights."""
+    """CLIP with images and text, with random weights.
+
+    Raises:
+        ConfigError: If open_clip's model is of another layout.
+    """
     import open_clip
 
+    _architecture(spec)
     with _quiet_root_logger():
         return open_clip.create_model(spec.library_name)
 
 
 def bare_clip_encoder(spec: BackboneSpec, *, block: int) -> ClipImageEncoder:
-    """The image side alone, with random weights, for blocks of ``block`` pixels."""
+    """The image side alone, with random weights, for blocks of ``block`` pixels.
+
+    Raises:
+        ConfigError: If open_clip's model is of another layout.
+    """
     import open_clip
-    from open_clip.modified_resnet import ModifiedResNet
 
-    shape = open_clip.get_model_config(spec.library_name)
-    vision = shape["vision_cfg"]
-    resnet = ModifiedResNet(
-        layers=vision["layers"],
-        output_dim=shape["embed_dim"],
-        heads=vision["width"] * 32 // vision.get("head_width", 64),
-        image_size=vision["image_size"],
-        width=vision["width"],
+    shape = _architecture(spec)
+    clip = open_clip.CLIP(
+        embed_dim=shape["embed_dim"],
+        vision_cfg=shape["vision_cfg"],
+        text_cfg=_NO_TEXT,
+        quick_gelu=shape.get("quick_gelu", False),
     )
-    return grid_encoder(resnet, block=block)
+    return grid_encoder(clip.visual, spec, block=block)
 
 
-def grid_encoder(resnet: Any, *, block: int) -> ClipImageEncoder:
-    """Turn CLIP's ResNet, in place, into one that ends with a grid of features.
+def bare_clip_text(spec: BackboneSpec) -> Any:
+    """CLIP with the text side alone, with random weights; its image side is of no use.
 
-    The attention pool goes. For blocks of up to 16 pixels the last stage keeps the grid of the one
-    before: its average pools, that of the shortcut too, become identities, which have no weights
-    either.
+    Raises:
+        ConfigError: If open_clip's model is of another layout.
+    """
+    import open_clip
+
+    shape = _architecture(spec)
+    return open_clip.CLIP(
+        embed_dim=shape["embed_dim"],
+        vision_cfg=_NO_IMAGE,
+        text_cfg=shape["text_cfg"],
+        quick_gelu=shape.get("quick_gelu", False),
+    )
+
+
+def grid_encoder(visual: Any, spec: BackboneSpec, *, block: int) -> ClipImageEncoder:
+    """Turn the image side of open_clip's CLIP into one that ends with a grid of features.
+
+    Its parts are used, not copied; ``visual`` is of no use afterwards.
+
+    Raises:
+        ConfigError: If it has no such grid, or another layout.
+    """
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.timm_model import TimmModel
+    from open_clip.transformer import VisionTransformer
+    from timm.models.convnext import ConvNeXt
+    from timm.models.fastvit import FastVit
+    from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+
+    embedding: int = _architecture(spec)["embed_dim"]
+    trunk = visual.trunk if isinstance(visual, TimmModel) else visual
+    if isinstance(trunk, ModifiedResNet):
+        return _resnet(trunk, block=block, embedding=embedding)
+    if isinstance(trunk, ConvNeXt | FastVit):
+        return _staged(trunk, embedding=embedding)
+    if isinstance(trunk, VisionTransformer):
+        if trunk.attn_pool is None and not trunk.final_ln_after_pool:
+            return _transformer(of_open_clip(trunk), embedding=embedding)
+        raise _other_layout(spec, "its last norm is made for a pooled image, not for its patches")
+    if type(trunk) is TimmVisionTransformer:
+        one_convolution = isinstance(trunk.patch_embed.proj, nn.Conv2d)
+        class_embedded = trunk.cls_token is None or not trunk.no_embed_class
+        if one_convolution and class_embedded and trunk.reg_token is None:
+            return _transformer(of_timm(trunk), embedding=embedding)
+    raise _other_layout(spec, f"its image encoder is a {type(trunk).__name__} of a kind of its own")
+
+
+def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
+    """CLIP's ResNet without its attention pool.
+
+    For blocks of up to 16 pixels the last stage keeps the grid of the one before: its average
+    pools, that of the shortcut too, become identities, which have no weights either.
     """
     resnet.attnpool = nn.Identity()
     fine = block <= FINE_STRIDE
@@ -98,29 +168,154 @@ def grid_encoder(resnet: Any, *, block: int) -> ClipImageEncoder:
         network=resnet,
         stride=FINE_STRIDE if fine else STRIDE,
         channels=resnet.layer4[-1].conv3.out_channels,
-        embedding=resnet.output_dim,
+        embedding=embedding,
+        stages=(
+            ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
+            *((f"layer{number}",) for number in range(1, 5)),
+        ),
+    )
+
+
+def _staged(trunk: Any, *, embedding: int) -> ClipImageEncoder:
+    """A convolutional network of timm without its head: stem, stages, and what follows them."""
+    trunk.head = nn.Identity()
+    return ClipImageEncoder(
+        network=trunk,
+        stride=trunk.feature_info[-1]["reduction"],
+        channels=trunk.num_features,
+        embedding=embedding,
+        stages=(
+            ("stem",),
+            *((f"stages.{number}",) for number in range(len(trunk.stages) - 1)),
+            (f"stages.{len(trunk.stages) - 1}", "final_conv", "norm_pre"),
+        ),
+    )
+
+
+def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncoder:
+    """A transformer; its stages are its blocks, the first and last with what surrounds them."""
+    stages = [[f"blocks.{number}"] for number in range(len(network.blocks))]
+    stages[0] += ["conv1", "class_embedding", "positional_embedding", "ln_pre"]
+    stages[-1] += ["ln_post"]
+    return ClipImageEncoder(
+        network=network,
+        stride=network.conv1.stride[0],
+        channels=network.conv1.out_channels,
+        embedding=embedding,
+        stages=tuple(map(tuple, stages)),
+    )
+
+
+def _architecture(spec: BackboneSpec) -> dict[str, Any]:
+    """What open_clip's file on a model says, which is all that decides its shapes.
+
+    Raises:
+        ConfigError: If text goes another way through it than through CLIP.
+    """
+    import open_clip
+
+    shape: dict[str, Any] = open_clip.get_model_config(spec.library_name)
+    if "multimodal_cfg" in shape:
+        raise _other_layout(spec, "it writes captions")
+    if "hf_model_name" in shape["text_cfg"]:
+        raise _other_layout(spec, "its text encoder is of another library, transformers")
+    return shape
+
+
+def _other_layout(spec: BackboneSpec, reason: str) -> ConfigError:
+    return ConfigError(
+        f"model.backbone: open_clip's {spec.library_name} cannot be used: {reason}",
+        looked_for="CLIP's ResNet or vision transformer; or of timm a ConvNeXt, a FastViT "
+        "(MobileCLIP) or a plain vision transformer (SigLIP)",
     )
 
 
 @torch.no_grad()
 def text_features(
-    clip: Any, spec: BackboneSpec, sentences: Sequence[str]
+    clip: Any, tokens: Int64[Tensor, "sentences context"]
 ) -> Float[Tensor, "sentences embedding"]:
     """What CLIP's text encoder makes of sentences; not normalised."""
+    with _quiet_root_logger():
+        features: Tensor = clip.eval().encode_text(tokens)
+    return features
+
+
+def tokenised(
+    spec: BackboneSpec, sentences: Sequence[str], *, offline: bool, untrained: bool = False
+) -> Int64[Tensor, "sentences context"]:
+    """Sentences in the numbers that the text encoder reads.
+
+    Args:
+        spec: Whose text encoder.
+        sentences: No two alike.
+        offline: Download no tokeniser.
+        untrained: The text encoder has random weights, to which any numbers mean as much: in
+            place of a tokeniser that would have to be downloaded, take the bytes.
+
+    Raises:
+        ConfigError: If sentences are so long that what tells them apart is cut off, or reading
+            them takes a package that is not there.
+        InputMissingError: If the tokeniser is missing and cannot be downloaded.
+    """
     import open_clip
 
-    with _quiet_root_logger():
-        tokens = open_clip.get_tokenizer(spec.library_name)(list(sentences))
-    features: Tensor = clip.eval().encode_text(tokens)
-    return features
+    text = open_clip.get_model_config(spec.library_name)["text_cfg"]
+    name = text.get("hf_tokenizer_name")
+    if name is not None and untrained:
+        tokens = _bytes_as_tokens(sentences, context=text["context_length"])
+    else:
+        needs: AbstractContextManager[None] = contextlib.nullcontext()
+        if name is not None:
+            needs = downloads(f"the tokeniser {name}", source=name, offline=offline)
+        try:
+            with _quiet_root_logger(), needs:
+                tokens = open_clip.get_tokenizer(spec.library_name)(list(sentences))
+        except ImportError as error:
+            raise ConfigError(
+                f"model.backbone: the sentences of open_clip's {spec.library_name} are read by the "
+                "package transformers, which is not installed",
+                next_step="pip install 'crowdcount-ebc[siglip]', or choose another backbone",
+            ) from error
+    if len(set(map(tuple, tokens.tolist()))) < len(sentences):
+        raise ConfigError(
+            "model.prompt_template: so long that the text encoder does not see the people",
+            looked_for=f"sentences that differ within {tokens.shape[1]} tokens",
+        )
+    return tokens
+
+
+def _bytes_as_tokens(
+    sentences: Sequence[str], *, context: int
+) -> Int64[Tensor, "sentences context"]:
+    """One token a byte, and at the end the highest, where CLIP's text encoders look."""
+    tokens = torch.zeros(len(sentences), context, dtype=torch.int64)
+    tokens[:, -1] = 256
+    for row, sentence in zip(tokens, sentences, strict=True):
+        letters = list(sentence.encode())[: context - 1]
+        row[: len(letters)] = torch.tensor(letters)
+    return tokens
 
 
 def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
     import open_clip
 
     model, tag = spec.library_name, spec.tag
+    if not tag:
+        raise ConfigError(
+            f"model.pretrained: which weights of open_clip's {model}?",
+            looked_for=f"one of: {', '.join(open_clip.list_pretrained_tags_by_model(model))}",
+            next_step=f"--backbone {OPEN_CLIP_PREFIX}{model}/ONE-OF-THEM, or --no-pretrained",
+        )
     check_tag("open_clip", model, tag=tag, known=open_clip.list_pretrained_tags_by_model(model))
     weights = open_clip.get_pretrained_cfg(model, tag)
+    if weights.get("quick_gelu", False) != _architecture(spec).get("quick_gelu", False):
+        other = (
+            f"{model}-quickgelu" if weights.get("quick_gelu") else model.removesuffix("-quickgelu")
+        )
+        raise ConfigError(
+            f"model.backbone: the weights {tag} of {model} were trained with another activation",
+            next_step=f"--backbone {OPEN_CLIP_PREFIX}{other}/{tag}",
+        )
     source = weights.get("hf_hub") or weights["url"]
     with (
         _quiet_root_logger(),

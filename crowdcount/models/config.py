@@ -10,7 +10,16 @@ from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.errors import ConfigError
 from crowdcount.models import prompts
 from crowdcount.models.backbones import check_backbone
+from crowdcount.models.grid_transformer import DEPTHS
 from crowdcount.models.heads import HEADS
+
+TUNINGS = ("auto", "full", "prompts", "frozen")
+"""What of an encoder is trained. ``full``: all of it. ``prompts``: it stays as it is, and prompt
+tokens between those of the image are trained. ``frozen``: nothing. ``auto``: ``prompts`` for the
+transformers of CLIP, ``full`` for everything else."""
+
+MAX_PROMPT_TOKENS = 1024
+"""Five times the tokens of a window; attention costs their square."""
 
 MAX_NECK_WIDTH = 4096
 """As wide as the widest backbones; far beyond it, a layer takes more memory than there is."""
@@ -23,7 +32,8 @@ class ModelConfig:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     backbone: str = "clip-rn50"
-    """A key of ``BACKBONES``, or ``timm:NAME`` for a model of the library timm."""
+    """A key of ``BACKBONES``; ``timm:NAME`` or ``open-clip:ARCH/PRETRAINED`` for other models of
+    these libraries."""
 
     head: str = "ebc"
     """``ebc``: one classification over all bins. ``zip``: empty or occupied first, then the bin."""
@@ -41,7 +51,27 @@ class ModelConfig:
     """Table of bins: a file, or the name of a published one. None: the one of the data."""
 
     prompts: str = "words"
-    """How CLIP backbones read a bin: ``words`` (There are two people.) or ``digits``."""
+    """How CLIP backbones read the number of a bin: ``words`` (There are two people.) or
+    ``digits``."""
+
+    prompt_template: str | None = None
+    """Sentence around it, with ``{people}`` where ``two people`` belongs. None: There are ..."""
+
+    tuning: str = "auto"
+    """What of the encoder is trained: a key of ``TUNINGS``."""
+
+    frozen_stages: int = 0
+    """First stages of a CLIP encoder that stay as they are under ``full``: of a transformer so many
+    blocks and what is before them, of a ResNet the stem and its layers."""
+
+    prompt_tokens: int = 32
+    """Tokens that ``prompts`` puts between those of the image."""
+
+    prompt_depth: str = "deep"
+    """Before which blocks: a key of ``DEPTHS``."""
+
+    prompt_dropout: float = 0.0
+    """Share of the numbers in prompt tokens that are zero in a step of training."""
 
     normalisation: str = "backbone"
     """``backbone``: the statistics its weights were trained with. Else a key of NORMALISATIONS."""
@@ -54,6 +84,7 @@ class ModelConfig:
         for setting, value, most in (
             ("block", self.block, MAX_BLOCK),
             ("neck_width", self.neck_width, MAX_NECK_WIDTH),
+            ("prompt_tokens", self.prompt_tokens, MAX_PROMPT_TOKENS),
         ):
             if value < 1:
                 raise ConfigError(f"model.{setting}: must be at least 1, got {value}")
@@ -71,6 +102,18 @@ class ModelConfig:
                 f"model.prompts: unknown style {self.prompts!r}; "
                 f"choose from: {', '.join(prompts.STYLES)}"
             )
+        if self.prompt_template is not None:
+            prompts.check_template(self.prompt_template)
+        for setting, known in (("tuning", TUNINGS), ("prompt_depth", DEPTHS)):
+            if getattr(self, setting) not in known:
+                raise ConfigError(
+                    f"model.{setting}: unknown {getattr(self, setting)!r}; "
+                    f"choose from: {', '.join(known)}"
+                )
+        if self.frozen_stages < 0:
+            raise ConfigError(f"model.frozen_stages: must be >= 0, got {self.frozen_stages}")
+        if not 0 <= self.prompt_dropout < 1:
+            raise ConfigError(f"model.prompt_dropout: must be in [0, 1), got {self.prompt_dropout}")
         if self.normalisation not in ("backbone", *NORMALISATIONS):
             raise ConfigError(
                 f"model.normalisation: unknown statistics {self.normalisation!r}; "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
+from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.heads import zero_inflated
@@ -36,8 +37,19 @@ class EBC(BlockCounter):
             encoder: A timm model made with ``features_only``.
 
         Raises:
-            ConfigError: If the backbone has no features as coarse as the blocks ask for.
+            ConfigError: If the backbone has no features as coarse as the blocks ask for, or the
+                settings ask for what only CLIP's encoders offer.
         """
+        if config.tuning == "prompts":
+            raise ConfigError(
+                f"model.tuning: prompt tokens enter CLIP's transformers, not {config.backbone}",
+                next_step="--set model.tuning=full, or frozen",
+            )
+        if config.frozen_stages:
+            raise ConfigError(
+                f"model.frozen_stages: only of CLIP's encoders, not of {config.backbone}",
+                next_step="freeze all of it: --set model.tuning=frozen",
+            )
         stages: Any = encoder.feature_info
         strides = stages.reduction()
         super().__init__(config, bins, normalisation=normalisation, stride=max(strides))
@@ -47,6 +59,8 @@ class EBC(BlockCounter):
             channels=stages.channels(), strides=strides, block=bins.block, width=config.neck_width
         )
         self.head = classification_head(config.neck_width, bins, kind=config.head)
+        if config.tuning == "frozen":
+            self.freeze(["encoder"])
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]

@@ -1,6 +1,8 @@
 """Published CLIP-EBC checkpoints -> our models."""
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,15 +12,21 @@ from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.clip_ebc import bin_prompts
-from crowdcount.models.clip_encoders import random_clip, text_features
+from crowdcount.models.clip_encoders import bare_clip_text, text_features, tokenised
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.state_dicts import exact_tensors
 
 NORMALISATION = "imagenet"
 """Every published CLIP-EBC model was trained with the statistics of ImageNet, not of CLIP."""
 
-_RENAMED = {"image_encoder.": "encoder.", "image_decoder.": "decoder."}
+_RENAMED = {
+    "image_encoder.transformer.resblocks.": "encoder.blocks.",
+    "image_encoder.": "encoder.",
+    "image_decoder.": "decoder.",
+    "vpt_": "prompt_tokens.tokens.",
+}
 _TEXT = "text_encoder."
+_PROMPTS = re.compile(r"vpt_\d+")
 
 
 def official_clip_ebc(
@@ -49,6 +57,7 @@ def official_clip_ebc(
         pretrained="none",
         prompts=prompts,
         normalisation=NORMALISATION,
+        **_tuning(tensors),
     )
     with torch.random.fork_rng(devices=[]):
         model = empty_model(config, bins)
@@ -56,18 +65,36 @@ def official_clip_ebc(
     own = model.state_dict()
     # These are ours: no published file holds them.
     given = {"text_features": features, **{k: own[k] for k in ("mean", "std", "bin_values")}}
-    mapped = {_renamed(k): v for k, v in tensors.items() if not k.startswith(_TEXT)}
+    mapped = our_names(tensors)
     model.load_state_dict(exact_tensors(mapped | given, own, source=_source(backbone)))
     return model.eval()
 
 
+def our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published checkpoint under the names of our models, without its text."""
+    return {_renamed(k): v for k, v in tensors.items() if not k.startswith(_TEXT)}
+
+
+def _tuning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings that say which prompt tokens the file holds; nothing else tells its training."""
+    prompts = [tensors[name] for name in tensors if _PROMPTS.fullmatch(name)]
+    if not prompts:
+        return {"tuning": "full"}
+    return {
+        "tuning": "prompts",
+        "prompt_tokens": len(prompts[0]),
+        "prompt_depth": "shallow" if len(prompts) == 1 else "deep",
+    }
+
+
 def _text_features(tensors: Mapping[str, Tensor], config: ModelConfig, bins: Bins) -> Tensor:
     spec = backbone_spec(config.backbone)
-    clip = random_clip(spec)
+    clip = bare_clip_text(spec)
     own = {k: v for k, v in clip.state_dict().items() if not k.startswith(("visual.", "logit_"))}
     text = {k.removeprefix(_TEXT): v for k, v in tensors.items() if k.startswith(_TEXT)}
     clip.load_state_dict(exact_tensors(text, own, source=_source(config.backbone)), strict=False)
-    return text_features(clip, spec, bin_prompts(config, bins))
+    tokens = tokenised(spec, bin_prompts(config, bins), offline=True)
+    return text_features(clip, tokens)
 
 
 def _renamed(name: str) -> str:

@@ -1,6 +1,11 @@
 """A bin -> the sentence that says so many people are there."""
 
+from crowdcount.errors import ConfigError
+
 STYLES = ("words", "digits")
+
+PLACE = "{people}"
+"""What a template has where the people belong."""
 
 # fmt: off
 _SMALL = (
@@ -12,33 +17,59 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 # fmt: on
 
 
-def prompt(low: int, high: int | None, *, style: str = "words") -> str:
-    """The sentence for a bin, worded as in the published code.
+def check_template(template: str) -> None:
+    """Refuse a sentence that does not have one place for the people, or has other places.
+
+    Raises:
+        ConfigError: If it is, with an example.
+    """
+    before, place, after = template.partition(PLACE)
+    if not place or any(brace in before + after for brace in "{}"):
+        raise ConfigError(
+            f"model.prompt_template: needs {PLACE} once and no other braces, got {template!r}",
+            next_step='such as "A photo of {people} in a crowd."',
+        )
+
+
+def prompt(low: int, high: int | None, *, style: str = "words", template: str | None = None) -> str:
+    """The sentence for a bin, worded as in the published code or around a template.
 
     Args:
         low: Smallest head count of the bin.
-        high: Largest head count of the bin, itself included; None: no upper end. The sentence of
-            such a bin says "more than ``low``", although ``low`` itself belongs to it: this is
-            the published wording, and the published weights have learnt it.
+        high: Largest head count of the bin, itself included; None: no upper end.
         style: ``words`` or ``digits``.
+        template: A sentence with :data:`PLACE` for :func:`people`; None: the published one.
 
     Source:
-        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281. The published code has no sentence
-        for a range such as 2 to 3; this one is ours.
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281.
+    """
+    who = people(low, high, style=style)
+    if template is not None:
+        return template.replace(PLACE, who)
+    return f"There {'is' if high == low < 2 else 'are'} {who}."
+
+
+def occupied_prompt(*, style: str = "words", template: str | None = None) -> str:
+    """The sentence that stands against an empty block: somebody is there. The wording is ours."""
+    who = f"at least {number_in_words(1) if style == 'words' else 1} person"
+    return f"There is {who}." if template is None else template.replace(PLACE, who)
+
+
+def people(low: int, high: int | None, *, style: str = "words") -> str:
+    """``two people``, ``between two and three people``: who is there, without a verb.
+
+    A bin without an upper end has "more than ``low``", although ``low`` itself belongs to it: this
+    is the published wording, and the published weights have learnt it. The published code has no
+    words for a range such as 2 to 3; these are ours.
     """
     number = number_in_words if style == "words" else str
     if high is None:
-        return f"There are more than {number(low)} people."
+        return f"more than {number(low)} people"
     if low != high:
-        return f"There are between {number(low)} and {number(high)} people."
+        return f"between {number(low)} and {number(high)} people"
     if low == 0 and style == "words":
-        return "There is no person."
-    return f"There {'is' if low < 2 else 'are'} {number(low)} {'person' if low < 2 else 'people'}."
-
-
-def occupied_prompt(*, style: str = "words") -> str:
-    """The sentence that stands against an empty block: somebody is there. The wording is ours."""
-    return f"There is at least {number_in_words(1) if style == 'words' else 1} person."
+        return "no person"
+    return f"{number(low)} {'person' if low < 2 else 'people'}"
 
 
 def number_in_words(number: int) -> str:

@@ -1,0 +1,160 @@
+"""Vision transformers that keep their grid, for images of any size, with room for prompt tokens."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+DEPTHS = ("deep", "shallow")
+"""``deep``: other prompt tokens before each block. ``shallow``: only before the first."""
+
+
+class GridTransformer(nn.Module):
+    """A vision transformer whose last word is one vector for each patch.
+
+    It is made of the parts of another one, of any library, that has this layout: a convolution over
+    patches, perhaps a class token, a learnt position embedding, perhaps a norm, blocks, a norm.
+    """
+
+    class_embedding: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        conv1: nn.Conv2d,
+        class_embedding: Tensor | None,
+        positional_embedding: Tensor,
+        ln_pre: nn.Module,
+        blocks: Iterable[nn.Module],
+        ln_post: nn.Module,
+        grid: tuple[int, int],
+    ) -> None:
+        """Take over these parts.
+
+        Args:
+            conv1: From images to a grid of patches.
+            class_embedding: The class token, of shape (width,), if there is one.
+            positional_embedding: One row for each token of the grid; that of the class token first.
+            ln_pre: Norm before the blocks.
+            blocks: From tokens to as many tokens, of shape (batch, tokens, width).
+            ln_post: Norm behind the blocks.
+            grid: Rows and columns of patches that the position embedding was made for.
+        """
+        super().__init__()
+        self.conv1 = conv1
+        self.class_embedding = None if class_embedding is None else nn.Parameter(class_embedding)
+        self.positional_embedding = nn.Parameter(positional_embedding)
+        self.ln_pre = ln_pre
+        self.blocks = nn.ModuleList(blocks)
+        self.ln_post = ln_post
+        self.grid = grid
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Features of every patch.
+
+        Args:
+            images: Sides are multiples of the patch.
+            prompts: Tokens that stand between class token and patches. The first are put there
+                before the first block; where there are more, they take the place of the earlier
+                ones before the next block, and so on. The last ones are carried to the end.
+        """
+        features: Tensor = self.conv1(images)
+        rows, cols = features.shape[-2:]
+        tokens = features.flatten(2).transpose(1, 2)
+        first = 0
+        if self.class_embedding is not None:
+            first = 1
+            tokens = torch.cat([self.class_embedding.expand(len(tokens), 1, -1), tokens], dim=1)
+        tokens = self.ln_pre(tokens + self.positions(rows, cols))
+        prompted = 0
+        for number, block in enumerate(self.blocks):
+            if number < len(prompts):
+                fresh = prompts[number]
+                patches = tokens[:, first + prompted :]
+                tokens = torch.cat([tokens[:, :first], fresh.to(tokens), patches], dim=1)
+                prompted = fresh.shape[1]
+            tokens = block(tokens)
+        last: Tensor = self.ln_post(tokens[:, first + prompted :])
+        return last.transpose(1, 2).reshape(len(images), -1, rows, cols)
+
+    def positions(self, rows: int, cols: int) -> Float[Tensor, "tokens channels"]:
+        """The position embedding for a grid of this size, the row of the class token as it is.
+
+        Bicubic without antialias, as in the published code, which other weights are used to.
+        """
+        if (rows, cols) == self.grid:
+            return self.positional_embedding
+        first = 0 if self.class_embedding is None else 1
+        of_class, of_patches = self.positional_embedding.tensor_split([first])
+        channels = of_patches.shape[1]
+        grid = of_patches.T.reshape(1, channels, *self.grid)
+        resized = F.interpolate(grid, size=(rows, cols), mode="bicubic", align_corners=False)
+        return torch.cat([of_class, resized.flatten(2).squeeze(0).T])
+
+
+class PromptTokens(nn.Module):
+    """Visual prompt tuning: tokens that are learnt while the transformer they enter is not.
+
+    Source:
+        Jia et al., "Visual Prompt Tuning", https://arxiv.org/abs/2203.12119.
+    """
+
+    def __init__(
+        self, *, blocks: int, tokens: int, patch: int, width: int, depth: str, dropout: float
+    ) -> None:
+        """Random tokens.
+
+        Args:
+            blocks: Blocks of the transformer.
+            tokens: How many enter a block.
+            patch: Side of a patch in pixels; with ``width`` it decides how large they start.
+            width: Channels of a token.
+            depth: Key of ``DEPTHS``.
+            dropout: Share of their numbers that is zero in a step of training.
+        """
+        super().__init__()
+        bound = math.sqrt(6 / (3 * patch + width))
+        self.tokens = nn.ParameterList(
+            nn.Parameter(torch.empty(tokens, width).uniform_(-bound, bound))
+            for _ in range(blocks if depth == "deep" else 1)
+        )
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+
+    def forward(self, batch: int) -> list[Float[Tensor, "batch tokens channels"]]:
+        """The tokens for the images of a batch, each set before its block."""
+        return [self.dropout(tokens.expand(batch, -1, -1)) for tokens in self.tokens]
+
+
+def of_open_clip(visual: Any) -> GridTransformer:
+    """open_clip's own vision transformer, of which attention pool and projection are left out."""
+    return GridTransformer(
+        conv1=visual.conv1,
+        class_embedding=visual.class_embedding,
+        positional_embedding=visual.positional_embedding,
+        ln_pre=visual.ln_pre,
+        blocks=visual.transformer.resblocks,
+        ln_post=visual.ln_post,
+        grid=visual.grid_size,
+    )
+
+
+def of_timm(trunk: Any) -> GridTransformer:
+    """The vision transformer of timm, of which pool and classifier are left out."""
+    class_token = trunk.cls_token
+    return GridTransformer(
+        conv1=trunk.patch_embed.proj,
+        class_embedding=None if class_token is None else class_token.flatten(),
+        positional_embedding=trunk.pos_embed[0],
+        ln_pre=trunk.norm_pre,
+        blocks=trunk.blocks,
+        ln_post=trunk.norm,
+        grid=trunk.patch_embed.grid_size,
+    )
