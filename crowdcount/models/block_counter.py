@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +104,7 @@ class BlockCounter(nn.Module, ABC):
                 parameter.requires_grad = False
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "BlockCounter":
         """Set the mode of all modules that are not frozen."""
         super().train(mode)
         for name, module in self.named_modules():
