@@ -61,6 +61,16 @@ def _openai(
     )
 
 
+def _torchvision(family: str, library_name: str) -> BackboneSpec:
+    """A network of the crowd counting literature, with an encoder that knows ImageNet."""
+    return BackboneSpec(
+        family=family,
+        library_name=library_name,
+        tag="IMAGENET1K_V1",
+        normalisation=NORMALISATIONS["imagenet"],
+    )
+
+
 BACKBONES: dict[str, BackboneSpec] = {
     "clip-rn50": _openai("RN50", decoder=(2048,)),
     "clip-rn101": _openai("RN101", decoder=(2048, 1024)),
@@ -90,6 +100,19 @@ BACKBONES: dict[str, BackboneSpec] = {
         normalisation=NORMALISATIONS["half"],
         window=224,
     ),
+    **{
+        f"vgg{layers}{norm}": _torchvision("vgg", f"vgg{layers}{norm}")
+        for layers in (11, 13, 16, 19)
+        for norm in ("", "_bn")
+    },
+    "csrnet": _torchvision("csrnet", "vgg16"),
+    "csrnet_bn": _torchvision("csrnet", "vgg16_bn"),
+    "cannet": _torchvision("cannet", "vgg16"),
+    "cannet_bn": _torchvision("cannet", "vgg16_bn"),
+    **{
+        f"resnet{layers}": _torchvision("resnet", f"resnet{layers}")
+        for layers in (18, 34, 50, 101, 152)
+    },
 }
 
 

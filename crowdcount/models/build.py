@@ -21,6 +21,12 @@ from crowdcount.models.clip_encoders import (
 )
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import EBC
+from crowdcount.models.encoder_decoder import (
+    LAYOUTS,
+    EncoderDecoder,
+    bare_parts,
+    pretrained_parts,
+)
 from crowdcount.models.timm_encoders import bare_timm_encoder, timm_encoder
 
 
@@ -100,6 +106,16 @@ def _empty_ebc(order: Order) -> EBC:
     return EBC(order.config, order.bins, normalisation=order.normalisation, encoder=encoder)
 
 
+def _fresh_encoder_decoder(order: Order, offline: bool) -> EncoderDecoder:
+    parts = pretrained_parts(order.spec, order.config, offline=offline, block=order.bins.block)
+    return EncoderDecoder(order.config, order.bins, normalisation=order.normalisation, parts=parts)
+
+
+def _empty_encoder_decoder(order: Order) -> EncoderDecoder:
+    parts = bare_parts(order.spec, block=order.bins.block)
+    return EncoderDecoder(order.config, order.bins, normalisation=order.normalisation, parts=parts)
+
+
 def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
     clip = whole_clip(order.spec, order.config, offline=offline)
     sentences = bin_prompts(order.config, order.bins)
@@ -130,5 +146,6 @@ def _clip_ebc(order: Order, encoder: ClipImageEncoder, features: Tensor) -> Clip
 FAMILIES: dict[str, Family] = {
     "clip": Family(fresh=_fresh_clip, empty=_empty_clip),
     "timm": Family(fresh=_fresh_ebc, empty=_empty_ebc),
+    **dict.fromkeys(LAYOUTS, Family(fresh=_fresh_encoder_decoder, empty=_empty_encoder_decoder)),
 }
 """How models on each family of backbones are built; ``BackboneSpec.family`` is the key."""

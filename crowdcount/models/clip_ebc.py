@@ -18,6 +18,7 @@ from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, PromptTokens
 from crowdcount.models.heads import zero_inflated
 from crowdcount.models.prompts import occupied_prompt, prompt
+from crowdcount.models.residual import BasicBlock, Bottleneck
 
 FIRST_TEMPERATURE = 0.07
 """Cosines are divided by it before training changes it, as in CLIP."""
@@ -115,51 +116,6 @@ class ClipEBC(BlockCounter):
         return logits
 
 
-class BasicBlock(nn.Module):
-    """A residual block of two 3x3 convolutions."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(channels, width)
-        _start(self)
-
-    def forward(
-        self, features: Float[Tensor, "batch channels rows cols"]
-    ) -> Float[Tensor, "batch width rows cols"]:
-        """The block's change of the features, added to them."""
-        change = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        change = self.bn2(self.conv2(change))
-        return F.relu(change + self.downsample(features), inplace=True)
-
-
-class Bottleneck(nn.Module):
-    """A residual block of 1x1, 3x3 and 1x1 convolutions, all of full width."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(channels, width)
-        _start(self)
-
-    def forward(
-        self, features: Float[Tensor, "batch channels rows cols"]
-    ) -> Float[Tensor, "batch width rows cols"]:
-        """The block's change of the features, added to them."""
-        change = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        change = F.relu(self.bn2(self.conv2(change)), inplace=True)
-        change = self.bn3(self.conv3(change))
-        return F.relu(change + self.downsample(features), inplace=True)
-
-
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:
     """The sentence of each bin; for ``zip`` with that of an occupied block behind the first."""
     style, template = config.prompts, config.prompt_template
@@ -195,20 +151,6 @@ def _tuning(config: ModelConfig, encoder: ClipImageEncoder) -> str:
             f"got {config.frozen_stages}"
         )
     return tuning
-
-
-def _shortcut(channels: int, width: int) -> nn.Module:
-    """What a residual block adds its change to: features of its own width."""
-    if channels == width:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
-
-
-def _start(block: nn.Module) -> None:
-    """Give the convolutions of a residual block their random weights."""
-    for module in block.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _cosines(

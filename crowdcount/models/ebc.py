@@ -40,16 +40,7 @@ class EBC(BlockCounter):
             ConfigError: If the backbone has no features as coarse as the blocks ask for, or the
                 settings ask for what only CLIP's encoders offer.
         """
-        if config.tuning == "prompts":
-            raise ConfigError(
-                f"model.tuning: prompt tokens enter CLIP's transformers, not {config.backbone}",
-                next_step="--set model.tuning=full, or frozen",
-            )
-        if config.frozen_stages:
-            raise ConfigError(
-                f"model.frozen_stages: only of CLIP's encoders, not of {config.backbone}",
-                next_step="freeze all of it: --set model.tuning=frozen",
-            )
+        check_tuning(config)
         stages: Any = encoder.feature_info
         strides = stages.reduction()
         super().__init__(config, bins, normalisation=normalisation, stride=max(strides))
@@ -70,10 +61,26 @@ class EBC(BlockCounter):
         stages: Sequence[Tensor] = self.encoder(images)
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        logits: Tensor = self.head(self.neck(stages, height=height, width=width))
-        if self.config.head == "zip":
-            return zero_inflated(logits[:, :2], logits[:, 2:])
-        return logits
+        outputs: Tensor = self.head(self.neck(stages, height=height, width=width))
+        return joined_logits(outputs, kind=self.config.head)
+
+
+def check_tuning(config: ModelConfig) -> None:
+    """Refuse what only CLIP's encoders offer.
+
+    Raises:
+        ConfigError: If the settings ask for it.
+    """
+    if config.tuning == "prompts":
+        raise ConfigError(
+            f"model.tuning: prompt tokens enter CLIP's transformers, not {config.backbone}",
+            next_step="--set model.tuning=full, or frozen",
+        )
+    if config.frozen_stages:
+        raise ConfigError(
+            f"model.frozen_stages: only of CLIP's encoders, not of {config.backbone}",
+            next_step="freeze all of it: --set model.tuning=frozen",
+        )
 
 
 def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.Sequential:
@@ -102,3 +109,12 @@ def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.S
     nn.init.normal_(last.weight, std=0.01)
     last.bias = nn.Parameter(start)
     return nn.Sequential(*layers, last)
+
+
+def joined_logits(
+    outputs: Float[Tensor, "batch outputs rows cols"], *, kind: str
+) -> Float[Tensor, "batch bins rows cols"]:
+    """Logits of the bins from what :func:`classification_head` gives."""
+    if kind == "zip":
+        return zero_inflated(outputs[:, :2], outputs[:, 2:])
+    return outputs

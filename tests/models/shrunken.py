@@ -13,10 +13,13 @@ from pathlib import Path
 
 import open_clip
 import pytest
+import torchvision
 from timm.models import register_model
 from timm.models.fastvit import FastVit
 from timm.models.vision_transformer import VisionTransformer
+from torchvision.models import resnet, vgg
 
+from crowdcount.models import encoder_decoder
 from crowdcount.models.backbones import BACKBONES
 
 FACTOR = 16
@@ -37,7 +40,25 @@ def shrunken() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, spec in SHRUNKEN.items():
             patch.setitem(BACKBONES, name, spec)
+        for letter, layers in vgg.cfgs.items():
+            thin = [each if each == "M" else each // FACTOR for each in layers]
+            patch.setitem(vgg.cfgs, letter, thin)
+        for decoder in ("VGG_DECODER", "DILATED_DECODER"):
+            patch.setattr(encoder_decoder, decoder, _thin(getattr(encoder_decoder, decoder)))
+        for name, widths in encoder_decoder.RESNET_DECODERS.items():
+            patch.setitem(encoder_decoder.RESNET_DECODERS, name, _thin(widths))
+        patch.setattr(torchvision.models, "get_model", _shallow)
         yield
+
+
+def _thin(widths: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(width // FACTOR for width in widths)
+
+
+def _shallow(name: str) -> resnet.ResNet:
+    """One block in each stage; torchvision has no thinner ones."""
+    block = resnet.BasicBlock if name in ("resnet18", "resnet34") else resnet.Bottleneck
+    return resnet.ResNet(block, [1, 1, 1, 1])
 
 
 @register_model

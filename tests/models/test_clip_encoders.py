@@ -1,7 +1,6 @@
 """The encoders at their full size, on the device that computes nothing."""
 
 import itertools
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -12,9 +11,10 @@ from crowdcount.errors import ConfigError
 from crowdcount.models import clip_encoders
 from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop
 from crowdcount.models.build import empty_model
-from crowdcount.models.clip_ebc import BasicBlock, Bottleneck
 from crowdcount.models.clip_encoders import bare_clip_encoder, whole_clip
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.residual import BasicBlock, Bottleneck
+from tests.models.documented import documented
 from tests.models.shrunken import CLIP
 
 # fmt: off
@@ -66,15 +66,6 @@ def test_the_models_have_the_shapes_of_the_table(name):
     assert int(row["stride"]) == model.stride
     assert row["window"] == str(BACKBONES[name].window or "none")
     assert int(row["crop"]) == default_crop(name)
-
-
-def documented(name):
-    """The row of a backbone in docs/backbones.md, by column."""
-    lines = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text().splitlines()
-    cells = [line.strip("|").split("|") for line in lines if line.startswith(("| backbone", "| `"))]
-    header, *rows = ([cell.strip() for cell in row] for row in cells)
-    (row,) = (row for row in rows if row[0] == f"`{name}`")
-    return dict(zip(header, row, strict=True))
 
 
 @pytest.mark.parametrize("name", CLIP)

@@ -1,0 +1,283 @@
+"""The networks of the crowd counting literature: an encoder of torchvision, and a decoder."""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import Normalisation
+from crowdcount.models.backbones import BackboneSpec, check_tag
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.ebc import check_tuning, classification_head, joined_logits
+from crowdcount.models.hub import downloads
+from crowdcount.models.neck import on_grid
+from crowdcount.models.residual import BasicBlock, Bottleneck
+from crowdcount.models.state_dicts import match_tensors, read_tensors
+
+FINE_STRIDE = 16
+"""Stride of ResNets whose last stage does not halve the grid."""
+
+POOLS = (1, 2, 3, 6)
+"""CANNet: sides of the grids over which the context of a block is averaged."""
+
+VGG_DECODER = (256, 128)
+DILATED_DECODER = (512, 512, 512, 256, 128, 64)
+RESNET_DECODERS: dict[str, tuple[int, ...]] = {
+    "resnet18": (512, 256, 128),
+    "resnet34": (512, 256, 128),
+    "resnet50": (512, 256, 256, 128),
+    "resnet101": (512, 512, 256, 256, 128),
+    "resnet152": (512, 512, 512, 256, 256, 128),
+}
+"""Widths of the residual blocks behind each ResNet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The two halves of a network, with random weights."""
+
+    encoder: nn.Sequential
+    """Images to features; its tensors have the names that torchvision has for them."""
+
+    stride: int
+    """Of the encoder, in pixels."""
+
+    decoder: nn.Sequential
+    """Features on the grid of blocks to as many channels as ``channels`` says."""
+
+    channels: int
+    prefix: str = ""
+    """What torchvision's whole model puts before the names of the encoder's tensors."""
+
+
+class EncoderDecoder(BlockCounter):
+    """An encoder, its features brought to the grid of blocks, a decoder, and logits."""
+
+    def __init__(
+        self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, parts: Parts
+    ) -> None:
+        """Put a head on a network.
+
+        Args:
+            config: Settings.
+            bins: The bins to tell apart.
+            normalisation: Channel statistics to apply to images.
+            parts: The network.
+
+        Raises:
+            ConfigError: If settings and bins are for blocks of different sides, the head cannot
+                tell these bins apart, or the settings ask for what only CLIP's encoders offer.
+        """
+        check_tuning(config)
+        super().__init__(config, bins, normalisation=normalisation, stride=parts.stride)
+        self.encoder = parts.encoder
+        self.decoder = parts.decoder
+        self.head = classification_head(parts.channels, bins, kind=config.head)
+        if config.tuning == "frozen":
+            self.freeze(["encoder"])
+
+    def block_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch bins rows cols"]:
+        """Logits of every block."""
+        block = self.config.block
+        grid = (images.shape[-2] // block, images.shape[-1] // block)
+        features = self.decoder(on_grid(self.encoder(images), grid))
+        return joined_logits(self.head(features), kind=self.config.head)
+
+
+class Context(nn.Module):
+    """Features beside what distinguishes them from their surroundings, at several scales.
+
+    The features f are averaged over grids of k x k cells, k in ``POOLS``, and mixed by a 1x1
+    convolution: s_k. With weights w_k = sigmoid(V_k (s_k - f)) the context is the mean of the s_k
+    weighted by w_k, and a 1x1 convolution brings f and its context back to as many channels.
+
+    Source:
+        Liu, Salzmann and Fua, "Context-Aware Crowd Counting", https://arxiv.org/abs/1811.10452.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(nn.Conv2d(channels, channels, 1, bias=False) for _ in POOLS)
+        self.weights = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in POOLS)
+        self.fuse = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.ReLU(inplace=True))
+
+    def forward(
+        self, features: Float[Tensor, "batch channels rows cols"]
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Features that know their surroundings."""
+        grid = (features.shape[-2], features.shape[-1])
+        weighted, total = torch.zeros_like(features), torch.zeros_like(features)
+        for side, scale, weight in zip(POOLS, self.scales, self.weights, strict=True):
+            pooled = nn.functional.adaptive_avg_pool2d(features, side)
+            around = nn.functional.interpolate(
+                scale(pooled), size=grid, mode="bilinear", align_corners=False
+            )
+            weights = weight(around - features).sigmoid()
+            weighted, total = weighted + weights * around, total + weights
+        # No weight is far below the others in float32; the small number is for half precision.
+        context = weighted / (total + 1e-6)
+        fused: Tensor = self.fuse(torch.cat([features, context], dim=1))
+        return fused
+
+
+def bare_parts(spec: BackboneSpec, *, block: int) -> Parts:
+    """The halves of a network of the table, with random weights."""
+    return LAYOUTS[spec.family](spec.library_name, block)
+
+
+def pretrained_parts(
+    spec: BackboneSpec, config: ModelConfig, *, offline: bool, block: int
+) -> Parts:
+    """The same with the weights that the settings ask for in the encoder.
+
+    Raises:
+        ConfigError: If torchvision has no such weights.
+        InputMissingError: If weights are missing and cannot be downloaded.
+        UntrustedFileError: If reading the weights file would run code from it.
+        BadInputError: If the weights file is damaged or not of this network.
+    """
+    parts = bare_parts(spec, block=block)
+    if config.weights is None and config.pretrained == "none":
+        return parts
+    if config.weights is not None:
+        whole = _file_weights(spec, Path(config.weights))
+    else:
+        whole = _library_weights(spec, offline=offline)
+    own = [each for each in parts.encoder.state_dict() if not each.endswith("num_batches_tracked")]
+    parts.encoder.load_state_dict({each: whole[parts.prefix + each] for each in own}, strict=False)
+    return parts
+
+
+def _vgg(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are called alike
+    """DM-Count's network: VGG up to its last pooling, and two convolutions."""
+    encoder = _vgg_features(name)
+    return Parts(
+        encoder=encoder,
+        stride=16,
+        decoder=_convolutions(_width(encoder), VGG_DECODER, dilation=1, batch_norm=False),
+        channels=VGG_DECODER[-1],
+        prefix="features.",
+    )
+
+
+def _csrnet(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are called alike
+    """The first ten convolutions of VGG16, and dilated ones."""
+    encoder, normed = _vgg_features(name, convolutions=10), name.endswith("_bn")
+    return Parts(
+        encoder=encoder,
+        stride=8,
+        decoder=_convolutions(_width(encoder), DILATED_DECODER, dilation=2, batch_norm=normed),
+        channels=DILATED_DECODER[-1],
+        prefix="features.",
+    )
+
+
+def _cannet(name: str, block: int) -> Parts:
+    """CSRNet that knows the surroundings of a block."""
+    parts = _csrnet(name, block)
+    return replace(parts, decoder=nn.Sequential(Context(_width(parts.encoder)), *parts.decoder))
+
+
+def _resnet(name: str, block: int) -> Parts:
+    """A ResNet, whose last stage keeps the grid for blocks of up to 16 pixels, and more blocks."""
+    import torchvision
+
+    network: Any = torchvision.models.get_model(name)
+    fine = block <= FINE_STRIDE
+    if fine:
+        for module in network.layer4[0].modules():
+            if isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+    stages = [each for each in network.named_children() if each[0] not in ("avgpool", "fc")]
+    widths = RESNET_DECODERS[name]
+    kind = BasicBlock if name in ("resnet18", "resnet34") else Bottleneck
+    channels = network.fc.in_features
+    blocks = (kind(*pair) for pair in itertools.pairwise((channels, *widths)))
+    return Parts(
+        encoder=nn.Sequential(OrderedDict(stages)),
+        stride=FINE_STRIDE if fine else 2 * FINE_STRIDE,
+        decoder=nn.Sequential(*blocks),
+        channels=widths[-1],
+    )
+
+
+LAYOUTS: dict[str, Callable[[str, int], Parts]] = {
+    "vgg": _vgg,
+    "csrnet": _csrnet,
+    "cannet": _cannet,
+    "resnet": _resnet,
+}
+"""From torchvision's name of a network and a block side to its halves, by family of backbones."""
+
+
+def _vgg_features(name: str, *, convolutions: int | None = None) -> nn.Sequential:
+    """The convolutions of a VGG network, without the pooling behind the last."""
+    # Not the whole model: its classifier has six times as many weights.
+    from torchvision.models.vgg import cfgs, make_layers
+
+    letter = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}[name.removesuffix("_bn")]
+    features: nn.Sequential = make_layers(cfgs[letter], batch_norm=name.endswith("_bn"))
+    ends = [i for i, layer in enumerate(features) if isinstance(layer, nn.ReLU)]
+    kept = features[: ends[-1 if convolutions is None else convolutions - 1] + 1]
+    for layer in kept:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return kept
+
+
+def _width(features: nn.Sequential) -> int:
+    """Channels that the last convolution gives."""
+    return [each.out_channels for each in features if isinstance(each, nn.Conv2d)][-1]
+
+
+def _convolutions(
+    channels: int, widths: Sequence[int], *, dilation: int, batch_norm: bool
+) -> nn.Sequential:
+    """3x3 convolutions that keep the grid, each with ReLU."""
+    layers: list[nn.Module] = []
+    for before, width in itertools.pairwise((channels, *widths)):
+        convolution = nn.Conv2d(
+            before, width, 3, padding=dilation, dilation=dilation, bias=not batch_norm
+        )
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        norm = [nn.BatchNorm2d(width)] if batch_norm else []
+        layers += [convolution, *norm, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
+    """The tensors of torchvision's whole pretrained model."""
+    import torchvision
+
+    known = torchvision.models.get_model_weights(spec.library_name)
+    check_tag("torchvision", spec.library_name, tag=spec.tag, known=[each.name for each in known])
+    weights: Any = known[spec.tag]
+    name = f"torchvision's {spec.library_name} ({spec.tag})"
+    with downloads(name, source=weights.url, offline=offline):
+        tensors: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    return tensors
+
+
+def _file_weights(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the names that torchvision's whole model has for them."""
+    import torchvision
+
+    with torch.device("meta"):
+        whole = torchvision.models.get_model(spec.library_name)
+    return match_tensors(
+        read_tensors(path),
+        whole.state_dict(),
+        model=f"torchvision's {spec.library_name}",
+        optional=("classifier.", "fc."),
+    )
