@@ -292,8 +292,8 @@ def _resized(
     """Bicubic, and antialiased where the image shrinks, which torch does and OpenCV does not."""
     if len(pixels) <= size:
         return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC))
-    # A copy, because torch takes no pixels that are read-only, as those of a cache are. Its channels
-    # lie last, for which torch has a quick way.
+    # A copy, because torch takes no pixels that are read-only, as those of a cache are. Channels
+    # lie last in it, for which torch has a quick way.
     planes = torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None]
     shrunk = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(shrunk[0].permute(1, 2, 0).numpy())

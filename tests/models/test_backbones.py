@@ -56,7 +56,7 @@ def test_only_a_tag_replaces_the_usual_weights(pretrained):
         ("timm:hf-hub:someone/something", "auto", "timm has no model"),
         ("timm:test_resnet.nonsense", "auto", "timm has no weights 'nonsense'"),
         ("timm:test_resnet", "r160_in2k", "did you mean 'r160_in1k'"),
-        ("resnet50", "auto", "unknown backbone"),
+        ("resnet51", "auto", "unknown backbone.*did you mean 'resnet50'"),
         ("open-clip:ViT-B-61/openai", "auto", "open_clip has no model.*did you mean"),
         ("open-clip:ViT-B-16/openais", "auto", "no weights 'openais'.*did you mean 'openai'"),
         ("open-clip:ViT-B-16/openai", "opanai", "no weights 'opanai'"),
