@@ -31,6 +31,7 @@ class BlockCounter(nn.Module, ABC):
         stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
         prompts: The sentences it compares blocks with, where the network reads sentences.
         frozen: Names of the modules and parameters that training leaves as they are.
+        unmoved: Names of the modules whose statistics training leaves as they are.
     """
 
     mean: Tensor
@@ -38,6 +39,7 @@ class BlockCounter(nn.Module, ABC):
     bin_values: Tensor
     prompts: tuple[str, ...] | None = None
     frozen: tuple[str, ...] = ()
+    unmoved: tuple[str, ...] = ()
 
     def __init__(
         self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, stride: int
@@ -110,11 +112,30 @@ class BlockCounter(nn.Module, ABC):
                 parameter.requires_grad = False
         self.train(self.training)
 
+    def freeze_statistics(self) -> None:
+        """Let the encoder's batch normalisation go by the statistics it has, in training, too.
+
+        Raises:
+            ConfigError: If the encoder has no batch normalisation.
+        """
+        self.unmoved = tuple(
+            name
+            for name, module in self.named_modules()
+            if name.startswith("encoder.") and isinstance(module, nn.BatchNorm2d)
+        )
+        if not self.unmoved:
+            raise ConfigError(
+                f"model.frozen_statistics: the encoder of {self.config.backbone} has no batch "
+                "normalisation",
+                next_step="leave the setting out",
+            )
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> "BlockCounter":
         """Set the mode of all modules that are not frozen."""
         super().train(mode)
         for name, module in self.named_modules():
-            if name in self.frozen:
+            if name in self.frozen or name in self.unmoved:
                 module.eval()
         return self
 

@@ -69,7 +69,7 @@ def build_model(config: ModelConfig, bins: Bins, *, offline: bool = False) -> Bl
     """
     spec = backbone_spec(config.backbone, pretrained=config.pretrained)
     order = _order(spec, config, bins, normalisation=None)
-    return FAMILIES[order.spec.family].fresh(order, offline)
+    return _settled(FAMILIES[order.spec.family].fresh(order, offline))
 
 
 def empty_model(
@@ -86,7 +86,14 @@ def empty_model(
         ConfigError: If the settings contradict the bins or the library.
     """
     order = _order(backbone_spec(config.backbone), config, bins, normalisation=normalisation)
-    return FAMILIES[order.spec.family].empty(order)
+    return _settled(FAMILIES[order.spec.family].empty(order))
+
+
+def _settled(model: BlockCounter) -> BlockCounter:
+    """What the settings say of every model, whatever its family."""
+    if model.config.frozen_statistics:
+        model.freeze_statistics()
+    return model
 
 
 def _order(

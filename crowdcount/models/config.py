@@ -67,6 +67,12 @@ class ModelConfig:
     """First stages of a CLIP encoder that stay as they are under ``full``: of a transformer so many
     blocks and what is before them, of a ResNet the stem and its layers."""
 
+    frozen_statistics: bool = False
+    """Whether the encoder's batch normalisation goes by the statistics of its pretrained weights in
+    training, too, while its scales and shifts learn. A few crops have other statistics than the
+    many images a model will count: those of their own let it lean on their neighbours, and dense
+    crowds are then overcounted."""
+
     prompt_tokens: int = 32
     """Tokens that ``prompts`` puts between those of the image."""
 

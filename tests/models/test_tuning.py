@@ -83,6 +83,29 @@ def test_a_timm_backbone_can_be_frozen_as_a_whole():
     assert changed(model) == {"neck", "head"}
 
 
+@pytest.mark.parametrize("backbone", ["clip-rn50", "timm:test_resnet", "vgg11_bn", "resnet18"])
+def test_statistics_can_stay_while_all_parameters_learn(backbone):
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    model = fresh(backbone, frozen_statistics=True)
+    before = copy.deepcopy(model.state_dict())
+    train(learner(model, optim=OPTIM), 1, 2)
+    same = {n for n, tensor in model.state_dict().items() if torch.equal(before[n], tensor)}
+    moved = {name for name, _ in model.named_parameters() if name not in same}
+    assert any(name.startswith("encoder.") for name in moved)
+    kept = {name for name in before if name.startswith("encoder.") and name.endswith(statistics)}
+    assert kept <= same
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    # A copy, as the average of the weights is, and a model read again keep to it.
+    again = empty_model(model.config, BINS).train()
+    for each in (copy.deepcopy(model).train(), again):
+        assert not any(m.training for n, m in each.named_modules() if n in model.unmoved)
+
+
+def test_statistics_of_an_encoder_without_any_cannot_stay():
+    with pytest.raises(ConfigError, match="no batch normalisation"):
+        fresh("clip-vit-b-16", frozen_statistics=True)
+
+
 @pytest.mark.parametrize("frozen", range(6))
 def test_the_first_stages_of_a_resnet_stay_with_their_statistics(frozen):
     stem = {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"}
