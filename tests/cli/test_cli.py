@@ -267,7 +267,7 @@ def test_nothing_there_exits_3_before_any_work(run, workplace):
     assert "none.jpg" in err
 
 
-def test_no_model_exits_3_and_says_what_to_do(run, photos):
+def test_no_model_exits_3_and_says_what_to_do(run, photos, no_starter):
     code, out, err = run("predict", "a.png")
     assert (code, out) == (3, b"")
     assert "crowdcount train" in err
@@ -277,6 +277,33 @@ def test_no_model_exits_3_and_says_what_to_do(run, photos):
 def test_the_environment_names_a_checkpoint(run, photos, checkpoint, monkeypatch):
     monkeypatch.setenv("CROWDCOUNT_CHECKPOINT", str(checkpoint))
     assert run("predict", "a.png")[0] == 0
+
+
+def test_without_a_run_the_starter_counts_and_stderr_says_so(run, photos, data, starter):
+    code, out, err = run("predict", "a.png")
+    assert (code, err) == (0, "model starter (ships with crowdcount)\n")
+    assert run("predict", "-q", "a.png") == (0, out, "")
+    assert run("predict", "a.png", "--checkpoint", "starter") == (0, out, err)
+    code, _, err = run("eval")
+    assert code == 0
+    assert err.startswith("model starter (ships with crowdcount), split val of square\n")
+    assert run("eval", "--checkpoint", "starter")[2] == err
+
+
+def test_the_starter_by_name_counts_where_there_is_a_run(run, data, starter):
+    assert run("train", *TINY_RUN)[0] == 0
+    image = data.image_path(data.records("val")[0])
+    assert "ships with" not in run("predict", image)[2]
+    assert "ships with" in run("predict", image, "--checkpoint", "starter")[2]
+
+
+def test_a_folder_called_starter_is_written_with_its_directory(run, photos, no_starter, checkpoint):
+    shutil.copytree(checkpoint, "starter")
+    code, out, err = run("predict", "a.png", "--checkpoint", "starter")
+    assert (code, out) == (3, b"")
+    assert "./starter" in err
+    code, _, err = run("predict", "a.png", "--checkpoint", "./starter")
+    assert (code, err) == (0, "model starter\n")
 
 
 def test_quiet_says_nothing_but_errors(run, photos, checkpoint):
