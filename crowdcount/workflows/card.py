@@ -21,7 +21,7 @@ from crowdcount.workflows.card_text import CardText, Measured, Source, Timed
 TEXT = "text"
 """Key of the card in ``config.json`` under which its text stands."""
 
-PATHS = (("model", "weights"), ("model", "bins"))
+PATHS = (("model", "weights"), ("model", "bins"), ("train", "init"))
 """Settings of a run that can name files of the machine that trained it."""
 
 UNKNOWN = "not known"
@@ -209,6 +209,11 @@ def _facts(card: Card) -> dict[str, list[str]]:
         "trained on": _run(said),
         "validation": _validation(card),
     }
+    if isinstance(init := said.get("init"), Mapping):
+        facts["started from"] = [
+            f"{init.get('name', UNKNOWN)}, whose data and terms count, too "
+            f"(weights with the SHA-256 {init.get('weights_sha256', UNKNOWN)})"
+        ]
     if model.window:
         stride = model.window_stride or model.window
         facts["windows"] = [f"of {model.window} pixels, one every {stride}"]

@@ -1002,6 +1002,32 @@ def test_runs_are_listed_and_compared(run, data):
     assert "not the log of a run" in err
 
 
+def test_train_starts_from_a_checkpoint(run, data, starter):
+    size = ("--set", "train.crop=64", "--set", "train.workers=0", "--epochs", "1")
+    tuned = ("train", *size, "--batch-size", "4", "--init", "starter")
+    code, out, _ = run(*tuned, "--dry-run")
+    told = tomllib.loads(out.decode())
+    assert code == 0
+    assert told["train"]["init"] == "starter"
+    assert told["model"]["backbone"] == "timm:test_resnet"
+    assert told["model"]["neck_width"] == 8
+    assert run(*tuned, "--show-batch", "batch.png")[:2] == (0, b"batch.png\n")
+    code, out, _ = run(*tuned, "--overfit", "1")
+    assert (code, len(out.splitlines())) == (5, 3)
+    assert not list(data.folder.glob("bins-*"))
+    code, out, _ = run(*tuned)
+    assert code == 0
+    card = json.loads((Path(out.decode().strip()) / "config.json").read_text())["card"]
+    assert card["provenance"]["init"]["name"] == "tiny"
+    code, out, err = run(*tuned, "--backbone", "clip-rn50")
+    assert (code, out) == (2, b"")
+    assert "model.backbone: 'clip-rn50', but train.init, 'starter', was made with 'timm:" in err
+    assert run(*tuned, "--no-pretrained")[0] == 2
+    code, _, err = run("train", "--resume", "runs/latest", "--init", "./other")
+    assert code == 2
+    assert "train.init: was 'starter', now './other'" in err
+
+
 # ---- models
 
 
