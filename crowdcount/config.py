@@ -21,6 +21,7 @@ from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.initial import with_initial_settings
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.training.schedule import ScheduleConfig
@@ -102,6 +103,9 @@ def load_run_config(
 ) -> RunConfig:
     """Merge all sources of settings into one tree.
 
+    Settings of the section ``model`` that no source gives are those of the checkpoint that
+    ``train.init`` names.
+
     Args:
         config: A run file.
         preset: The name of a run file that ships with the package.
@@ -112,8 +116,10 @@ def load_run_config(
         start: What holds where no source says otherwise; None: the defaults of the fields.
 
     Raises:
-        ConfigError: If a file is no TOML, a key is unknown or a value is wrong.
-        InputMissingError: If a file or preset is not there.
+        ConfigError: If a file is no TOML, a key is unknown or a value is wrong, or contradicts the
+            checkpoint that training starts from.
+        InputMissingError: If a file, preset or checkpoint is not there.
+        BadInputError: If the checkpoint is damaged.
     """
     tree: dict[str, Any] = {} if start is None else start.to_mapping()
     if directory is not None and (directory / PROJECT_FILE).is_file():
@@ -124,7 +130,18 @@ def load_run_config(
         _merge(tree, _read_toml(config))
     for key, value in [*_from_environment(environment or {}), *overrides]:
         _merge(tree, _nested(key, value))
+    # Not of a run that was begun: its settings are complete, and its first weights may be gone.
+    if start is None:
+        _take_initial_settings(tree)
     return RunConfig.from_mapping(tree)
+
+
+def _take_initial_settings(tree: dict[str, Any]) -> None:
+    """Complete the section ``model`` from the checkpoint that training starts from."""
+    train, model = tree.get("train"), tree.get("model", {})
+    init = train.get("init") if isinstance(train, Mapping) else None
+    if isinstance(init, str) and init and isinstance(model, Mapping):
+        tree["model"] = with_initial_settings(model, init=init)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

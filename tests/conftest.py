@@ -1,6 +1,7 @@
 """What tests share: the Hypothesis profile, a clean environment, small data and a small model."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
+from crowdcount.models import folders
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import save_checkpoint
 from crowdcount.models.config import ModelConfig
@@ -68,6 +70,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     save_checkpoint(folder, model, card=card)
     return folder
+
+
+@pytest.fixture
+def starter(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the model that ships with the package, whether this version has one or not."""
+    folder = tmp_path / "package" / "starter"
+    shutil.copytree(checkpoint, folder)
+    monkeypatch.setattr(folders, "starter_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def no_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that ships no model."""
+    monkeypatch.setattr(folders, "starter_folder", lambda: tmp_path / "package" / "starter")
 
 
 @pytest.fixture

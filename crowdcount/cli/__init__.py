@@ -10,6 +10,7 @@ from crowdcount.cli.bins import bins
 from crowdcount.cli.datasets import app as datasets
 from crowdcount.cli.demo import demo
 from crowdcount.cli.evaluate import evaluate
+from crowdcount.cli.models import app as models
 from crowdcount.cli.options import OrderedCommand
 from crowdcount.cli.predict import predict
 from crowdcount.cli.preprocess import preprocess
@@ -33,6 +34,7 @@ app.command("predict")(predict)
 app.command("demo")(demo)
 app.add_typer(datasets, name="datasets")
 app.add_typer(runs, name="runs")
+app.add_typer(models, name="models")
 
 
 def _print_version(asked: bool | None) -> None:

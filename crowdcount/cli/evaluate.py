@@ -43,6 +43,7 @@ def evaluate(
     """
     from crowdcount.data.prepared import PreparedDataset
     from crowdcount.errors import GateFailedError, UsageError
+    from crowdcount.models.folders import called
     from crowdcount.workflows.counter import load
     from crowdcount.workflows.evaluate import Gate
     from crowdcount.workflows.evaluate import evaluate as run_evaluation
@@ -56,7 +57,8 @@ def evaluate(
     if fold is not None:
         sets = [each.with_fold(fold) for each in sets]
     model = find_checkpoint(checkpoint, environment=os.environ)
-    log.info("model %s, split %s of %s", model, split, ", ".join(each.name for each in sets))
+    names = ", ".join(each.name for each in sets)
+    log.info("model %s, split %s of %s", called(model), split, names)
     if dry_run:
         images = sum(len(each.records(split)) for each in sets)
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")

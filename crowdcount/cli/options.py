@@ -19,10 +19,12 @@ Data = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--checkpoint",
-        help="Checkpoint or run folder. (default: CROWDCOUNT_CHECKPOINT, or the latest run)",
+        metavar="CHECKPOINT",
+        help="Checkpoint or run folder, or starter: the model that ships with crowdcount. "
+        "(default: CROWDCOUNT_CHECKPOINT, or the latest run, or starter)",
         show_default=False,
     ),
 ]

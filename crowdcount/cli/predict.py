@@ -88,6 +88,7 @@ def predict(
     """
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
+    from crowdcount.models.folders import called
     from crowdcount.workflows import predict as workflow
     from crowdcount.workflows.counter import load
     from crowdcount.workflows.locate import find_checkpoint
@@ -105,7 +106,7 @@ def predict(
         raise UsageError(f"{output}: there already", next_step="name another, or pass --force")
     workflow.require_some(images)
     model = find_checkpoint(checkpoint, environment=os.environ)
-    log.info("model %s", model)
+    log.info("model %s", called(model))
     heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
     if dry_run:
         log.info("%d images to count into %s", len(images), "stdout" if to_stdout else output)

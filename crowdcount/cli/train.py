@@ -34,6 +34,7 @@ SHORT_FORMS = {
     "block": "model.block",
     "bins": "model.bins",
     "weights": "model.weights",
+    "init": "train.init",
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
     "seed": "train.seed",
@@ -57,6 +58,14 @@ def train(
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="File of first weights. (sets model.weights)")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Start from the weights, bins and model settings of a checkpoint or run, or of "
+            "starter, the model that ships with crowdcount. (sets train.init)",
+        ),
     ] = None,
     no_pretrained: Annotated[
         bool,
@@ -182,6 +191,11 @@ def train(
     from crowdcount.workflows.resumption import check_settings, data_of_run
     from crowdcount.workflows.run_folder import RunFolder
 
+    if {"init", "no_pretrained"} <= given:
+        raise UsageError(
+            "--init starts from weights, --no-pretrained from random ones",
+            next_step="leave out one of them",
+        )
     run = None if resume is None else RunFolder.open(find_run(resume))
     if run is not None:
         _refuse_beside_resume(given)

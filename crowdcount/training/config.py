@@ -31,6 +31,10 @@ class TrainConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
+    init: str | None = None
+    """Checkpoint whose weights, model settings, bins and statistics training starts from: a folder,
+    a run, or ``starter``. None: fresh weights, as the section ``model`` says."""
+
     epochs: int = 200
     """Passes over the training images."""
 
@@ -92,6 +96,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.init == "":
+            raise ConfigError("train.init: must not be empty")
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"train.accumulate must be at most train.batch_size, got {self.accumulate} pieces "

@@ -22,7 +22,8 @@ from crowdcount.inference.counting import BlockModel, ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap
 from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoint import CONFIG_NAME, load_checkpoint
+from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.models.folders import CONFIG_NAME, checkpoint_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +138,19 @@ def whole_image_model(model: BlockCounter) -> BlockModel:
 
 
 def load(checkpoint: Path | str, *, device: str = "auto") -> Counter:
-    """Make a counter of a checkpoint folder.
+    """Make a counter of a checkpoint.
+
+    Args:
+        checkpoint: The text ``starter``: the model that ships with the package. Other text, and
+            every ``Path``: a checkpoint's folder, or a run's, which stands for its best one.
+        device: ``auto``, ``cpu``, ``cuda:0``, ...
 
     Raises:
         InputMissingError: If the folder is not there.
         BadInputError: If it is no checkpoint of ours.
         ConfigError: If there is no such device.
     """
-    folder = Path(checkpoint)
+    folder = checkpoint_folder(checkpoint)
     target = resolve_device(device)
     loaded = load_checkpoint(folder)
     try:

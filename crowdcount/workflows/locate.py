@@ -6,13 +6,13 @@ from pathlib import Path
 from crowdcount.data.prepared import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.files import point_link
+from crowdcount.models.folders import STARTER, checkpoint_folder, starter_ships
 from crowdcount.workflows.run_folder import RECORD, is_locked, read_record
 
 DATA_FOLDER = Path("data")
 RUNS_FOLDER = Path("runs")
 DATA_VARIABLE = "CROWDCOUNT_DATA_DIR"
 CHECKPOINT_VARIABLE = "CROWDCOUNT_CHECKPOINT"
-CARD = "config.json"
 
 
 def find_prepared(
@@ -69,20 +69,23 @@ def _prepared_in(folder: Path) -> list[Path]:
 
 
 def find_checkpoint(
-    given: Path | None, *, environment: Mapping[str, str], directory: Path = Path()
+    given: str | Path | None, *, environment: Mapping[str, str], directory: Path = Path()
 ) -> Path:
-    """The checkpoint meant: the one given, else of the environment, else of the latest run.
+    """The checkpoint meant: given, else of the environment, of the latest run, else the starter.
 
-    A run folder stands for its best checkpoint, or its last where it was never validated.
+    What is given or in the environment is named as for
+    :func:`crowdcount.models.folders.checkpoint_folder`.
 
     Raises:
         InputMissingError: If there is none.
     """
     if given is None and CHECKPOINT_VARIABLE in environment:
-        given = Path(environment[CHECKPOINT_VARIABLE])
+        given = environment[CHECKPOINT_VARIABLE]
     if given is None:
         given = (directory / RUNS_FOLDER / "latest").resolve()
-        if not given.exists():
+        if not given.exists() and starter_ships():
+            given = STARTER
+        elif not given.exists():
             raise InputMissingError(
                 "there is no model to count with",
                 looked_for=f"--checkpoint, {CHECKPOINT_VARIABLE} and {RUNS_FOLDER / 'latest'}; "
@@ -90,14 +93,7 @@ def find_checkpoint(
                 next_step="train one: crowdcount train, or see a small one at work: "
                 "crowdcount demo",
             )
-    for folder in (given, given / "best", given / "last"):
-        if (folder / CARD).is_file():
-            return folder
-    raise InputMissingError(
-        f"{given}: no checkpoint",
-        looked_for=f"{CARD} in it, in its best/ and in its last/",
-        next_step="name a checkpoint or a run: --checkpoint runs/latest",
-    )
+    return checkpoint_folder(given)
 
 
 def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> Path:

@@ -9,8 +9,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.models.build import empty_model
 from crowdcount.training.memory import MemoryEstimate, estimate_memory
-from crowdcount.workflows.bins import training_bins
-from crowdcount.workflows.train import TrainPlan, plan_training
+from crowdcount.workflows.train import TrainPlan, first_bins, plan_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +45,7 @@ def outlook(
     """
     plan = plan_training(config, data)
     if bins is None:
-        bins = training_bins(
-            data, block=config.model.block, chosen=config.model.bins, write=False, track=track
-        )
+        bins = first_bins(config, data, write=False, track=track)
     model = empty_model(config.model, bins)
     crops = plan.training_images * config.train.crops_per_image
     parameters = list(model.parameters())

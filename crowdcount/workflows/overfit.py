@@ -22,12 +22,12 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.training.loop import fit
 from crowdcount.training.schedule import ScheduleConfig
 from crowdcount.training.state import Learner
-from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import whole_image_model
 from crowdcount.workflows.train import (
     TrainingSamples,
     TrainPlan,
     Watcher,
+    first_bins,
     first_model,
     plan_training,
 )
@@ -111,7 +111,7 @@ def overfit(
     plan = plan_training(config, data)
     samples = _fixed_crops(plan, data, number=crops)
     target = resolve_device(device)
-    bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
+    bins = first_bins(config, data, track=track)
     model = first_model(config, bins, offline=offline)
     model = model.to(target).to(memory_format=torch.channels_last)
     train = dataclasses.replace(config.train, epochs=min(config.train.epochs, MOST_PASSES))

@@ -10,7 +10,7 @@ from crowdcount.config import RunConfig, differing_settings
 from crowdcount.data.prepared import MANIFEST, PreparedDataset
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.training.config import FREE_ON_RESUME
-from crowdcount.workflows.run_folder import DataSource, RunFolder
+from crowdcount.workflows.run_folder import DataSource, InitSource, RunFolder
 
 log = logging.getLogger("crowdcount")
 
@@ -28,6 +28,23 @@ def check_settings(run: RunFolder, config: RunConfig) -> None:
         raise UsageError(
             f"{run.folder}: these settings are not those it was started with: {listed}",
             next_step="leave them out, or start a new run with them, without --resume",
+        )
+
+
+def check_init(run: RunFolder) -> None:
+    """See that a run that begins again starts from the weights that it was begun from.
+
+    Raises:
+        InputMissingError: If their checkpoint is not where it was.
+        UsageError: If it holds others.
+    """
+    init, begun = run.config.train.init, run.record.init
+    if init is not None and begun is not None and InitSource.of(init) != begun:
+        raise UsageError(
+            f"{run.folder}: no state was saved yet, and {init} has other weights now than those it "
+            "was begun from",
+            looked_for=f"weights with the SHA-256 {begun.weights_sha256}",
+            next_step="bring them back, or start a new run",
         )
 
 

@@ -46,7 +46,8 @@ from crowdcount.files import (
     write_text,
 )
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoint import save_checkpoint
+from crowdcount.models.checkpoint import describe, save_checkpoint
+from crowdcount.models.folders import WEIGHTS_NAME, checkpoint_folder
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
@@ -86,6 +87,21 @@ class DataSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InitSource:
+    """The checkpoint that a run starts from."""
+
+    name: str
+    weights_sha256: str
+
+    @classmethod
+    def of(cls, init: str) -> "InitSource":
+        """What a checkpoint, named as in ``train.init``, is called and holds."""
+        folder = checkpoint_folder(init)
+        name = describe(folder).card.get("name")
+        return cls(name=str(name or folder.name), weights_sha256=sha256_file(folder / WEIGHTS_NAME))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What decides the weights of a run beside its settings, and how it ended."""
 
@@ -102,6 +118,9 @@ class RunRecord:
 
     torch: str
     deterministic: bool
+    init: InitSource | None = None
+    """None: it starts from fresh weights."""
+
     finished: bool = False
     best: CountMetrics | None = None
     """Validation of the best checkpoint of a finished run."""
@@ -163,6 +182,7 @@ class RunFolder:
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             deterministic=deterministic,
+            init=None if config.train.init is None else InitSource.of(config.train.init),
         )
         with atomic_folder(folder) as temporary:
             write_text(temporary / SETTINGS, tomli_w.dumps(config.to_mapping()))

@@ -175,6 +175,9 @@ def _made_from(record: RunRecord) -> dict[str, str]:
         "threads": str(record.threads),
         "torch": record.torch,
         "deterministic": str(record.deterministic).lower(),
+        "init": "-"
+        if record.init is None
+        else f"{record.init.name} ({record.init.weights_sha256[:SHOWN_OF_A_HASH]})",
     }
 
 

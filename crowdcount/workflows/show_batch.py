@@ -26,8 +26,12 @@ from crowdcount.drawing.contact_sheet import (
 )
 from crowdcount.errors import UsageError
 from crowdcount.files import write_bytes
-from crowdcount.workflows.bins import training_bins
-from crowdcount.workflows.train import TrainingSamples, plan_training, training_batches
+from crowdcount.workflows.train import (
+    TrainingSamples,
+    first_bins,
+    plan_training,
+    training_batches,
+)
 
 FEWEST_CROPS = 8
 """Small batches are drawn until there are so many crops."""
@@ -85,7 +89,7 @@ def draw_batch(
     :func:`crowdcount.workflows.train.train` under the same settings.
     """
     plan = plan_training(config, data)
-    bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
+    bins = first_bins(config, data, track=track)
     batches = training_batches(plan, TrainingSamples(data)).epoch(1)
     crops = _first_crops(iter(batches))
     colours = BlockColours(

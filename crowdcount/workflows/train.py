@@ -28,6 +28,7 @@ from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
+from crowdcount.models.initial import initial_bins, initial_model
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
@@ -37,7 +38,12 @@ from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import Evaluation, evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
 from crowdcount.workflows.pace import Pace
-from crowdcount.workflows.resumption import check_settings, data_of_run, warn_of_another_machine
+from crowdcount.workflows.resumption import (
+    check_init,
+    check_settings,
+    data_of_run,
+    warn_of_another_machine,
+)
 from crowdcount.workflows.run_folder import RunFolder
 from crowdcount.workflows.tensorboard import check_installed
 
@@ -223,7 +229,7 @@ def train(
         raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
     target = resolve_device(device)
     with deterministic_algorithms(deterministic):
-        bins = training_bins(data, block=config.model.block, chosen=config.model.bins, track=track)
+        bins = first_bins(config, data, track=track)
         model = first_model(config, bins, offline=offline)
         run = RunFolder.create(
             out or _new_folder(plan),
@@ -298,6 +304,7 @@ def resume(
         state = run.rewind()
         bins = Bins.from_json(run.record.bins)
         if state is None:
+            check_init(run)
             log.info("%s: no state was saved yet; it begins again", run.folder)
             model = first_model(config, bins, offline=offline)
         else:
@@ -390,9 +397,32 @@ def _carry_out(
     )
 
 
+def first_bins(
+    config: RunConfig,
+    data: Sequence[PreparedDataset],
+    *,
+    write: bool = True,
+    track: Track = untracked,
+) -> Bins:
+    """The bins to train with: of the checkpoint that training starts from, or of the data.
+
+    Args:
+        config: All settings.
+        data: Prepared data sets, trained on together.
+        write: Leave a table that is made beside the data.
+        track: Shows progress.
+    """
+    if config.train.init is not None:
+        return initial_bins(config.train.init)
+    model = config.model
+    return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
+
+
 def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
     """The model before its first step; from here on, all that is random is, too."""
     torch.manual_seed(config.train.seed)
+    if config.train.init is not None:
+        return initial_model(config.model, init=config.train.init)
     return build_model(config.model, bins, offline=offline)
 
 
@@ -421,6 +451,7 @@ def _new_folder(plan: TrainPlan) -> Path:
 
 def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
     """What every checkpoint of a run says of it."""
+    init = run.record.init
     return {
         "name": run.name,
         "working_size": dataclasses.asdict(plan.working_size),
@@ -431,6 +462,7 @@ def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
             "mean_heads": plan.mean_heads,
             "selected_on": plan.config.train.select_on,
             **({} if plan.fold is None else {"fold": plan.fold}),
+            **({} if init is None else {"init": dataclasses.asdict(init)}),
             "torch": torch.__version__,
         },
         "settings": plan.config.to_mapping(),

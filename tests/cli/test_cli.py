@@ -267,7 +267,7 @@ def test_nothing_there_exits_3_before_any_work(run, workplace):
     assert "none.jpg" in err
 
 
-def test_no_model_exits_3_and_says_what_to_do(run, photos):
+def test_no_model_exits_3_and_says_what_to_do(run, photos, no_starter):
     code, out, err = run("predict", "a.png")
     assert (code, out) == (3, b"")
     assert "crowdcount train" in err
@@ -277,6 +277,33 @@ def test_no_model_exits_3_and_says_what_to_do(run, photos):
 def test_the_environment_names_a_checkpoint(run, photos, checkpoint, monkeypatch):
     monkeypatch.setenv("CROWDCOUNT_CHECKPOINT", str(checkpoint))
     assert run("predict", "a.png")[0] == 0
+
+
+def test_without_a_run_the_starter_counts_and_stderr_says_so(run, photos, data, starter):
+    code, out, err = run("predict", "a.png")
+    assert (code, err) == (0, "model starter (ships with crowdcount)\n")
+    assert run("predict", "-q", "a.png") == (0, out, "")
+    assert run("predict", "a.png", "--checkpoint", "starter") == (0, out, err)
+    code, _, err = run("eval")
+    assert code == 0
+    assert err.startswith("model starter (ships with crowdcount), split val of square\n")
+    assert run("eval", "--checkpoint", "starter")[2] == err
+
+
+def test_the_starter_by_name_counts_where_there_is_a_run(run, data, starter):
+    assert run("train", *TINY_RUN)[0] == 0
+    image = data.image_path(data.records("val")[0])
+    assert "ships with" not in run("predict", image)[2]
+    assert "ships with" in run("predict", image, "--checkpoint", "starter")[2]
+
+
+def test_a_folder_called_starter_is_written_with_its_directory(run, photos, no_starter, checkpoint):
+    shutil.copytree(checkpoint, "starter")
+    code, out, err = run("predict", "a.png", "--checkpoint", "starter")
+    assert (code, out) == (3, b"")
+    assert "./starter" in err
+    code, _, err = run("predict", "a.png", "--checkpoint", "./starter")
+    assert (code, err) == (0, "model starter\n")
 
 
 def test_quiet_says_nothing_but_errors(run, photos, checkpoint):
@@ -973,6 +1000,89 @@ def test_runs_are_listed_and_compared(run, data):
     code, out, err = run("runs")
     assert (code, len(out.splitlines())) == (4, 2)
     assert "not the log of a run" in err
+
+
+def test_train_starts_from_a_checkpoint(run, data, starter):
+    size = ("--set", "train.crop=64", "--set", "train.workers=0", "--epochs", "1")
+    tuned = ("train", *size, "--batch-size", "4", "--init", "starter")
+    code, out, _ = run(*tuned, "--dry-run")
+    told = tomllib.loads(out.decode())
+    assert code == 0
+    assert told["train"]["init"] == "starter"
+    assert told["model"]["backbone"] == "timm:test_resnet"
+    assert told["model"]["neck_width"] == 8
+    assert run(*tuned, "--show-batch", "batch.png")[:2] == (0, b"batch.png\n")
+    code, out, _ = run(*tuned, "--overfit", "1")
+    assert (code, len(out.splitlines())) == (5, 3)
+    assert not list(data.folder.glob("bins-*"))
+    code, out, _ = run(*tuned)
+    assert code == 0
+    card = json.loads((Path(out.decode().strip()) / "config.json").read_text())["card"]
+    assert card["provenance"]["init"]["name"] == "tiny"
+    code, out, err = run(*tuned, "--backbone", "clip-rn50")
+    assert (code, out) == (2, b"")
+    assert "model.backbone: 'clip-rn50', but train.init, 'starter', was made with 'timm:" in err
+    assert run(*tuned, "--no-pretrained")[0] == 2
+    code, _, err = run("train", "--resume", "runs/latest", "--init", "./other")
+    assert code == 2
+    assert "train.init: was 'starter', now './other'" in err
+
+
+# ---- models
+
+
+CARD = """
+title = "Ours"
+licence = "MIT"
+[[data]]
+name = "square"
+terms = "our own"
+"""
+
+
+def test_models_are_packed_and_shown(run, data):
+    assert run("train", *TINY_RUN)[0] == 0
+    Path("card.toml").write_text(CARD)
+    start = ("models", "pack", "runs/latest", "-o", "ours", "--card", "card.toml", "--half")
+    code, out, err = run(*start, "--dry-run")
+    assert (code, out) == (0, b"")
+    assert "ours" in err
+    assert not Path("ours").exists()
+    assert run(*start)[:2] == (0, b"ours\n")
+    assert run(*start)[:2] == (2, b"")
+    assert run(*start, "--dry-run")[0] == 2
+    assert run(*start, "--force")[:2] == (0, b"ours\n")
+    code, out, err = run("models", "show", "ours")
+    assert (code, err) == (0, "")
+    name = Path("runs/latest").resolve().name
+    assert out.decode().startswith(f"{name}: Ours\n")
+    assert "square: our own\n" in out.decode()
+    assert "float16" in out.decode()
+    told = json.loads(run("models", "show", "ours", "--json")[1])
+    assert told["licence"] == "MIT"
+    assert told["speed"] is None
+    image = data.image_path(data.records("val")[0])
+    assert run("predict", image, "--checkpoint", "ours")[0] == 0
+
+
+def test_models_show_a_run_and_the_starter(run, data, starter):
+    told = json.loads(run("models", "show", "starter", "--json")[1])
+    assert told["folder"] == str(starter)
+    assert run("train", *TINY_RUN)[0] == 0
+    told = json.loads(run("models", "show", "runs/latest", "--json")[1])
+    assert told["folder"] == "runs/latest/best"
+
+
+def test_models_say_what_is_missing_or_wrong(run, workplace, no_starter, checkpoint):
+    assert run("models", "show", "starter")[0] == 3
+    assert run("models", "show", "nowhere")[0] == 3
+    Path("card.toml").write_text(CARD + "colour = 1\n")
+    pack = ("models", "pack", checkpoint, "-o", "ours")
+    code, out, err = run(*pack, "--card", "card.toml")
+    assert (code, out) == (2, b"")
+    assert "card.toml: no text of a card: data.0.colour" in err
+    assert run(*pack, "--card", "none.toml")[0] == 3
+    assert not Path("ours").exists()
 
 
 def test_a_closed_pipe_ends_quietly(photos, checkpoint):

@@ -1,4 +1,6 @@
+import copy
 import json
+import os
 
 import pytest
 import torch
@@ -62,6 +64,63 @@ def test_channels_last_and_training_mode_can_be_saved(tmp_path, model):
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.fixture
+def trained(model):
+    """One with weights as large as trained ones, and statistics beyond float16."""
+    model = copy.deepcopy(model)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.05
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.fill_(1e6)
+        elif name.endswith("running_mean"):
+            buffer.fill_(1e-9)
+    return model
+
+
+def test_half_stores_weights_alone_in_half_the_bytes(tmp_path, trained):
+    save_checkpoint(tmp_path / "whole", trained, card={})
+    save_checkpoint(tmp_path / "half", trained, card={}, half=True)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    weights = dict(trained.named_parameters())
+    for name, tensor in stored.items():
+        halved = name in weights and weights[name].ndim > 1
+        assert (tensor.dtype == torch.float16) == halved, name
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_half_comes_back_as_float32_and_counts_the_same(tmp_path, trained):
+    save_checkpoint(tmp_path / "half", trained, card={}, half=True)
+    loaded = load_checkpoint(tmp_path / "half").model
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}
+    for name, buffer in trained.named_buffers():  # the counts of the bins are among them
+        assert torch.equal(loaded.get_buffer(name), buffer), name
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        counts, expected = loaded(images).counts, trained.eval()(images).counts
+    assert not torch.equal(counts, expected)
+    torch.testing.assert_close(counts, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_weight_that_float16_cannot_hold_stays_as_it_is(tmp_path, trained):
+    name, largest = next((n, p) for n, p in trained.named_parameters() if p.ndim > 1)
+    largest.data[0, 0] = 1e5
+    save_checkpoint(tmp_path / "half", trained, card={}, half=True)
+    assert torch.equal(load_checkpoint(tmp_path / "half").model.get_parameter(name), largest)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_for_whom_the_umask_lets_read_them(tmp_path, model, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_checkpoint(tmp_path / "best", model, card={})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "best").iterdir()} == {mode}
+
+
 def test_a_missing_part_is_missing_input(folder, tmp_path):
     with pytest.raises(InputMissingError, match="not a checkpoint"):
         load_checkpoint(tmp_path / "nowhere")
@@ -78,6 +137,7 @@ def test_a_missing_part_is_missing_input(folder, tmp_path):
         ({"bins": {"block": 8}}, "does not describe a model"),
         ({"bins": None}, "does not describe a model"),
         ({"card": None}, "does not describe a model"),
+        ({"crowdcount": None}, "does not describe a model"),
         ({"model": {"backbone": "clip-rn5000"}}, "unknown backbone"),
         ({"model": {"colour": "red"}}, "colour"),
         ({"normalisation": {"mean": [0.5] * 3}}, "does not describe a model"),

@@ -82,7 +82,24 @@ def test_a_run_that_was_never_validated_stands_for_its_last_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "run", environment={}) == best
 
 
-def test_no_checkpoint_exits_3_and_says_what_to_do(tmp_path):
+def test_without_a_run_the_starter_is_meant(tmp_path, starter):
+    assert find_checkpoint(None, environment={}, directory=tmp_path) == starter
+    named = {"CROWDCOUNT_CHECKPOINT": "starter"}
+    best = checkpoint(tmp_path / "runs/one/best")
+    mark_latest(tmp_path / "runs/one")
+    assert find_checkpoint(None, environment={}, directory=tmp_path) == best.resolve()
+    assert find_checkpoint(None, environment=named, directory=tmp_path) == starter
+    assert find_checkpoint("starter", environment={}, directory=tmp_path) == starter
+
+
+def test_a_run_without_a_checkpoint_is_not_passed_over_for_the_starter(tmp_path, starter):
+    (tmp_path / "runs/one").mkdir(parents=True)
+    mark_latest(tmp_path / "runs/one")
+    with pytest.raises(InputMissingError, match="no checkpoint"):
+        find_checkpoint(None, environment={}, directory=tmp_path)
+
+
+def test_no_checkpoint_exits_3_and_says_what_to_do(tmp_path, no_starter):
     with pytest.raises(InputMissingError) as caught:
         find_checkpoint(None, environment={}, directory=tmp_path)
     assert caught.value.exit_code == 3

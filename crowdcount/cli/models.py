@@ -1,0 +1,86 @@
+"""The command ``models``: what is known of a model, and models to hand on."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crowdcount.cli import options
+from crowdcount.cli.console import command, log, print_paths
+
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT", help="Checkpoint or run folder, or starter.", show_default=False
+    ),
+]
+
+app = typer.Typer(
+    help="Show what is known of a model, or pack one to hand it on.\n\n"
+    "Example: crowdcount models show starter",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("show")
+@command
+def show(checkpoint: Checkpoint, json_: options.Json = False) -> None:
+    """Print the card of a model: what it is, its data and their terms, metrics, failures, speed.
+
+    Example: crowdcount models show starter
+    """
+    from crowdcount.models.folders import checkpoint_folder
+    from crowdcount.workflows.card import card_lines, read_card
+
+    card = read_card(checkpoint_folder(checkpoint))
+    if json_:
+        typer.echo(json.dumps(card.to_json(), indent=2))
+    else:
+        for line in card_lines(card):
+            typer.echo(line)
+
+
+@app.command("pack")
+@command
+def pack(
+    run: Checkpoint,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)
+    ],
+    half: Annotated[
+        bool,
+        typer.Option("--half", help="Store weights in float16: half the size.", show_default=False),
+    ] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Text of the card: terms, protocol, metrics, failures; see docs/models.md. "
+            "(default: what the checkpoint says already)",
+            show_default=False,
+        ),
+    ] = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Write a checkpoint to hand on: weights and card, without paths of this machine.
+
+    Prints the folder.
+
+    Example: crowdcount models pack runs/latest --half --card card.toml -o my-counter
+    """
+    from crowdcount.models.folders import called, checkpoint_folder
+    from crowdcount.workflows import card as workflow
+    from crowdcount.workflows.card_text import read_card_text
+
+    folder = checkpoint_folder(run)
+    text = None if card is None else read_card_text(card)
+    workflow.check_free(output, force=force)
+    log.info("model %s", called(folder))
+    if dry_run:
+        log.info("to be packed into %s", output)
+        return
+    workflow.pack(folder, output, text=text, half=half, force=force)
+    print_paths([output])

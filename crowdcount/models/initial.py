@@ -1,0 +1,82 @@
+"""The checkpoint that a training starts from: its weights, and the settings that come with them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from crowdcount.core.bins import Bins, format_range
+from crowdcount.errors import ConfigError
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.build import empty_model
+from crowdcount.models.checkpoint import Description, describe, load_checkpoint
+from crowdcount.models.config import ModelConfig
+from crowdcount.models.folders import checkpoint_folder
+
+FREE_WITH_INIT = ("tuning", "frozen_stages", "prompt_dropout", "window", "window_stride")
+"""Settings of a model that may differ from those of its first weights: they say what is trained,
+and how images are shown, but not what the weights mean."""
+
+
+def initial_bins(init: str) -> Bins:
+    """The bins of a checkpoint, named as for ``checkpoint_folder``."""
+    return describe(checkpoint_folder(init)).bins
+
+
+def with_initial_settings(given: Mapping[str, Any], *, init: str) -> dict[str, Any]:
+    """The settings of a model that starts from a checkpoint: its own, and those given.
+
+    Args:
+        given: Settings of the section ``model``.
+        init: The checkpoint, named as for ``checkpoint_folder``.
+
+    Raises:
+        InputMissingError: If there is no such checkpoint.
+        BadInputError: If it is damaged.
+        ConfigError: If a setting that is given contradicts it.
+    """
+    own = describe(checkpoint_folder(init))
+    settings = _own_settings(own)
+    for key, value in given.items():
+        if key in settings and key not in FREE_WITH_INIT and value != settings[key]:
+            raise _contradiction(key, value, own=own, init=init)
+    return {**settings, **given}
+
+
+def initial_model(config: ModelConfig, *, init: str) -> BlockCounter:
+    """A model for training with the weights, bins and statistics of a checkpoint.
+
+    Raises:
+        InputMissingError: If there is no such checkpoint.
+        BadInputError: If it is damaged.
+        ConfigError: If ``config`` contradicts it.
+    """
+    with_initial_settings(dataclasses.asdict(config), init=init)
+    first = load_checkpoint(checkpoint_folder(init)).model
+    model = empty_model(config, first.bins, normalisation=first.normalisation)
+    weights = first.state_dict()
+    if model.state_dict().keys() != weights.keys():
+        raise ConfigError(
+            f"model.tuning: {config.tuning!r} has other weights than {first.config.tuning!r}, "
+            f"with which {init} was made",
+            next_step=f"leave it at {first.config.tuning}",
+        )
+    model.load_state_dict(weights)
+    return model
+
+
+def _own_settings(own: Description) -> dict[str, Any]:
+    """What a checkpoint says of its model, where nothing else brings weights or bins."""
+    return {**dataclasses.asdict(own.model), "pretrained": "none", "weights": None, "bins": None}
+
+
+def _contradiction(key: str, value: Any, *, own: Description, init: str) -> ConfigError:
+    if key in ("pretrained", "weights"):
+        reason = f"but all weights are those of train.init, {init!r}"
+    elif key == "bins":
+        kept = ", ".join(format_range(*ends) for ends in own.bins.ranges)
+        reason = f"but the bins are those of train.init, {init!r}: {kept}"
+    else:
+        reason = f"but train.init, {init!r}, was made with {_own_settings(own)[key]!r}"
+    return ConfigError(
+        f"model.{key}: {value!r}, {reason}", next_step=f"leave out model.{key}, or train.init"
+    )
