@@ -88,29 +88,29 @@ def held_out(folder: Path, counter: Counter) -> PreparedDataset:
 
 
 def show_changes(counter: Counter, sets: Sequence[PreparedDataset]) -> None:
-    """Print a table for each data set, and one for all where there are several."""
-    predicted: dict[str, list[list[float]]] = {name: [] for name in CHANGES}
-    heads: list[list[float]] = []
+    """Print a table with each data set, and with all together where there are several."""
+    heads: dict[str, list[float]] = {}
+    counts: dict[tuple[str, str], list[float]] = {}
     for data in sets:
-        samples = [data.sample(record) for record in data.records("val")]
-        heads.append([float(len(sample.points)) for sample in samples])
-        for name, (change, _) in CHANGES.items():
-            predicted[name].append([counter.count(change(each.image)).total for each in samples])
-    groups = [(data.name, [number]) for number, data in enumerate(sets)]
-    if len(sets) > 1:
-        groups.append(("all", list(range(len(sets)))))
+        for record in data.records("val"):
+            image = data.sample(record).image
+            labels = [data.folder.name, "all"] if len(sets) > 1 else [data.folder.name]
+            for label in labels:
+                heads.setdefault(label, []).append(float(record.heads))
+            for name, (change, _) in CHANGES.items():
+                count = counter.count(change(image)).total
+                for label in labels:
+                    counts.setdefault((label, name), []).append(count)
     print("\n| held-out images | | total | change, % | limit, % | MAE |")
     print("|---|---|---|---|---|---|")
-    for label, members in groups:
-        true = sum((heads[number] for number in members), [])
+    for label in sorted(heads, key="all".__eq__):
+        total = sum(counts[label, "as they are"])
         for name, (_, limit) in CHANGES.items():
-            counts = sum((predicted[name][number] for number in members), [])
-            before = sum(sum(predicted["as they are"][number]) for number in members)
-            change = "" if limit is None else f"{100 * (sum(counts) / before - 1):+.1f}"
-            mae = count_metrics(counts, true).mae
-            bound = "" if limit is None else f"{limit:g}"
-            shown = f"{sum(counts):.0f} | {change} | {bound} | {mae:.2f}"
-            print(f"| {label}, {len(true)} | {name} | {shown} |")
+            changed = counts[label, name]
+            change = f"{100 * (sum(changed) / total - 1):+.1f} | {limit:g}" if limit else " | "
+            mae = count_metrics(changed, heads[label]).mae
+            images = f"{label}, {len(changed)}"
+            print(f"| {images} | {name} | {sum(changed):.0f} | {change} | {mae:.2f} |")
 
 
 def main() -> None:
