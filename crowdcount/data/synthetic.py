@@ -13,6 +13,7 @@ every head in the picture is annotated, at its centre, and every annotated head 
 import csv
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -118,6 +119,26 @@ def write_scenes(
         UsageError: If ``folder`` has content already.
         ValueError: If ``images`` or ``seed`` is too small.
     """
+
+    def render(number: int, rng: np.random.Generator) -> Sample:
+        return render_scene(rng, settings, name=f"scene_{number:04d}.jpg")
+
+    write_rendered(folder, render, images=images, seed=seed, track=track, label="render scenes")
+
+
+def write_rendered(
+    folder: Path,
+    render: Callable[[int, np.random.Generator], Sample],
+    *,
+    images: int,
+    seed: int,
+    track: Track,
+    label: str,
+) -> None:
+    """Write what ``render`` makes of the numbers from 1 and a generator of each.
+
+    The layout and the errors are those of :func:`write_scenes`.
+    """
     if images < 1 or seed < 0:
         raise ValueError(f"needs images >= 1 and seed >= 0, got {images} and {seed}")
     if folder.exists() and any(folder.iterdir()):
@@ -127,9 +148,9 @@ def write_scenes(
         )
     rows: list[tuple[str, str, str]] = [("image", "x", "y")]
     with atomic_folder(folder) as unfinished:
-        for number in track(range(1, images + 1), label="render scenes"):
+        for number in track(range(1, images + 1), label=label):
             rng = np.random.default_rng([seed, number])
-            sample = render_scene(rng, settings, name=f"scene_{number:04d}.jpg")
+            sample = render(number, rng)
             (unfinished / sample.name).write_bytes(
                 _jpeg(sample.image, quality=int(rng.integers(60, 96)))
             )

@@ -1,0 +1,26 @@
+"""Write rendered pictures without people, to be trained on beside real data.
+
+python benchmarks/negatives.py FOLDER --images 200 [--seed 0]
+
+Then ``crowdcount preprocess FOLDER``, and ``train --data ... --data`` what that wrote. The kinds of
+pictures that ``robustness.py`` calls unseen are not among them.
+"""
+
+import argparse
+from pathlib import Path
+
+from crowdcount.data.negatives import write_negatives
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    write_negatives(options.folder, images=options.images, seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()
