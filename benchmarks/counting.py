@@ -2,8 +2,8 @@
 
 python benchmarks/counting.py [--checkpoint starter] [--repeat 15]
 
-Pixels of any content take as long as others. What is timed is a whole count of pixels in memory, from
-the working size to the sum over the blocks.
+Pixels of any content take as long as others. What is timed is a whole count of pixels in memory,
+from the working size to the sum over the blocks.
 """
 
 import argparse
