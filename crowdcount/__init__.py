@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crowdcount.workflows.bins import make_bins
     from crowdcount.workflows.counter import Count, Counter, load
     from crowdcount.workflows.evaluate import evaluate
+    from crowdcount.workflows.importing import import_checkpoint
     from crowdcount.workflows.predict import predict
     from crowdcount.workflows.preprocess import preprocess
     from crowdcount.workflows.run_folder import RunFolder
@@ -45,6 +46,7 @@ __all__ = [
     "block_counts",
     "dace_loss",
     "evaluate",
+    "import_checkpoint",
     "load",
     "load_run_config",
     "make_bins",
@@ -66,6 +68,7 @@ _HOMES = {
     "block_counts": "core.blocks",
     "dace_loss": "losses.dace",
     "evaluate": "workflows.evaluate",
+    "import_checkpoint": "workflows.importing",
     "load": "workflows.counter",
     "load_run_config": "config",
     "make_bins": "workflows.bins",

@@ -10,6 +10,7 @@ from crowdcount.cli.bins import bins
 from crowdcount.cli.datasets import app as datasets
 from crowdcount.cli.demo import demo
 from crowdcount.cli.evaluate import evaluate
+from crowdcount.cli.import_ import import_
 from crowdcount.cli.models import app as models
 from crowdcount.cli.options import OrderedCommand
 from crowdcount.cli.predict import predict
@@ -31,6 +32,7 @@ app.command("bins")(bins)
 app.command("train", cls=OrderedCommand)(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
+app.command("import")(import_)
 app.command("demo")(demo)
 app.add_typer(datasets, name="datasets")
 app.add_typer(runs, name="runs")

@@ -2,10 +2,13 @@
 
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,7 +18,15 @@ from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileErr
 
 log = logging.getLogger("crowdcount")
 
-_WRAPPINGS = ("state_dict", "model")
+_WRAPPINGS = ("state_dict", "model", "model_state_dict")
+_NUMBERS: list[Any] = [
+    # Training states hold numbers of NumPy, which are bytes and a type; no code is run for them.
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+]
+"""All that a pickle may hold beside tensors and plain values."""
 _TELLING_ENDINGS = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -29,6 +40,9 @@ class TensorFile:
 
     ordered: bool
     """Whether they stand in the order in which their model lists them."""
+
+    beside: tuple[str, ...] = ()
+    """Keys of what else the file holds, such as the state of an optimiser."""
 
 
 def read_tensors(path: Path) -> TensorFile:
@@ -46,18 +60,21 @@ def read_tensors(path: Path) -> TensorFile:
         raise InputMissingError(f"{path}: no such file")
     safe = path.suffix.lower() == ".safetensors"
     content = _read_safetensors(path) if safe else _read_pickle(path)
+    beside: list[str] = []
     for key in _WRAPPINGS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            beside += [str(other) for other in content if other != key]
             content = content[key]
     tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        beside += [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
     if not tensors:
         raise BadInputError(f"{path}: holds no tensors by name, so it is no weights file")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     # The safetensors format sorts its tensors by type and name.
-    return TensorFile(path=path, tensors=tensors, ordered=not safe)
+    return TensorFile(path=path, tensors=tensors, ordered=not safe, beside=tuple(beside))
 
 
 def match_tensors(
@@ -78,11 +95,11 @@ def match_tensors(
     Raises:
         BadInputError: If the tensors are not those of the model, with the first that differs.
     """
-    found = _without_counters(file.tensors)
-    wanted = _without_counters(wanted)
+    found = without_counters(file.tensors)
+    wanted = without_counters(wanted)
     needed = [name for name in wanted if not name.startswith(optional)]
     missing = [name for name in needed if name not in found]
-    if missing and file.ordered and not _first_difference(found, wanted):
+    if missing and file.ordered and not first_difference(found, wanted):
         log.info(
             "%s: matched to %s in order: the %d tensors have its number, order and shapes, "
             "but other names (%s for %s)",
@@ -95,7 +112,7 @@ def match_tensors(
         return dict(zip(wanted, found.values(), strict=True))
     if len(missing) > len(needed) / 2:
         reason = (
-            _first_difference(found, wanted)
+            first_difference(found, wanted)
             if file.ordered
             else "the same names: a safetensors file does not keep the order of its tensors"
         )
@@ -129,7 +146,10 @@ def exact_tensors(
         ("has a tensor the model does not know:", found.keys() - wanted.keys()),
     ):
         if names:
-            raise BadInputError(f"{source}: {problem} {min(names)} ({len(names)} such in all)")
+            raise BadInputError(
+                f"{source}: {problem} {min(names)} ({len(names)} such in all)",
+                looked_for=", ".join(sorted(names)) if len(names) > 1 else "",
+            )
     for name, tensor in wanted.items():
         _check_shape(source, name, found=found[name], wanted=tensor)
     return dict(found)
@@ -142,7 +162,7 @@ def _check_shape(source: str, name: str, *, found: Tensor, wanted: Tensor) -> No
         )
 
 
-def _first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Why two lists of tensors cannot be matched in order; empty if they can."""
     pairs = zip(found.items(), wanted.items(), strict=False)
     for number, ((name, tensor), (own_name, own)) in enumerate(pairs, start=1):
@@ -161,7 +181,8 @@ def _first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
     return ""
 
 
-def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All but the counters of batch normalisation, which not every file has."""
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
 
 
@@ -174,7 +195,10 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_pickle(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+            # Of a protocol that it may not know: where it does not, it raises.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         # A TorchScript archive holds a program; PyTorch says so in a RuntimeError.
         if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):

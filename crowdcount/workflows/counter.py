@@ -16,6 +16,7 @@ from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
 from crowdcount.core.typed import typed
+from crowdcount.core.types import BlockPrediction
 from crowdcount.data.images import load_image
 from crowdcount.errors import BadInputError, NoCountError
 from crowdcount.inference.counting import BlockModel, ImageCount, count_image
@@ -118,23 +119,43 @@ class Counter:
             )
         return Count(result=result, image=pixels)
 
+    @torch.inference_mode()
+    def density(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
+        """Block counts and logits of images that are normalised already, as published outputs are.
+
+        Images are counted whole or in windows, as the checkpoint says, at the size they have.
+
+        Args:
+            images: RGB with the channel statistics of the model (``model.normalisation``) applied.
+
+        Returns:
+            ``counts`` (batch, 1, rows, cols) and ``logits`` (batch, bins, rows, cols), a row for
+            every ``model.config.block`` pixels; the last may stand for part of a block. Where
+            windows overlap, ``logits`` are logarithms of averaged probabilities.
+        """
+        return _from_normalised(self.model)(images.to(self.device))
+
 
 def whole_image_model(model: BlockCounter) -> BlockModel:
     """What counts whole images: ``model`` itself, or what shows it windows, as its settings say.
 
     Everything that counts goes through here, so that validation, ``eval`` and ``predict`` agree.
     """
+    # Windows are cut from normalised pixels: zeros around a small image are then the mean colour.
+    counting = _from_normalised(model)
+    return lambda images: counting(model.normalised(images))
+
+
+def _from_normalised(model: BlockCounter) -> BlockModel:
     config = model.config
     if not config.window:
-        return model
-    # Cut from normalised pixels: the zeros around a small image are then the mean colour.
-    sliding = SlidingModel(
+        return model.from_normalised
+    return SlidingModel(
         model=model.from_normalised,
         block=config.block,
         window=config.window,
         stride=config.window_stride or config.window,
     )
-    return lambda images: sliding(model.normalised(images))
 
 
 def load(checkpoint: Path | str, *, device: str = "auto") -> Counter:

@@ -1,73 +1,67 @@
-import importlib.util
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.image import NORMALISATIONS
 from crowdcount.errors import BadInputError
-from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.clip_encoders import random_clip, text_features, tokenised
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.official import official_clip_ebc, our_names
+from crowdcount.models.official import (
+    PLAIN,
+    official_model,
+    our_names,
+    recognised_backbone,
+    unused_names,
+)
 from tests.models.shrunken import OPENAI, SHRUNKEN, TRANSFORMERS, shrunken
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PART_A = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.29992))
 PUBLISHED = {
-    "clip-rn50": ("clip_resnet50_r8_t4", ["whole_256x320"]),
-    "clip-vit-b-16": ("clip_vit_b_16_r8_t4_vpt32", ["whole_224x224", "whole_256x320"]),
+    "clip-rn50": "clip_resnet50_r8_t4",
+    "clip-vit-b-16": "clip_vit_b_16_r8_t4_vpt32",
+    "vgg19": "vgg19_ae_r8_t4",
 }
-
-
-def make_weights(name):
-    """The weights of a fixture, made again from their seed."""
-    spec = importlib.util.spec_from_file_location("make_weights", GOLDEN / "make_weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.make_weights(name, 11)
-
-
-@pytest.mark.parametrize("backbone", PUBLISHED)
-def test_published_weights_give_the_published_outputs(backbone):
-    name, cases = PUBLISHED[backbone]
-    model = official_clip_ebc(make_weights(name), bins=PART_A, backbone=backbone)
-    exact = {"atol": 1e-4, "rtol": 0}
-    with np.load(GOLDEN / f"{name}.seed11.npz") as golden:
-        assert_close(model.bin_values, torch.from_numpy(golden["anchors"]))
-        assert_close(model.text_features, torch.from_numpy(golden["text_features"]), **exact)
-        for case in cases:
-            images = torch.from_numpy(golden[f"{case}.input"]).float()
-            with torch.no_grad():
-                found = model.from_normalised(images)
-            assert_close(found.logits, torch.from_numpy(golden[f"{case}.logits"]), **exact)
-            assert_close(found.counts, torch.from_numpy(golden[f"{case}.density"]), **exact)
-        (case,) = {key.partition(".")[0] for key in golden if key.startswith("sliding")}
-        window, stride = golden[f"{case}.window_stride"].tolist()
-        sliding = SlidingModel(
-            model=model.from_normalised, block=PART_A.block, window=window, stride=stride
-        )
-        with torch.no_grad():
-            counts = sliding(torch.from_numpy(golden[f"{case}.input"]).float()).counts
-        assert_close(counts, torch.from_numpy(golden[f"{case}.density"]), **exact)
-    assert model.normalisation == NORMALISATIONS["imagenet"]
-    assert not model.training
+OURS = {"text_features", "mean", "std", "bin_values"}
 
 
 def test_the_published_names_and_shapes_are_those_of_the_models():
-    for backbone, (name, _) in PUBLISHED.items():
+    for backbone, name in PUBLISHED.items():
         keys = json.loads((GOLDEN / f"{name}.keys.json").read_text())
         published = {key: torch.empty(shape, device="meta") for key, shape, _ in keys}
+        assert recognised_backbone(published) == backbone
         with torch.device("meta"):
             own = empty_model(ModelConfig(backbone=backbone), PART_A).state_dict()
-        ours = {"text_features", "mean", "std", "bin_values"}
-        shapes = {key: tensor.shape for key, tensor in own.items() if key not in ours}
+        shapes = {key: tensor.shape for key, tensor in own.items() if key not in OURS}
         assert shapes == {key: tensor.shape for key, tensor in our_names(published).items()}
+
+
+@pytest.mark.parametrize("backbone", OPENAI)
+def test_every_published_clip_is_recognised_at_its_real_size(backbone):
+    with torch.device("meta"):
+        own = empty_model(ModelConfig(backbone=backbone), PART_A).state_dict()
+    assert recognised_backbone(with_published_names(own)) == backbone
+
+
+@pytest.mark.parametrize("backbone", PLAIN)
+def test_networks_without_clip_are_known_whatever_their_tensors_are_called(backbone):
+    with torch.device("meta"):
+        real = empty_model(ModelConfig(backbone=backbone), PART_A).state_dict()
+    assert recognised_backbone(called_otherwise(real)) == backbone
+    torch.manual_seed(0)
+    with shrunken():
+        model = build_model(
+            ModelConfig(backbone=backbone, pretrained="none", normalisation="imagenet"), PART_A
+        ).eval()
+        called = called_otherwise(model.state_dict())
+        imported = official_model(called, bins=PART_A, backbone=backbone)
+    images = torch.rand(1, 3, 40, 64)
+    with torch.no_grad():
+        assert_close(imported(images).logits, model(images).logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -90,26 +84,43 @@ def test_every_published_architecture_is_mapped(backbone, depth):
         text = random_clip(SHRUNKEN[backbone])
         tokens = tokenised(SHRUNKEN[backbone], model.prompts, offline=True)
         model.text_features.copy_(text_features(text, tokens))
-        imported = official_clip_ebc(published(model, text), bins=PART_A, backbone=backbone)
+        imported = official_model(published(model, text), bins=PART_A, backbone=backbone)
     images = torch.rand(1, 3, 40, 64)
     with torch.no_grad():
         assert_close(imported(images).logits, model(images).logits)
 
 
+def called_otherwise(state):
+    """The tensors of a network without CLIP, of which only the last have known names."""
+    return {
+        f"classifier.{name.rpartition('.')[2]}"
+        if name.startswith("head.")
+        else f"backbone.layer.{number}.{name.rpartition('.')[2]}": tensor
+        for number, (name, tensor) in enumerate(state.items())
+        if name not in OURS
+    }
+
+
 def published(model, clip):
+    """The weights of a model, and of the text encoder it was made with, as they are published."""
+    text = {
+        f"text_encoder.{name}": tensor
+        for name, tensor in clip.state_dict().items()
+        if not name.startswith(("visual.", "logit_scale"))
+    }
+    return text | with_published_names(model.state_dict())
+
+
+def with_published_names(state):
     renamed = {
         "encoder.blocks.": "image_encoder.transformer.resblocks.",
         "encoder.": "image_encoder.",
         "decoder.": "image_decoder.",
         "prompt_tokens.tokens.": "vpt_",
     }
-    tensors = {
-        f"text_encoder.{name}": tensor
-        for name, tensor in clip.state_dict().items()
-        if not name.startswith(("visual.", "logit_scale"))
-    }
-    for name, tensor in model.state_dict().items():
-        if name not in ("text_features", "mean", "std", "bin_values"):
+    tensors = {}
+    for name, tensor in state.items():
+        if name not in OURS:
             prefix = next((each for each in renamed if name.startswith(each)), "")
             tensors[renamed.get(prefix, "") + name.removeprefix(prefix)] = tensor
     return tensors
@@ -121,9 +132,41 @@ def test_what_is_not_such_a_checkpoint_is_refused():
         model = build_model(ModelConfig(pretrained="none"), PART_A)
         tensors = published(model, random_clip(SHRUNKEN["clip-rn50"]))
         with pytest.raises(BadInputError, match=r"does not know: encoder\.more"):
-            official_clip_ebc(tensors | {"image_encoder.more": torch.zeros(1)}, bins=PART_A)
+            official_model(
+                tensors | {"image_encoder.more": torch.zeros(1)},
+                bins=PART_A,
+                backbone="clip-rn50",
+            )
         with pytest.raises(BadInputError, match=r"lacks the tensor projection\.bias"):
-            official_clip_ebc(
+            official_model(
                 {name: each for name, each in tensors.items() if name != "projection.bias"},
                 bins=PART_A,
+                backbone="clip-rn50",
             )
+
+
+def test_what_no_count_depends_on_may_be_there_and_is_named():
+    with shrunken():
+        torch.manual_seed(0)
+        model = build_model(ModelConfig(pretrained="none"), PART_A)
+        tensors = published(model, random_clip(SHRUNKEN["clip-rn50"]))
+        more = {"image_encoder.attnpool.c_proj.weight": torch.zeros(2, 2)}
+        more["text_encoder.logit_scale"] = torch.zeros(())
+        imported = official_model(tensors | more, bins=PART_A, backbone="clip-rn50")
+    assert unused_names(tensors) == []
+    assert unused_names(tensors | more) == list(more)
+    images = torch.rand(1, 3, 40, 64)
+    assert torch.isfinite(imported(images).counts).all()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"features.0.weight": torch.zeros(4, 3, 3, 3)},
+        {"image_encoder.conv1.weight": torch.zeros(5, 3, 3, 3)},
+        {"classifier.weight": torch.zeros(5, 128, 1, 1), "classifier.bias": torch.zeros(5)},
+    ],
+)
+def test_other_checkpoints_are_not_recognised_as_published_ones(tensors):
+    with pytest.raises(BadInputError, match="no published CLIP-EBC checkpoint that is known"):
+        recognised_backbone(tensors)

@@ -1,0 +1,199 @@
+"""The command ``import``: a published checkpoint -> a checkpoint folder of ours."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
+from crowdcount.core.limits import MAX_SIDE
+from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.data.recipe import load_recipe
+from crowdcount.errors import BadInputError, ConfigError, UsageError
+from crowdcount.files import sha256_file
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoint import save_checkpoint
+from crowdcount.models.official import classes, official_model, recognised_backbone, unused_names
+from crowdcount.models.state_dicts import read_tensors
+from crowdcount.workflows.bins import find_table
+from crowdcount.workflows.card import check_free
+
+SELECTED_ON = {"sha": "test", "shb": "test", "qnrf": "test", "nwpu": "val", "jhu": "val"}
+"""Data sets that checkpoints were published for, and the split each was selected on: what the
+published code calls validation is the test set where there is no other."""
+
+USUAL_T = 4
+"""T of the published tables that CLIP-EBC was trained with at r = 8; CLIP's files do not tell."""
+
+OTHERS = "sha"
+"""Data set whose preparation is assumed where a table of one's own does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A published checkpoint as it was understood."""
+
+    model: BlockCounter
+
+    card: dict[str, Any]
+    """What its folder will say: working size, where it came from, what was assumed."""
+
+    unused: tuple[str, ...]
+    """Keys of the file that no count depends on, which are left out."""
+
+
+def read_published(
+    path: Path,
+    *,
+    bins: str | None,
+    backbone: str | None = None,
+    block: int = 8,
+    prompts: str = "words",
+    window: int | None = None,
+) -> Imported:
+    """Read a published CLIP-EBC checkpoint. No code in it is run.
+
+    Args:
+        path: A bare state dict or a training state.
+        bins: The data set it was trained on, whose published table is taken; or the name of a
+            published table; or a file with one.
+        backbone: What it was trained on; None: what its tensors tell.
+        block: Block side it was trained with, in pixels.
+        prompts: ``words`` or ``digits``, as it was trained.
+        window: Side of the windows to count in, in pixels; None: as its position embedding says.
+
+    Raises:
+        InputMissingError: If there is no such file.
+        UntrustedFileError: If reading it would mean running code from it.
+        UsageError: If the bins are not told, or leave more than one table to choose from.
+        ConfigError: If there is no such backbone, table or data set.
+        BadInputError: If its tensors are not those of a model that was published.
+    """
+    file = read_tensors(path)
+    try:
+        backbone = backbone or recognised_backbone(file.tensors)
+    except BadInputError as error:
+        raise BadInputError(
+            f"{path}: {error.message}", looked_for=error.looked_for, next_step=error.next_step
+        ) from error
+    table, data = _table(bins, block=block, count=classes(file.tensors), path=path)
+    try:
+        model = official_model(
+            file.tensors, bins=table, backbone=backbone, prompts=prompts, window=window
+        )
+    except BadInputError as error:
+        raise BadInputError(
+            f"{path}: {error.message}",
+            looked_for=error.looked_for,
+            next_step="see that backbone, block and bins are those it was trained with",
+        ) from error
+    rule = load_recipe(data or OTHERS).resize
+    size = WorkingSize(
+        short_side_min=rule.short_side_min, long_side_max=rule.long_side_max or MAX_SIDE
+    )
+    return Imported(
+        model=model,
+        unused=(*file.beside, *unused_names(file.tensors)),
+        card={
+            "name": path.stem,
+            "working_size": dataclasses.asdict(size),
+            "provenance": {
+                "imported": {"file": path.name, "sha256": sha256_file(path)},
+                "selected_on": SELECTED_ON.get(data or "", "test"),
+                "assumed": {"bins": bins, "block": block, "prompts": prompts},
+                **({"data": [data]} if data else {}),
+            },
+            "metrics": {},
+        },
+    )
+
+
+def import_checkpoint(
+    path: Path | str,
+    out: Path | str,
+    *,
+    bins: str | None,
+    backbone: str | None = None,
+    block: int = 8,
+    prompts: str = "words",
+    window: int | None = None,
+    force: bool = False,
+) -> Path:
+    """Write a checkpoint folder out of a published CLIP-EBC checkpoint.
+
+    Args and errors as for :func:`read_published`; ``force`` replaces a checkpoint at ``out``.
+
+    Returns:
+        ``out``.
+    """
+    folder = Path(out)
+    check_free(folder, force=force)
+    imported = read_published(
+        Path(path), bins=bins, backbone=backbone, block=block, prompts=prompts, window=window
+    )
+    save_checkpoint(folder, imported.model, card=imported.card)
+    return folder
+
+
+def _table(
+    chosen: str | None, *, block: int, count: int | None, path: Path
+) -> tuple[Bins, str | None]:
+    """The bins of a published checkpoint, and the data set they are of, where that is known.
+
+    Args:
+        chosen: A data set, a published table, or a file.
+        block: Block side in pixels.
+        count: How many bins the file tells apart; None: it does not say.
+        path: The file, for messages.
+    """
+    if chosen is None:
+        raise UsageError(
+            f"{path}: does not say on which data it was trained, and bins depend on that",
+            looked_for=f"one of: {', '.join(SELECTED_ON)}; a published table; or a file",
+            next_step="name the data set: --bins sha",
+        )
+    if chosen in SELECTED_ON:
+        names = _tables_of(chosen, block=block, count=count)
+        if len(names) != 1:
+            raise UsageError(
+                f"--bins {chosen}: {len(names) or 'no'} published tables for blocks of {block} "
+                f"pixels{'' if count is None else f' and {count} bins'}",
+                looked_for=", ".join(names or _tables_of(chosen)),
+                next_step="name one of them, or a file with the table: --bins NAME",
+            )
+        chosen = names[0]
+    written = find_table(chosen)
+    if written.values is None:
+        raise ConfigError(
+            f"--bins {chosen}: says where bins start, not what stands for each",
+            next_step="write both into a file: starts = [...] and values = [...]",
+        )
+    if written.block not in (None, block):
+        raise ConfigError(
+            f"--bins {chosen}: for blocks of {written.block} pixels, not {block}",
+            next_step=f"--block {written.block}, if it was trained so",
+        )
+    if count not in (None, len(written.starts)):
+        raise BadInputError(
+            f"{path}: tells {count} bins apart, and {chosen} has {len(written.starts)}",
+            next_step="name the table it was trained with: --bins NAME",
+        )
+    data = chosen.partition("-")[0]
+    return (
+        Bins(block=block, starts=written.starts, values=written.values),
+        data if data in SELECTED_ON else None,
+    )
+
+
+def _tables_of(data: str, *, block: int | None = None, count: int | None = None) -> list[str]:
+    """Published tables of a data set, of a block side, and with a number of bins if it is known."""
+    fitting = [
+        name
+        for name, table in PUBLISHED_BINS.items()
+        if name.startswith(f"{data}-") and block in (None, table.block)
+    ]
+    usual = f"{data}-r8-t{USUAL_T}"
+    if count is not None:
+        return [name for name in fitting if len(PUBLISHED_BINS[name].starts) == count]
+    return [usual] if block is not None and usual in fitting else fitting

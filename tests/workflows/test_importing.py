@@ -1,0 +1,239 @@
+"""Published checkpoints through the command give, by the public API, what they always gave."""
+
+import importlib.util
+import json
+import pickle
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import crowdcount as cc
+from crowdcount.cli import main
+from crowdcount.core.image import NORMALISATIONS
+from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
+from crowdcount.models.build import build_model
+from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.models.config import ModelConfig
+from crowdcount.workflows.importing import import_checkpoint, read_published
+from tests.models.shrunken import shrunken
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def make_weights(name):
+    """The weights of a fixture, made again from their seed."""
+    spec = importlib.util.spec_from_file_location("make_weights", GOLDEN / "make_weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make_weights(name, 11)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, workplace):
+    """Run ``crowdcount import``; gives its exit code, its stdout and its stderr."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crowdcount", "import", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return run_command
+
+
+@pytest.fixture
+def vgg(workplace):
+    """A published file of a network without CLIP, much smaller than any; and its model."""
+    torch.manual_seed(0)
+    with shrunken():
+        table = PUBLISHED_BINS["nwpu-r8-t4"]
+        bins = cc.Bins(block=8, starts=table.starts, values=table.values)
+        config = ModelConfig(backbone="vgg11", pretrained="none", normalisation="imagenet")
+        model = build_model(config, bins).eval()
+        renamed = {"encoder.": "backbone.features.", "decoder.": "backbone.reg_layer."}
+        tensors = {}
+        for name, tensor in model.state_dict().items():
+            for ours, theirs in (renamed | {"head.0.": "classifier."}).items():
+                if name.startswith(ours):
+                    tensors[theirs + name.removeprefix(ours)] = tensor
+        torch.save(OrderedDict(tensors), "best.pth")
+        yield model
+
+
+PARITY = {
+    "clip_resnet50_r8_t4": ("clip-rn50", ["whole_256x320"]),
+    "clip_vit_b_16_r8_t4_vpt32": ("clip-vit-b-16", ["whole_224x224", "whole_256x320"]),
+    "vgg19_ae_r8_t4": ("vgg19", ["whole_256x320"]),
+}
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_published_weights_give_the_published_outputs(run, name):
+    backbone, cases = PARITY[name]
+    torch.save(make_weights(name), "best_mae.pth")
+    exact = {"atol": 1e-4, "rtol": 0}
+    with np.load(GOLDEN / f"{name}.seed11.npz") as golden:
+        (sliding,) = {key.partition(".")[0] for key in golden if key.startswith("sliding")} or {""}
+        ways = {"0": cases}
+        if sliding:
+            window, stride = golden[f"{sliding}.window_stride"].tolist()
+            ways[str(window)] = [sliding]
+        for window, shown in ways.items():
+            options = ("--bins", "sha", "--window", window, "-o", "imported", "--force")
+            code, out, err = run("best_mae.pth", *options)
+            assert (code, out) == (0, "imported\n"), err
+            assert f"best_mae.pth: {backbone}, 5 bins" in err
+            counter = cc.load("imported")
+            model = counter.model
+            assert_close(model.bin_values, torch.from_numpy(golden["anchors"]))
+            if "text_features" in golden:
+                features = torch.from_numpy(golden["text_features"])
+                assert_close(model.text_features, features, **exact)
+            if shown == [sliding] and stride != int(window):
+                config = json.loads(Path("imported/config.json").read_text())
+                config["model"]["window_stride"] = stride
+                Path("imported/config.json").write_text(json.dumps(config))
+                counter = cc.load("imported")
+            for case in shown:
+                found = counter.density(torch.from_numpy(golden[f"{case}.input"]).float())
+                assert_close(found.counts, torch.from_numpy(golden[f"{case}.density"]), **exact)
+                if f"{case}.logits" in golden:
+                    logits = torch.from_numpy(golden[f"{case}.logits"])
+                    assert_close(found.logits, logits, **exact)
+    assert model.normalisation == NORMALISATIONS["imagenet"]
+    assert not any("text_encoder" in key or "transformer" in key for key in model.state_dict())
+
+
+def test_an_imported_checkpoint_says_what_it_is_and_counts(run, vgg):
+    code, out, err = run("best.pth", "--bins", "nwpu", "-o", "imported")
+    assert (code, out) == (0, "imported\n")
+    assert "vgg11, 5 bins, whole images" in err
+    assert "assumed: block side 8" in err
+    loaded = load_checkpoint(Path("imported"))
+    assert loaded.card["working_size"] == {"short_side_min": 448, "long_side_max": 3072}
+    said = loaded.card["provenance"]
+    assert said["imported"]["file"] == "best.pth"
+    assert (said["selected_on"], said["data"]) == ("val", ["nwpu"])
+    images = torch.rand(1, 3, 40, 50)
+    assert_close(loaded.model(images).logits, vgg(images).logits, rtol=0, atol=0)
+    counter = cc.load("imported")
+    found = counter.density(counter.model.normalised(images))
+    assert_close(found.counts, vgg(images).counts, rtol=0, atol=1e-6)
+    assert found.logits.shape == (1, 5, 5, 7)
+
+
+def test_a_training_state_is_read_and_the_rest_of_it_named(run, vgg):
+    weights = torch.load("best.pth", weights_only=True)
+    state = {
+        "epoch": 7,
+        "model_state_dict": weights,
+        "best_scores": {"mae": np.float64(62.3), "epoch": np.int64(5)},
+        "learning": np.float32(1e-4),
+    }
+    torch.save(state, "ckpt.pth")
+    # As older versions of NumPy spell it.
+    old = Path("ckpt.pth").read_bytes()
+    assert b"numpy._core.multiarray" in old or b"numpy.core.multiarray" in old
+    code, _, err = run("ckpt.pth", "--bins", "nwpu", "-o", "imported")
+    assert code == 0, err
+    for name in ("epoch", "best_scores", "learning"):
+        assert f"not used: {name}" in err
+    loaded = load_checkpoint(Path("imported")).model
+    images = torch.rand(1, 3, 40, 50)
+    assert_close(loaded(images).logits, vgg(images).logits, rtol=0, atol=0)
+
+
+def test_numbers_are_read_in_the_spelling_of_older_versions_of_numpy(workplace, vgg):
+    weights = torch.load("best.pth", weights_only=True)
+    state = {"model_state_dict": weights, "mae": np.float64(62.3)}
+    with Path("ckpt.pth").open("wb") as stream:
+        torch.save(state, stream, _use_new_zipfile_serialization=False)
+    content = Path("ckpt.pth").read_bytes()
+    new, old = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
+    assert new in content or old in content
+    for spelling in (new, old):
+        path = Path("spelt.pth")
+        path.write_bytes(content.replace(new, spelling).replace(old, spelling))
+        assert read_published(path, bins="nwpu").unused == ("mae",)
+
+
+class Runs:
+    """Would make a file when it is unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("it-ran"),))
+
+
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda it, to: Path(to).write_bytes(pickle.dumps(it))]
+)
+def test_code_in_a_file_is_refused_and_not_run(run, vgg, save):
+    weights = torch.load("best.pth", weights_only=True)
+    save({"model_state_dict": weights, "note": Runs()}, "bad.pth")
+    code, out, err = run("bad.pth", "--bins", "nwpu", "-o", "imported")
+    assert (code, out) == (8, "")
+    assert "could run code from it" in err
+    assert not Path("it-ran").exists()
+    assert not Path("imported").exists()
+
+
+def test_what_the_file_does_not_tell_is_asked_for(run, vgg):
+    code, _, err = run("best.pth", "-o", "imported")
+    assert code == 2
+    assert "sha, shb, qnrf, nwpu, jhu" in err
+    with pytest.raises(UsageError, match="no published tables for blocks of 32"):
+        read_published(Path("best.pth"), bins="sha", block=32)
+    with pytest.raises(UsageError, match="of 32 pixels and 5 bins") as caught:
+        read_published(Path("best.pth"), bins="qnrf", block=32)
+    assert "qnrf-r32-t19-fine" in caught.value.looked_for
+    with pytest.raises(BadInputError, match="tells 5 bins apart, and qnrf-r8-t11 has 12"):
+        read_published(Path("best.pth"), bins="qnrf-r8-t11")
+    with pytest.raises(ConfigError, match="for blocks of 16 pixels, not 8"):
+        read_published(Path("best.pth"), bins="qnrf-r16-t8-coarse")
+    with pytest.raises(ConfigError, match="not what stands for each"):
+        read_published(Path("best.pth"), bins="zip-r8")
+    with pytest.raises(InputMissingError):
+        read_published(Path("none.pth"), bins="sha")
+
+
+def test_a_table_of_ones_own_is_taken(workplace, vgg):
+    Path("mine.toml").write_text("starts = [0, 1, 2, 3, 4]\nvalues = [0, 1, 2, 3, 5.5]\n")
+    found = read_published(Path("best.pth"), bins="mine.toml")
+    assert found.model.bins.values == (0.0, 1.0, 2.0, 3.0, 5.5)
+    assert found.card["working_size"] == {"short_side_min": 448, "long_side_max": 4096}
+    assert "data" not in found.card["provenance"]
+
+
+def test_flags_act(run, vgg):
+    code, out, err = run("best.pth", "--bins", "sha", "-o", "imported", "--dry-run")
+    assert (code, out) == (0, "")
+    assert "to be written to imported" in err
+    assert not Path("imported").exists()
+    code, _, err = run("best.pth", "--bins", "sha", "-o", "imported", "--backbone", "vgg13")
+    assert code == 4
+    assert "published checkpoint as vgg13: lacks the tensor" in err
+    windows = ("--window", "64", "--block", "8", "--prompts", "digits", "--backbone", "vgg11")
+    assert run("best.pth", "--bins", "sha", "-o", "imported", *windows)[0] == 0
+    config = load_checkpoint(Path("imported")).model.config
+    assert (config.window, config.prompts) == (64, "digits")
+    code, _, err = run("best.pth", "--bins", "shb", "-o", "imported")
+    assert code == 2
+    assert "there already" in err
+    assert run("best.pth", "--bins", "shb", "-o", "imported", "--force")[0] == 0
+    assert load_checkpoint(Path("imported")).model.bins.values[-1] == 4.41009
+
+
+def test_the_api_does_what_the_command_does(workplace, vgg):
+    folder = import_checkpoint("best.pth", "imported", bins="sha")
+    assert load_checkpoint(folder).model.config.backbone == "vgg11"
+    with pytest.raises(UsageError, match="there already"):
+        import_checkpoint("best.pth", "imported", bins="sha")
