@@ -54,6 +54,14 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """How long and how large."""
 
+    def __post_init__(self) -> None:
+        if self.model.head == "regression" and self.loss.classification != "none":
+            raise ConfigError(
+                f"loss.classification: {self.loss.classification} needs bins, and model.head = "
+                "regression tells none apart",
+                next_step="--set loss.classification=none, or another model.head",
+            )
+
     def to_mapping(self) -> dict[str, dict[str, Any]]:
         """The settings as a tree of plain values, without those that are unset."""
         return {

@@ -27,8 +27,11 @@ from crowdcount.losses.count import (
 
 COUNT_TARGETS = ("raw", "corrected")
 
-PUBLISHED_COUNT = {"ce": "dm", "zip": "multiscale"}
-"""The count term with which each classification term was published."""
+NO_CLASSIFICATION = "none"
+"""In place of a key of ``CLASSIFICATION_LOSSES``: the count term trains alone."""
+
+PUBLISHED_COUNT = {"ce": "dm", "zip": "multiscale", "none": "dm"}
+"""The count term with which each classification term was published; DM-Count has no other term."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +45,11 @@ class DaceConfig:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     classification: str = "ce"
-    """Classification term: a key of ``CLASSIFICATION_LOSSES``."""
+    """Classification term: a key of ``CLASSIFICATION_LOSSES``; ``none``: the count term alone."""
 
     count: str = "auto"
     """Count term: a key of ``COUNT_LOSSES``. ``auto`` becomes the one that was published with the
-    classification term: ``dm`` for ``ce``, ``multiscale`` for ``zip``."""
+    classification term: ``dm`` for ``ce`` and ``none``, ``multiscale`` for ``zip``."""
 
     count_weight: float = 1.0
     """Weight of the count term against the classification term."""
@@ -68,10 +71,11 @@ class DaceConfig:
     side of the crop; 0: no background."""
 
     def __post_init__(self) -> None:
-        if self.classification not in CLASSIFICATION_LOSSES:
+        terms = (*sorted(CLASSIFICATION_LOSSES), NO_CLASSIFICATION)
+        if self.classification not in terms:
             raise ConfigError(
                 f"loss.classification: unknown classification loss {self.classification!r}; "
-                f"choose from: {', '.join(sorted(CLASSIFICATION_LOSSES))}"
+                f"choose from: {', '.join(terms)}"
             )
         if self.count == "auto":
             object.__setattr__(self, "count", PUBLISHED_COUNT[self.classification])
@@ -141,7 +145,7 @@ def dace_loss(
     and averaged over the batch (but see :func:`crowdcount.losses.count.dm`), so the total is in
     nats plus weighted heads per image and grows with the crop area. Computed in float32 at least,
     since thousands of blocks are summed. With "ce" and "dm" this is DACE, with "zip" and
-    "multiscale" the loss of ZIP.
+    "multiscale" the loss of ZIP; with "none" the first term is 0.
 
     Blocks fuller than the last bin's start are of the last bin, so the classes are always those of
     corrected labels. With ``config.count_target`` "corrected" the other terms, too, see corrected
@@ -161,8 +165,11 @@ def dace_loss(
     """
     if config.count_target == "corrected":
         target = _corrected(target, max_count=bins.max_count)
-    classify = CLASSIFICATION_LOSSES[config.classification]
-    classification = classify(_at_least_float32(prediction.logits), target.counts, bins)
+    if config.classification == NO_CLASSIFICATION:
+        classification = prediction.counts.new_zeros(())
+    else:
+        classify = CLASSIFICATION_LOSSES[config.classification]
+        classification = classify(_at_least_float32(prediction.logits), target.counts, bins)
     count = _count_loss(config)(_at_least_float32(prediction.counts), target)
     return LossTerms(
         total=classification + config.count_weight * count,

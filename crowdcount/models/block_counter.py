@@ -75,7 +75,7 @@ class BlockCounter(nn.Module, ABC):
         """Predict the blocks of RGB images in [0, 1].
 
         The maps have ``ceil(height / block)`` rows and ``ceil(width / block)`` columns: the last
-        may stand for partial blocks.
+        may stand for partial blocks. Plain regression has no bins, so no logits.
         """
         return self.from_normalised(self.normalised(images))
 
@@ -98,6 +98,8 @@ class BlockCounter(nn.Module, ABC):
             padded = F.pad(padded, (0, max(2 * self.stride - padded.shape[-1], 0)))
         rows, cols = -(-height // self.config.block), -(-width // self.config.block)
         logits = self.block_logits(padded)[..., :rows, :cols]
+        if self.config.head == "regression":
+            return BlockPrediction(logits=logits[:, :0], counts=F.relu(logits))
         return BlockPrediction(logits=logits, counts=expected_counts(logits, self.bin_values))
 
     def freeze(self, names: Sequence[str]) -> None:
@@ -143,7 +145,7 @@ class BlockCounter(nn.Module, ABC):
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
-        """The network: logits of every block of normalised images.
+        """The network: logits of every block of normalised images; heads before ReLU of regression.
 
         Sides are multiples of both the block side and the network's strides.
         """

@@ -63,6 +63,11 @@ class ClipEBC(BlockCounter):
             ConfigError: If settings and bins are for blocks of different sides, the head cannot
                 tell these bins apart, or the encoder cannot be tuned like this.
         """
+        if config.head == "regression":
+            raise ConfigError(
+                f"model.head: regression reads no sentences, which is all {config.backbone} does",
+                next_step="--set model.head=ebc or zip, or a backbone without CLIP",
+            )
         super().__init__(config, bins, normalisation=normalisation, stride=encoder.stride)
         self.prompts = bin_prompts(config, bins)
         self.encoder = encoder.network

@@ -39,7 +39,8 @@ class ModelConfig:
     these libraries."""
 
     head: str = "ebc"
-    """``ebc``: one classification over all bins. ``zip``: empty or occupied first, then the bin."""
+    """``ebc``: one classification over all bins. ``zip``: empty or occupied first, then the bin.
+    ``regression``: the heads of a block as one number, without bins; not of CLIP's backbones."""
 
     block: int = 8
     """Side of the blocks that are classified, in pixels."""

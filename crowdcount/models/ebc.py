@@ -87,9 +87,9 @@ def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.S
     """1x1 convolutions from features to the logits of a head of ``kind``.
 
     Those are one for each bin, or for ``zip`` two for empty and occupied, then one for each bin
-    from the second on. The last bias starts at the log-probabilities of a geometric distribution
-    with the mean of a typical crowd, so an untrained model predicts about as many heads as there
-    are, not a thousand times as many.
+    from the second on; for ``regression`` one number. The last bias starts at the log-probabilities
+    of a geometric distribution with the mean of a typical crowd, or at that mean, so an untrained
+    model predicts about as many heads as there are, not a thousand times as many.
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281; more than 512 channels are reduced
@@ -105,6 +105,8 @@ def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.S
     start = (torch.tensor(bins.values) * log_ratio).clamp(min=_LOWEST_START)
     if kind == "zip":
         start = torch.cat([start[:1], start[1:].logsumexp(dim=0, keepdim=True), start[1:]])
+    if kind == "regression":
+        start = torch.tensor([mean])
     last = nn.Conv2d(min(channels, hidden), len(start), 1)
     nn.init.normal_(last.weight, std=0.01)
     last.bias = nn.Parameter(start)

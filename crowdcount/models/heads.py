@@ -1,4 +1,4 @@
-"""How the logits of the bins are made: all at once, or empty against occupied first."""
+"""What a last layer says of a block: its bin, at once or empty against occupied first; or heads."""
 
 import torch
 from jaxtyping import Float
@@ -7,8 +7,9 @@ from torch import Tensor
 from crowdcount.core.bins import Bins, format_range
 from crowdcount.errors import ConfigError
 
-HEADS = ("ebc", "zip")
-"""``ebc``: one logit for each bin. ``zip``: two for empty and occupied, one for each other bin."""
+HEADS = ("ebc", "zip", "regression")
+"""``ebc``: one logit for each bin. ``zip``: two for empty and occupied, one for each other bin.
+``regression``: one number, which through a ReLU is the heads of the block; no bins."""
 
 
 def check_head(head: str, bins: Bins) -> None:

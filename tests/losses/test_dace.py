@@ -254,7 +254,8 @@ def test_bfloat16_counts_are_summed_in_float32():
         ),
         (
             {"classification": "ordinal"},
-            "loss.classification: unknown classification loss 'ordinal'; choose from: ce, zip",
+            "loss.classification: unknown classification loss 'ordinal'; "
+            "choose from: ce, zip, none",
         ),
         ({"count_weight": -1.0}, "loss.count_weight: must be a number from 0 on, got -1.0"),
         ({"count_weight": math.nan}, "loss.count_weight: must be a number from 0 on, got nan"),
