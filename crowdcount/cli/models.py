@@ -1,4 +1,4 @@
-"""The command ``models``: what is known of a model, and models to hand on."""
+"""The command ``models``: what can be built and what is here, cards, and models to hand on."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import command, log, print_paths
+from crowdcount.cli.console import command, log, print_paths, print_rows
+from crowdcount.cli.options import ListByDefault
 
 Checkpoint = Annotated[
     str,
@@ -17,11 +18,46 @@ Checkpoint = Annotated[
 ]
 
 app = typer.Typer(
-    help="Show what is known of a model, or pack one to hand it on.\n\n"
-    "Example: crowdcount models show starter",
-    no_args_is_help=True,
+    cls=ListByDefault,
+    help="List backbones and checkpoints, show what is known of one, or pack it to hand it on.\n\n"
+    "Alone it lists.\n\nExample: crowdcount models",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+BACKBONE_HEADER = (
+    *("backbone", "parameters_m", "trained_m", "stride", "gmac_448", "gmac_1024", "window"),
+    *("crop", "weights", "licence"),
+)
+CHECKPOINT_HEADER = ("checkpoint", "folder", "backbone", "block", "data", "images", "mae")
+
+
+@app.command("list")
+@command
+def list_(json_: options.Json = False) -> None:
+    """List backbones (millions of parameters, GMAC, weights) and the checkpoints that are here.
+
+    Backbones come first, then, below an empty line, the model that ships and the best of each run:
+    their MAE is that of the images they were selected on. timm:NAME and open-clip:ARCH/PRETRAINED
+    name more backbones.
+
+    Example: crowdcount models list --json
+    """
+    import dataclasses
+
+    from crowdcount.workflows.models import list_backbones, list_checkpoints
+
+    backbones, checkpoints = list_backbones(), list_checkpoints()
+    if json_:
+        found = {
+            "backbones": [dataclasses.asdict(each) for each in backbones],
+            "checkpoints": [dataclasses.asdict(each) for each in checkpoints],
+        }
+        typer.echo(json.dumps(found, indent=2))
+        return
+    print_rows([BACKBONE_HEADER, *(dataclasses.astuple(each) for each in backbones)])
+    typer.echo()
+    print_rows([CHECKPOINT_HEADER, *(dataclasses.astuple(each) for each in checkpoints)])
 
 
 @app.command("show")

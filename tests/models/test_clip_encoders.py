@@ -56,14 +56,6 @@ def test_the_models_have_the_shapes_of_the_table(name):
         assert model.projection.weight.shape == (embedding, widths[-1], 1, 1)
         assert model.text_features.shape == (3, embedding)
     row = documented(name)
-    trained = (each for each in model.parameters() if each.requires_grad)
-    for column, parameters in (
-        ("encoder", model.encoder.parameters()),
-        ("model", model.parameters()),
-        ("trained", trained),
-    ):
-        assert f"{sum(each.numel() for each in parameters) / 1e6:.1f}" == row[column]
-    assert int(row["stride"]) == model.stride
     assert row["window"] == str(BACKBONES[name].window or "none")
     assert int(row["crop"]) == default_crop(name)
 

@@ -1,0 +1,123 @@
+"""The command ``models list``: what can be built, and what is here to count with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crowdcount.errors import CrowdCountError
+from crowdcount.models.backbones import BACKBONES, default_crop
+from crowdcount.models.checkpoint import describe
+from crowdcount.models.figures import FIGURES
+from crowdcount.models.folders import (
+    STARTER,
+    checkpoint_folder,
+    starter_ships,
+)
+from crowdcount.workflows.locate import RUNS_FOLDER
+from crowdcount.workflows.run_folder import RECORD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A row of the table of backbones."""
+
+    name: str
+    parameters_m: float
+    """Millions, for five bins."""
+
+    trained_m: float
+    """Millions that are trained where nothing else is said."""
+
+    stride: int
+    """Of the encoder, in pixels, for blocks of 8 pixels."""
+
+    gmac_448: int
+    gmac_1024: int
+    """Billions of multiply-adds for 448 x 448 and for 1024 x 768 pixels."""
+
+    window: int | None
+    """Side of the windows it counts in, in pixels; None: whole images."""
+
+    crop: int
+    """Side of a training crop, in pixels."""
+
+    weights: str
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalCheckpoint:
+    """A row of the table of checkpoints."""
+
+    name: str
+    folder: str
+    backbone: str
+    block: int
+    """Pixels."""
+
+    data: tuple[str, ...]
+    """What it was trained on; empty: not known."""
+
+    images: int | None
+    """How many of their images."""
+
+    mae: float | None
+    """Of the validation it was selected by; None: not known."""
+
+
+def list_backbones() -> list[Backbone]:
+    """All backbones with a name of their own, in the order of their table."""
+    return [
+        Backbone(
+            name=name,
+            parameters_m=figures.parameters,
+            trained_m=figures.trained,
+            stride=figures.stride,
+            gmac_448=figures.gmac_448,
+            gmac_1024=figures.gmac_1024,
+            window=BACKBONES[name].window,
+            crop=default_crop(name),
+            weights=figures.weights,
+            licence=figures.licence,
+        )
+        for name, figures in FIGURES.items()
+    ]
+
+
+def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
+    """The model that ships, if any, and what each run has to count with. Damaged ones are left out.
+
+    Args:
+        runs: Folder that holds runs.
+    """
+    found = [(STARTER, checkpoint_folder(STARTER))] if starter_ships() else []
+    for run in sorted(path.parent for path in runs.glob(f"*/{RECORD}")):
+        if run.is_symlink():
+            continue
+        try:
+            found.append((run.name, checkpoint_folder(run)))
+        except CrowdCountError:
+            continue  # it has not come so far
+    rows = []
+    for name, folder in found:
+        try:
+            rows.append(_row(name, folder))
+        except CrowdCountError:
+            continue
+    return rows
+
+
+def _row(name: str, folder: Path) -> LocalCheckpoint:
+    told = describe(folder)
+    said: Mapping[str, Any] = told.card.get("provenance") or {}
+    measured = (told.card.get("metrics") or {}).get(said.get("selected_on", "val")) or {}
+    return LocalCheckpoint(
+        name=name,
+        folder=str(folder),
+        backbone=told.model.backbone,
+        block=told.bins.block,
+        data=tuple(map(str, said.get("data", ()))),
+        images=said.get("training_images"),
+        mae=measured.get("mae"),
+    )

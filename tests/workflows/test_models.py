@@ -1,0 +1,72 @@
+"""``models list``: backbones, and the checkpoints that are here."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from crowdcount.cli import main
+from crowdcount.models.backbones import BACKBONES
+from crowdcount.workflows.models import list_backbones, list_checkpoints
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, workplace):
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crowdcount", "models", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        return capfd.readouterr().out
+
+    return run_command
+
+
+@pytest.fixture
+def runs(workplace, checkpoint):
+    """Three runs: with a best checkpoint, with none yet, and with a damaged one."""
+    for name in ("good", "early", "damaged"):
+        (workplace / "runs" / name).mkdir(parents=True)
+        (workplace / "runs" / name / "run.json").write_text("{}")
+    shutil.copytree(checkpoint, workplace / "runs" / "good" / "best")
+    shutil.copytree(checkpoint, workplace / "runs" / "damaged" / "best")
+    (workplace / "runs" / "damaged" / "best" / "config.json").write_text("{")
+    (workplace / "runs" / "latest").symlink_to("good")
+
+
+def test_every_backbone_is_listed_with_what_training_needs():
+    rows = {each.name: each for each in list_backbones()}
+    assert rows.keys() == BACKBONES.keys()
+    assert (rows["clip-rn50"].gmac_448, rows["clip-rn50"].parameters_m) == (180, 71.8)
+    assert (rows["clip-vit-b-16"].window, rows["clip-vit-b-16"].crop) == (224, 224)
+    assert rows["vgg19"].window is None
+
+
+def test_checkpoints_that_count_are_listed_once(runs, starter):
+    names = [each.name for each in list_checkpoints()]
+    assert names == ["starter", "good"]
+
+
+def test_without_any_the_list_is_empty(workplace, no_starter):
+    assert list_checkpoints() == []
+
+
+def test_alone_it_prints_both_tables(run, runs, no_starter):
+    out = run()
+    backbones, checkpoints = (
+        [line.split("\t") for line in table.splitlines()] for table in out.split("\n\n")
+    )
+    assert backbones[0][0] == "backbone"
+    assert [row[0] for row in backbones[1:]] == list(BACKBONES)
+    assert {len(row) for row in backbones} == {10}
+    assert [row[0] for row in checkpoints] == ["checkpoint", "good"]
+    assert {len(row) for row in checkpoints} == {7}
+    assert run("list") == out
+
+
+def test_json_is_one_object(run, runs, starter):
+    found = json.loads(run("--json"))
+    assert [each["name"] for each in found["backbones"]] == list(BACKBONES)
+    assert [each["name"] for each in found["checkpoints"]] == ["starter", "good"]
+    assert found["checkpoints"][1]["block"] == 8
