@@ -8,13 +8,16 @@ from torch import Tensor
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import NORMALISATIONS, Normalisation
+from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec, backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.clip_ebc import ClipEBC, bin_prompts
 from crowdcount.models.clip_encoders import (
     ClipImageEncoder,
+    ClipProjection,
     bare_clip_encoder,
     grid_encoder,
+    own_projection,
     text_features,
     tokenised,
     whole_clip,
@@ -129,8 +132,17 @@ def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
     untrained = order.config.weights is None and order.config.pretrained == "none"
     tokens = tokenised(order.spec, sentences, offline=offline, untrained=untrained)
     features = text_features(clip, tokens)
+    projection = None
+    if order.config.projection_init == "clip":
+        projection = own_projection(clip.visual)
+        if projection is None:
+            raise ConfigError(
+                f"model.projection_init: {order.config.backbone} has no projection of its own that "
+                "is known",
+                next_step="--set model.projection_init=random",
+            )
     encoder = grid_encoder(clip.visual.train(), order.spec, block=order.bins.block)
-    return _clip_ebc(order, encoder, features)
+    return _clip_ebc(order, encoder, features, projection)
 
 
 def _empty_clip(order: Order) -> ClipEBC:
@@ -139,7 +151,12 @@ def _empty_clip(order: Order) -> ClipEBC:
     return _clip_ebc(order, encoder, features)
 
 
-def _clip_ebc(order: Order, encoder: ClipImageEncoder, features: Tensor) -> ClipEBC:
+def _clip_ebc(
+    order: Order,
+    encoder: ClipImageEncoder,
+    features: Tensor,
+    projection: ClipProjection | None = None,
+) -> ClipEBC:
     return ClipEBC(
         order.config,
         order.bins,
@@ -147,6 +164,7 @@ def _clip_ebc(order: Order, encoder: ClipImageEncoder, features: Tensor) -> Clip
         encoder=encoder,
         decoder=order.spec.decoder,
         text_features=features,
+        projection=projection,
     )
 
 

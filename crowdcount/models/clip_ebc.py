@@ -13,12 +13,16 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.clip_encoders import ClipImageEncoder
+from crowdcount.models.clip_encoders import ClipImageEncoder, ClipProjection, resnet_levels
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, PromptTokens
 from crowdcount.models.heads import zero_inflated
+from crowdcount.models.neck import Neck
 from crowdcount.models.prompts import occupied_prompt, prompt
 from crowdcount.models.residual import BasicBlock, Bottleneck
+
+SLIM_WIDTH = 256
+"""Channels of the slim decoder."""
 
 FIRST_TEMPERATURE = 0.07
 """Cosines are divided by it before training changes it, as in CLIP."""
@@ -48,6 +52,7 @@ class ClipEBC(BlockCounter):
         encoder: ClipImageEncoder,
         decoder: Sequence[int],
         text_features: Float[Tensor, "sentences embedding"],
+        projection: ClipProjection | None = None,
     ) -> None:
         """Put a decoder on CLIP's image encoder.
 
@@ -58,10 +63,12 @@ class ClipEBC(BlockCounter):
             encoder: CLIP's image encoder.
             decoder: Widths of the decoder's residual blocks; none: one as wide as the features.
             text_features: CLIP's features of the sentences of :func:`bin_prompts`, of any length.
+            projection: Where the projection to CLIP's embedding starts; None: random.
 
         Raises:
             ConfigError: If settings and bins are for blocks of different sides, the head cannot
-                tell these bins apart, or the encoder cannot be tuned like this.
+                tell these bins apart, the encoder cannot be tuned like this, or the projection
+                is of features of another width than the decoder's.
         """
         if config.head == "regression":
             raise ConfigError(
@@ -74,8 +81,14 @@ class ClipEBC(BlockCounter):
         widths = [encoder.channels, *(decoder or (encoder.channels,))]
         is_transformer = isinstance(encoder.network, GridTransformer)
         residual = BasicBlock if is_transformer else Bottleneck
-        self.decoder = nn.Sequential(*(residual(*pair) for pair in itertools.pairwise(widths)))
+        if config.decoder == "slim":
+            self.decoder: nn.Module = _slim_decoder(config, encoder)
+            widths = [SLIM_WIDTH]
+        else:
+            self.decoder = nn.Sequential(*(residual(*pair) for pair in itertools.pairwise(widths)))
         self.projection = nn.Conv2d(widths[-1], encoder.embedding, 1)
+        if projection is not None:
+            self._start_projection(projection)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
         if config.head == "zip":
             self.occupancy_projection = nn.Conv2d(widths[-1], encoder.embedding, 1)
@@ -100,6 +113,38 @@ class ClipEBC(BlockCounter):
         else:
             self.freeze(["encoder"])
 
+    def _start_projection(self, own: ClipProjection) -> None:
+        """Give the projection CLIP's own weights."""
+        weight = own.weight[:, :, None, None]
+        if self.projection.weight.shape != weight.shape:
+            raise ConfigError(
+                f"model.projection_init: clip, but {self.config.backbone} projects "
+                f"{weight.shape[1]} channels and its decoder ({self.config.decoder}) gives "
+                f"{self.projection.in_channels}",
+                next_step="--set model.projection_init=random",
+            )
+        with torch.no_grad():
+            self.projection.weight.copy_(weight)
+            if self.projection.bias is not None:
+                self.projection.bias.copy_(own.bias)
+
+    def _decoded(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Features of every block, before they are compared."""
+        height, width = images.shape[-2:]
+        if isinstance(self.decoder, Neck):
+            levels = resnet_levels(self.encoder, images)
+            pyramid: Tensor = self.decoder(levels, height=height, width=width)
+            return pyramid
+        grid = (height // self.config.block, width // self.config.block)
+        prompts = () if self.prompt_tokens is None else (self.prompt_tokens(len(images)),)
+        features: Tensor = self.encoder(images, *prompts)
+        if features.shape[-2:] != grid:
+            features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
+        decoded: Tensor = self.decoder(features)
+        return decoded
+
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
@@ -107,18 +152,31 @@ class ClipEBC(BlockCounter):
 
         For ``zip`` those of the two heads, joined to log-probabilities of all bins.
         """
-        block = self.config.block
-        grid = (images.shape[-2] // block, images.shape[-1] // block)
-        prompts = () if self.prompt_tokens is None else (self.prompt_tokens(len(images)),)
-        features: Tensor = self.encoder(images, *prompts)
-        if features.shape[-2:] != grid:
-            features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
-        features = self.decoder(features)
+        features = self._decoded(images)
         logits = self.logit_scale.exp() * _cosines(self.projection(features), self.text_features)
         if self.config.head == "zip":
             compared = _cosines(self.occupancy_projection(features), self.occupancy_features)
             return zero_inflated(self.occupancy_scale.exp() * compared, logits)
         return logits
+
+
+def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
+    """The light pyramid in place of the published decoder.
+
+    Raises:
+        ConfigError: If the encoder has no stages of several strides.
+    """
+    if not encoder.levels:
+        raise ConfigError(
+            f"model.decoder: slim takes the stages of CLIP's ResNets, not of {config.backbone}",
+            next_step="--set model.decoder=paper",
+        )
+    return Neck(
+        channels=[level.channels for level in encoder.levels],
+        strides=[level.stride for level in encoder.levels],
+        block=config.block,
+        width=SLIM_WIDTH,
+    )
 
 
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,8 +29,16 @@ _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layer
 _NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
 """The smallest image encoder, for a CLIP of which only the text side is wanted."""
 
-_POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", "logit_scale", "logit_bias")
+_COMPARED = ("logit_scale", "logit_bias")
+_POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", *_COMPARED)
 """What an image is pooled, projected and compared with, which blocks are not."""
+
+
+class Level(NamedTuple):
+    """A stage of a network: the channels of its features and their stride in pixels."""
+
+    channels: int
+    stride: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,46 @@ class ClipImageEncoder:
     stages: tuple[tuple[str, ...], ...]
     """Names of the modules and parameters of each stage of the network, from images on."""
 
+    levels: tuple[Level, ...] = ()
+    """The last stages whose features the slim decoder takes; none: it takes no such network."""
+
+
+class ClipProjection(NamedTuple):
+    """How CLIP brings features of an image into the space of its sentences."""
+
+    weight: Float[Tensor, "embedding channels"]
+    bias: Float[Tensor, " embedding"]
+
+
+def own_projection(visual: Any) -> ClipProjection | None:
+    """CLIP's own projection, as far as it is linear in the features of one place.
+
+    Of a ResNet the value and the output projection of its attention pool, one after the other: what
+    the pool would give if it saw one place alone. Of a transformer its last projection. None: of
+    no other network.
+
+    Args:
+        visual: The image side of open_clip's CLIP, whole.
+    """
+    pool = getattr(visual, "attnpool", None)
+    if pool is not None:
+        value, output = pool.v_proj, pool.c_proj
+        weight = output.weight @ value.weight
+        return ClipProjection(weight.detach(), (output.weight @ value.bias + output.bias).detach())
+    projection = getattr(visual, "proj", None)
+    if isinstance(projection, Tensor):
+        return ClipProjection(projection.detach().T, projection.new_zeros(projection.shape[1]))
+    return None
+
+
+def resnet_levels(network: Any, images: Tensor) -> list[Tensor]:
+    """Features of the four stages behind the stem of CLIP's ResNet, the finest first."""
+    features, levels = network.stem(images), []
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        features = stage(features)
+        levels.append(features)
+    return levels
+
 
 def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any:
     """CLIP with images and text, with the weights that the settings ask for.
@@ -63,7 +111,8 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
             read_tensors(Path(config.weights)),
             clip.state_dict(),
             model=f"open_clip's {spec.library_name}",
-            optional=_POOLING,
+            # Blocks are neither pooled nor projected, but a projection may start from it.
+            optional=_POOLING if config.projection_init == "random" else _COMPARED,
         )
         clip.load_state_dict(tensors, strict=False)
         return clip
@@ -175,6 +224,14 @@ def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
         stages=(
             ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
             *((f"layer{number}",) for number in range(1, 5)),
+        ),
+        levels=tuple(
+            Level(stage[-1].conv3.out_channels, stride)
+            for stage, stride in zip(
+                (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4),
+                (4, 8, 16, FINE_STRIDE if fine else STRIDE),
+                strict=True,
+            )
         ),
     )
 

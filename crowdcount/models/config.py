@@ -18,6 +18,13 @@ TUNINGS = ("auto", "full", "prompts", "frozen")
 tokens between those of the image are trained. ``frozen``: nothing. ``auto``: ``prompts`` for the
 transformers of CLIP, ``full`` for everything else."""
 
+DECODERS = ("paper", "slim")
+"""``paper``: the published residual blocks behind the last stage. ``slim``: a light pyramid over
+all stages, at less than a tenth of the arithmetic; of CLIP's ResNets."""
+
+PROJECTION_INITS = ("random", "clip")
+"""``clip``: the weights with which CLIP brings its own features into the space of its sentences."""
+
 MAX_PROMPT_TOKENS = 1024
 """Five times the tokens of a window; attention costs their square."""
 
@@ -60,6 +67,12 @@ class ModelConfig:
 
     prompt_template: str | None = None
     """Sentence around it, with ``{people}`` where ``two people`` belongs. None: There are ..."""
+
+    decoder: str = "paper"
+    """What is between a CLIP encoder and the projection: a key of ``DECODERS``."""
+
+    projection_init: str = "random"
+    """First weights of the projection of a CLIP backbone: a key of ``PROJECTION_INITS``."""
 
     tuning: str = "auto"
     """What of the encoder is trained: a key of ``TUNINGS``."""
@@ -124,7 +137,12 @@ class ModelConfig:
             )
         if self.prompt_template is not None:
             prompts.check_template(self.prompt_template)
-        for setting, known in (("tuning", TUNINGS), ("prompt_depth", DEPTHS)):
+        for setting, known in (
+            ("tuning", TUNINGS),
+            ("prompt_depth", DEPTHS),
+            ("decoder", DECODERS),
+            ("projection_init", PROJECTION_INITS),
+        ):
             if getattr(self, setting) not in known:
                 raise ConfigError(
                     f"model.{setting}: unknown {getattr(self, setting)!r}; "

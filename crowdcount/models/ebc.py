@@ -66,11 +66,17 @@ class EBC(BlockCounter):
 
 
 def check_tuning(config: ModelConfig) -> None:
-    """Refuse what only CLIP's encoders offer.
+    """Refuse what only CLIP's backbones offer.
 
     Raises:
         ConfigError: If the settings ask for it.
     """
+    for setting, usual in (("decoder", "paper"), ("projection_init", "random")):
+        if (value := getattr(config, setting)) != usual:
+            raise ConfigError(
+                f"model.{setting}: {value} is for CLIP's backbones, not for {config.backbone}",
+                next_step="leave the setting out",
+            )
     if config.tuning == "prompts":
         raise ConfigError(
             f"model.tuning: prompt tokens enter CLIP's transformers, not {config.backbone}",

@@ -1,0 +1,99 @@
+"""How long CLIP's backbones take for 1024 x 768 pixels, beside the published arrangement.
+
+python benchmarks/backbones.py [--threads 2] [--repeat 5]
+
+Random weights. The published arrangement is float32 with tensors in the usual order of memory; ours
+has channels last. The rows of a backbone take turns, so that a busy machine slows all of them.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from crowdcount.core.bins import Bins
+from crowdcount.models.build import build_model
+from crowdcount.models.config import ModelConfig
+from crowdcount.workflows.counter import whole_image_model
+
+BINS = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))
+SIZE = (768, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """One way to compute a backbone."""
+
+    decoder: str = "paper"
+    channels_last: bool = True
+    bfloat16: bool = False
+    target: float | None = None
+    """Share of the published arrangement's time that it should take."""
+
+    def __str__(self) -> str:
+        numbers = "bf16" if self.bfloat16 else "fp32"
+        return f"{self.decoder}, {numbers}{', channels last' if self.channels_last else ''}"
+
+
+PUBLISHED = Arrangement(channels_last=False)
+ROWS = {
+    "clip-rn50": (
+        PUBLISHED,
+        Arrangement(target=0.8),
+        Arrangement(bfloat16=True, target=0.4),
+        Arrangement(decoder="slim", bfloat16=True, target=0.1),
+    ),
+    "clip-vit-b-16": (PUBLISHED, Arrangement(bfloat16=True, target=0.4)),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print("| backbone | arrangement | median s | min | max | of published | target |")
+    print("|---|---|---|---|---|---|---|")
+    for backbone, rows in ROWS.items():
+        counters = [counter(backbone, row) for row in rows]
+        turns = [[once(each) for each in counters] for _ in range(options.repeat + 1)][1:]
+        seconds = [list(each) for each in zip(*turns, strict=True)]
+        whole = statistics.median(seconds[0])
+        for row, each in zip(rows, seconds, strict=True):
+            middle = statistics.median(each)
+            times = f"{middle:.2f} | {min(each):.2f} | {max(each):.2f} | {middle / whole:.2f}"
+            target = "" if row.target is None else row.target
+            print(f"| {backbone} | {row} | {times} | {target} |", flush=True)
+
+
+def counter(backbone: str, row: Arrangement):
+    """What counts an image in this arrangement."""
+    torch.manual_seed(0)
+    config = ModelConfig(backbone=backbone, pretrained="none", decoder=row.decoder)
+    model = build_model(config, BINS).eval()
+    images = torch.rand(1, 3, *SIZE)
+    if row.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    whole = whole_image_model(model)
+
+    @torch.inference_mode()
+    def count() -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=row.bfloat16):
+            return float(whole(images).counts.sum())
+
+    return count
+
+
+def once(count) -> float:
+    began = time.perf_counter()
+    count()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
