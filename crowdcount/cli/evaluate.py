@@ -32,6 +32,7 @@ def evaluate(
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
+    offline: options.Offline = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     *,
@@ -56,7 +57,7 @@ def evaluate(
     sets = [PreparedDataset.open(folder) for folder in folders]
     if fold is not None:
         sets = [each.with_fold(fold) for each in sets]
-    model = find_checkpoint(checkpoint, environment=os.environ)
+    model = find_checkpoint(checkpoint, environment=os.environ, offline=offline)
     names = ", ".join(each.name for each in sets)
     log.info("model %s, split %s of %s", called(model), split, names)
     if dry_run:

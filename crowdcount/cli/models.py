@@ -13,7 +13,9 @@ from crowdcount.cli.options import ListByDefault
 Checkpoint = Annotated[
     str,
     typer.Argument(
-        metavar="CHECKPOINT", help="Checkpoint or run folder, or starter.", show_default=False
+        metavar="CHECKPOINT",
+        help="Checkpoint or run folder, hf://OWNER/NAME[@REVISION] on the model hub, or starter.",
+        show_default=False,
     ),
 ]
 
@@ -62,7 +64,9 @@ def list_(json_: options.Json = False) -> None:
 
 @app.command("show")
 @command
-def show(checkpoint: Checkpoint, json_: options.Json = False) -> None:
+def show(
+    checkpoint: Checkpoint, json_: options.Json = False, offline: options.Offline = False
+) -> None:
     """Print the card of a model: what it is, its data and their terms, metrics, failures, speed.
 
     Example: crowdcount models show starter
@@ -70,7 +74,7 @@ def show(checkpoint: Checkpoint, json_: options.Json = False) -> None:
     from crowdcount.models.folders import checkpoint_folder
     from crowdcount.workflows.card import card_lines, read_card
 
-    card = read_card(checkpoint_folder(checkpoint))
+    card = read_card(checkpoint_folder(checkpoint, offline=offline))
     if json_:
         typer.echo(json.dumps(card.to_json(), indent=2))
     else:
@@ -99,6 +103,7 @@ def pack(
         ),
     ] = None,
     force: options.Force = False,
+    offline: options.Offline = False,
     dry_run: options.DryRun = False,
 ) -> None:
     """Write a checkpoint to hand on: weights and card, without paths of this machine.
@@ -111,7 +116,7 @@ def pack(
     from crowdcount.workflows import card as workflow
     from crowdcount.workflows.card_text import read_card_text
 
-    folder = checkpoint_folder(run)
+    folder = checkpoint_folder(run, offline=offline)
     text = None if card is None else read_card_text(card)
     workflow.check_free(output, force=force)
     log.info("model %s", called(folder))

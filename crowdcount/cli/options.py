@@ -23,8 +23,18 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="CHECKPOINT",
-        help="Checkpoint or run folder, or starter: the model that ships with crowdcount. "
+        help="Checkpoint or run folder, hf://OWNER/NAME[@REVISION] on the model hub, or starter: "
+        "the model that ships with crowdcount. "
         "(default: CROWDCOUNT_CHECKPOINT, or the latest run, or starter)",
+        show_default=False,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="CROWDCOUNT_OFFLINE",
+        help="Never download: fail and say what to fetch.",
         show_default=False,
     ),
 ]

@@ -72,6 +72,7 @@ def predict(
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
+    offline: options.Offline = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that fails.")
     ] = False,
@@ -105,7 +106,7 @@ def predict(
     if not to_stdout and output.exists() and not force:
         raise UsageError(f"{output}: there already", next_step="name another, or pass --force")
     workflow.require_some(images)
-    model = find_checkpoint(checkpoint, environment=os.environ)
+    model = find_checkpoint(checkpoint, environment=os.environ, offline=offline)
     log.info("model %s", called(model))
     heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
     if dry_run:

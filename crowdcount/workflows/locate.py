@@ -69,12 +69,16 @@ def _prepared_in(folder: Path) -> list[Path]:
 
 
 def find_checkpoint(
-    given: str | Path | None, *, environment: Mapping[str, str], directory: Path = Path()
+    given: str | Path | None,
+    *,
+    environment: Mapping[str, str],
+    directory: Path = Path(),
+    offline: bool = False,
 ) -> Path:
     """The checkpoint meant: given, else of the environment, of the latest run, else the starter.
 
     What is given or in the environment is named as for
-    :func:`crowdcount.models.folders.checkpoint_folder`.
+    :func:`crowdcount.models.folders.checkpoint_folder`, which also says what ``offline`` does.
 
     Raises:
         InputMissingError: If there is none.
@@ -93,7 +97,7 @@ def find_checkpoint(
                 next_step="train one: crowdcount train, or see a small one at work: "
                 "crowdcount demo",
             )
-    return checkpoint_folder(given)
+    return checkpoint_folder(given, offline=offline)
 
 
 def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> Path:
