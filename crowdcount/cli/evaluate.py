@@ -42,6 +42,8 @@ def evaluate(
 
     Example: crowdcount eval --split test --json
     """
+    checkpoint = options.at_hand(checkpoint, offline=offline)
+
     from crowdcount.data.prepared import PreparedDataset
     from crowdcount.errors import GateFailedError, UsageError
     from crowdcount.models.folders import called
@@ -57,7 +59,7 @@ def evaluate(
     sets = [PreparedDataset.open(folder) for folder in folders]
     if fold is not None:
         sets = [each.with_fold(fold) for each in sets]
-    model = find_checkpoint(checkpoint, environment=os.environ, offline=offline)
+    model = find_checkpoint(checkpoint, environment=os.environ)
     names = ", ".join(each.name for each in sets)
     log.info("model %s, split %s of %s", called(model), split, names)
     if dry_run:

@@ -72,9 +72,11 @@ def show(
     Example: crowdcount models show starter
     """
     from crowdcount.models.folders import checkpoint_folder
+
+    folder = checkpoint_folder(checkpoint, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows.card import card_lines, read_card
 
-    card = read_card(checkpoint_folder(checkpoint, offline=offline))
+    card = read_card(folder)
     if json_:
         typer.echo(json.dumps(card.to_json(), indent=2))
     else:
@@ -113,10 +115,11 @@ def pack(
     Example: crowdcount models pack runs/latest --half --card card.toml -o my-counter
     """
     from crowdcount.models.folders import called, checkpoint_folder
+
+    folder = checkpoint_folder(run, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows import card as workflow
     from crowdcount.workflows.card_text import read_card_text
 
-    folder = checkpoint_folder(run, offline=offline)
     text = None if card is None else read_card_text(card)
     workflow.check_free(output, force=force)
     log.info("model %s", called(folder))

@@ -87,6 +87,8 @@ def predict(
 
     Example: crowdcount predict img.jpg --heatmap
     """
+    checkpoint = options.at_hand(checkpoint, offline=offline)
+
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
     from crowdcount.models.folders import called
@@ -106,7 +108,7 @@ def predict(
     if not to_stdout and output.exists() and not force:
         raise UsageError(f"{output}: there already", next_step="name another, or pass --force")
     workflow.require_some(images)
-    model = find_checkpoint(checkpoint, environment=os.environ, offline=offline)
+    model = find_checkpoint(checkpoint, environment=os.environ)
     log.info("model %s", called(model))
     heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
     if dry_run:

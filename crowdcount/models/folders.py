@@ -9,6 +9,9 @@ from crowdcount.models.hub import HUB_PREFIX, HubName, hub_folder
 STARTER = "starter"
 """The name of the shipped checkpoint. A folder that is called so is written ``./starter``."""
 
+CHECKPOINT_VARIABLE = "CROWDCOUNT_CHECKPOINT"
+"""The environment variable that names the checkpoint where nothing else does."""
+
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 README_NAME = "README.md"

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
 from crowdcount.files import sha256_file
@@ -34,7 +33,7 @@ class HubName:
     """Commit, branch or tag; None: the newest state of its main branch."""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "HubName":
         """Read ``hf://OWNER/NAME[@REVISION]``.
 
         Raises:
@@ -49,7 +48,7 @@ class HubName:
         return cls(*found.groups())
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Self | None:
+    def of_folder(cls, folder: Path) -> "HubName | None":
         """What a folder of the hub's cache holds; None: it is no such folder."""
         owner, _, name = folder.parent.parent.name.removeprefix("models--").partition("--")
         if folder.parent.name != "snapshots" or not name:
@@ -90,12 +89,13 @@ def hub_folder(
 
     if re.fullmatch("[0-9a-f]{40}", source.revision or ""):
         # A commit never changes: there is nothing to ask where it is in the cache.
-        with contextlib.suppress(*_download_errors()):
-            return _fetch(source, needed, (), cached_only=True)
+        with contextlib.suppress(*_download_errors()), hub_offline():
+            return _fetch(source, needed, ())
     offline = offline or constants.HF_HUB_OFFLINE
     cached_only = offline or not hub_answers()
     try:
-        return _fetch(source, needed, useful, cached_only=cached_only)
+        with hub_offline() if cached_only else contextlib.nullcontext():
+            return _fetch(source, needed, useful)
     except _download_errors() as error:
         files = " and ".join(needed)
         raise InputMissingError(
@@ -107,9 +107,7 @@ def hub_folder(
         ) from error
 
 
-def _fetch(
-    source: HubName, needed: Sequence[str], useful: Sequence[str], *, cached_only: bool
-) -> Path:
+def _fetch(source: HubName, needed: Sequence[str], useful: Sequence[str]) -> Path:
     """The folder of files, all of one commit, whatever is pushed meanwhile."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -118,11 +116,7 @@ def _fetch(
     for file in (*needed, *useful):
         optional = (EntryNotFoundError,) if file in useful else ()
         with contextlib.suppress(*optional):
-            path = Path(
-                hf_hub_download(
-                    source.repository, file, revision=revision, local_files_only=cached_only
-                )
-            )
+            path = Path(hf_hub_download(source.repository, file, revision=revision))
             _verify_blob(path)
             revision = path.parent.name
     return path.parent

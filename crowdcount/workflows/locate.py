@@ -6,13 +6,17 @@ from pathlib import Path
 from crowdcount.data.prepared import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.files import point_link
-from crowdcount.models.folders import STARTER, checkpoint_folder, starter_ships
+from crowdcount.models.folders import (
+    CHECKPOINT_VARIABLE,
+    STARTER,
+    checkpoint_folder,
+    starter_ships,
+)
 from crowdcount.workflows.run_folder import RECORD, is_locked, read_record
 
 DATA_FOLDER = Path("data")
 RUNS_FOLDER = Path("runs")
 DATA_VARIABLE = "CROWDCOUNT_DATA_DIR"
-CHECKPOINT_VARIABLE = "CROWDCOUNT_CHECKPOINT"
 
 
 def find_prepared(
@@ -69,16 +73,12 @@ def _prepared_in(folder: Path) -> list[Path]:
 
 
 def find_checkpoint(
-    given: str | Path | None,
-    *,
-    environment: Mapping[str, str],
-    directory: Path = Path(),
-    offline: bool = False,
+    given: str | Path | None, *, environment: Mapping[str, str], directory: Path = Path()
 ) -> Path:
     """The checkpoint meant: given, else of the environment, of the latest run, else the starter.
 
     What is given or in the environment is named as for
-    :func:`crowdcount.models.folders.checkpoint_folder`, which also says what ``offline`` does.
+    :func:`crowdcount.models.folders.checkpoint_folder`.
 
     Raises:
         InputMissingError: If there is none.
@@ -97,7 +97,7 @@ def find_checkpoint(
                 next_step="train one: crowdcount train, or see a small one at work: "
                 "crowdcount demo",
             )
-    return checkpoint_folder(given, offline=offline)
+    return checkpoint_folder(given)
 
 
 def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> Path:
