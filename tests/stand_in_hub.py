@@ -71,6 +71,9 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append(f"GET {self.path}")
+        repository = self.server.repositories.get(self.path.removeprefix("/api/models/"))
+        if repository is not None:
+            return self._json(200, {"id": "", "private": repository.private})
         return self._file()
 
     def _file(self):
@@ -102,11 +105,12 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
+            told = {"url": f"{self.server.url}/{name}", "name": name}
             if name in self.server.repositories:
-                return self._json(409, {"error": "You already created this model repo"})
+                return self._json(409, {"error": "You already created this model repo"} | told)
             private = asked.get("private", False) or asked.get("visibility") == "private"
             self.server.repositories[name] = Repository(private=private)
-            return self._json(200, {"url": f"{self.server.url}/{name}", "name": name})
+            return self._json(200, told)
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path)
         if found is None or found[1] not in self.server.repositories:
             return self._json(404, {"error": "not found"})

@@ -89,14 +89,14 @@ def hub_folder(
 
     if re.fullmatch("[0-9a-f]{40}", source.revision or ""):
         # A commit never changes: there is nothing to ask where it is in the cache.
-        with contextlib.suppress(*_download_errors()), hub_offline():
+        with contextlib.suppress(*download_errors()), hub_offline():
             return _fetch(source, needed, ())
     offline = offline or constants.HF_HUB_OFFLINE
     cached_only = offline or not hub_answers()
     try:
         with hub_offline() if cached_only else contextlib.nullcontext():
             return _fetch(source, needed, useful)
-    except _download_errors() as error:
+    except download_errors() as error:
         files = " and ".join(needed)
         raise InputMissingError(
             f"{source}: {_reason(error, cached_only=cached_only, offline=offline)}",
@@ -147,7 +147,7 @@ def downloads(model: str, *, source: str, offline: bool) -> Iterator[None]:
         with hub_offline() if cached_only else contextlib.nullcontext():
             yield
         _verify_cached(source)
-    except _download_errors() as error:
+    except download_errors() as error:
         if re.search(r"invalid hash value|checksum does not", str(error)):
             raise UntrustedFileError(
                 f"weights of {model}: not what their publisher lists",
@@ -208,7 +208,7 @@ def _reason(error: Exception, *, cached_only: bool, offline: bool) -> str:
     return "not in the cache, and the model hub does not answer"
 
 
-def _download_errors() -> tuple[type[Exception], ...]:
+def download_errors() -> tuple[type[Exception], ...]:
     """What the hub's client and the libraries raise where a download fails."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
