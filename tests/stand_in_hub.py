@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 TOKEN = "hf_of_a_test"
 
@@ -150,7 +150,8 @@ def point_client_at(url, *, cache, monkeypatch):
     """Let the hub's client of this process ask another address, with a cache and no token."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for module in (constants, file_download):  # the second in versions before 1.0
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

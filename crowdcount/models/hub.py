@@ -109,14 +109,21 @@ def hub_folder(
 
 def _fetch(source: HubName, needed: Sequence[str], useful: Sequence[str]) -> Path:
     """The folder of files, all of one commit, whatever is pushed meanwhile."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     revision = source.revision
     for file in (*needed, *useful):
         optional = (EntryNotFoundError,) if file in useful else ()
         with contextlib.suppress(*optional):
-            path = Path(hf_hub_download(source.repository, file, revision=revision))
+            path = Path(
+                hf_hub_download(
+                    source.repository,
+                    file,
+                    revision=revision,
+                    local_files_only=constants.HF_HUB_OFFLINE,
+                )
+            )
             _verify_blob(path)
             revision = path.parent.name
     return path.parent
