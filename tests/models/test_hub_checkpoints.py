@@ -4,15 +4,17 @@ import hashlib
 import json
 import shutil
 import socket
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from PIL import Image
 
 import crowdcount
-from crowdcount.cli import options
+from crowdcount.cli import main, options
 from crowdcount.config import load_run_config
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
 from crowdcount.models import hub
@@ -178,3 +180,56 @@ def test_a_training_starts_from_one_commit_whatever_is_pushed(served):
     config = load_run_config(overrides=[("train.init", NAME)])
     assert config.train.init == lasting_name(NAME)
     assert config.model.backbone == "timm:test_resnet"
+
+
+# ---- commands
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, workplace):
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crowdcount", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capfd.readouterr())
+
+    return run_command
+
+
+def test_predict_says_which_commit_counted(served, run):
+    Image.new("RGB", (64, 64)).save("a.png")
+    code, out, err = run("predict", "a.png", "--checkpoint", NAME)
+    assert code == 0
+    assert out.startswith("a.png\t")
+    assert err.startswith(f"model {lasting_name(NAME)}\n")
+    assert run("predict", "a.png", "--checkpoint", NAME, "--offline")[:2] == (0, out)
+
+
+def test_a_card_of_the_hub_is_shown_and_packed(served, run):
+    code, out, _ = run("models", "show", NAME)
+    assert (code, out.splitlines()[0]) == (0, "tiny")
+    assert run("models", "pack", NAME, "-o", "ours")[:2] == (0, "ours\n")
+    assert crowdcount.load("ours", device="cpu").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", "a.png", "--checkpoint", NAME),
+        ("eval", "--checkpoint", NAME),
+        ("train", "--init", NAME),
+        ("models", "show", NAME),
+        ("models", "pack", NAME, "-o", "ours"),
+    ],
+)
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_offline_no_command_asks_anybody(served, run, monkeypatch, command, by):
+    if by == "variable":
+        monkeypatch.setenv("CROWDCOUNT_OFFLINE", "1")
+    code, out, err = run(*command, *(["--offline"] if by == "flag" else []))
+    assert (code, out) == (3, "")
+    assert "--offline" in err
+    assert served.asked == []
