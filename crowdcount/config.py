@@ -21,6 +21,7 @@ from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig
 from crowdcount.models.config import ModelConfig
+from crowdcount.models.folders import lasting_name
 from crowdcount.models.initial import with_initial_settings
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig
@@ -108,6 +109,7 @@ def load_run_config(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     start: RunConfig | None = None,
+    offline: bool = False,
 ) -> RunConfig:
     """Merge all sources of settings into one tree.
 
@@ -122,6 +124,7 @@ def load_run_config(
         environment: Environment variables; those that are no setting are passed over.
         directory: Where ``crowdcount.toml`` is looked for; None: nowhere.
         start: What holds where no source says otherwise; None: the defaults of the fields.
+        offline: Do not download the checkpoint that training starts from.
 
     Raises:
         ConfigError: If a file is no TOML, a key is unknown or a value is wrong, or contradicts the
@@ -140,15 +143,20 @@ def load_run_config(
         _merge(tree, _nested(key, value))
     # Not of a run that was begun: its settings are complete, and its first weights may be gone.
     if start is None:
-        _take_initial_settings(tree)
+        _take_initial_settings(tree, offline=offline)
     return RunConfig.from_mapping(tree)
 
 
-def _take_initial_settings(tree: dict[str, Any]) -> None:
-    """Complete the section ``model`` from the checkpoint that training starts from."""
+def _take_initial_settings(tree: dict[str, Any], *, offline: bool) -> None:
+    """Complete the section ``model`` from the checkpoint that training starts from.
+
+    One of the model hub is called by its commit from here on, so that it stays the same.
+    """
     train, model = tree.get("train"), tree.get("model", {})
     init = train.get("init") if isinstance(train, Mapping) else None
     if isinstance(init, str) and init and isinstance(model, Mapping):
+        init = lasting_name(init, offline=offline)
+        _merge(tree, _nested("train.init", init))
         tree["model"] = with_initial_settings(model, init=init)
 
 

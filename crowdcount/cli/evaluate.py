@@ -32,6 +32,7 @@ def evaluate(
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
+    offline: options.Offline = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     *,
@@ -41,6 +42,8 @@ def evaluate(
 
     Example: crowdcount eval --split test --json
     """
+    checkpoint = options.at_hand(checkpoint, offline=offline)
+
     from crowdcount.data.prepared import PreparedDataset
     from crowdcount.errors import GateFailedError, UsageError
     from crowdcount.models.folders import called

@@ -13,14 +13,16 @@ from crowdcount.cli.options import ListByDefault
 Checkpoint = Annotated[
     str,
     typer.Argument(
-        metavar="CHECKPOINT", help="Checkpoint or run folder, or starter.", show_default=False
+        metavar="CHECKPOINT",
+        help="Checkpoint or run folder, hf://OWNER/NAME[@REVISION] on the model hub, or starter.",
+        show_default=False,
     ),
 ]
 
 app = typer.Typer(
     cls=ListByDefault,
-    help="List backbones and checkpoints, show what is known of one, or pack it to hand it on.\n\n"
-    "Alone it lists.\n\nExample: crowdcount models",
+    help="List backbones and checkpoints, show what is known of one, pack or push it to hand it "
+    "on.\n\nAlone it lists.\n\nExample: crowdcount models",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -62,15 +64,19 @@ def list_(json_: options.Json = False) -> None:
 
 @app.command("show")
 @command
-def show(checkpoint: Checkpoint, json_: options.Json = False) -> None:
+def show(
+    checkpoint: Checkpoint, json_: options.Json = False, offline: options.Offline = False
+) -> None:
     """Print the card of a model: what it is, its data and their terms, metrics, failures, speed.
 
     Example: crowdcount models show starter
     """
     from crowdcount.models.folders import checkpoint_folder
+
+    folder = checkpoint_folder(checkpoint, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows.card import card_lines, read_card
 
-    card = read_card(checkpoint_folder(checkpoint))
+    card = read_card(folder)
     if json_:
         typer.echo(json.dumps(card.to_json(), indent=2))
     else:
@@ -99,6 +105,7 @@ def pack(
         ),
     ] = None,
     force: options.Force = False,
+    offline: options.Offline = False,
     dry_run: options.DryRun = False,
 ) -> None:
     """Write a checkpoint to hand on: weights and card, without paths of this machine.
@@ -108,10 +115,11 @@ def pack(
     Example: crowdcount models pack runs/latest --half --card card.toml -o my-counter
     """
     from crowdcount.models.folders import called, checkpoint_folder
+
+    folder = checkpoint_folder(run, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows import card as workflow
     from crowdcount.workflows.card_text import read_card_text
 
-    folder = checkpoint_folder(run)
     text = None if card is None else read_card_text(card)
     workflow.check_free(output, force=force)
     log.info("model %s", called(folder))
@@ -120,3 +128,51 @@ def pack(
         return
     workflow.pack(folder, output, text=text, half=half, force=force)
     print_paths([output])
+
+
+@app.command("push")
+@command
+def push(
+    checkpoint: Checkpoint,
+    repository: Annotated[
+        str,
+        typer.Argument(
+            metavar="OWNER/NAME",
+            help="Repository of the model hub; made where it is not there.",
+            show_default=False,
+        ),
+    ],
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="Make one that only its owner sees.", show_default=False),
+    ] = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Upload a checkpoint to the Hugging Face hub: weights, card, and the card as a README.md.
+
+    Prints the name by which predict and eval take it. --dry-run prints the README.md. The token is
+    that of hf auth login, or HF_TOKEN.
+
+    Example: crowdcount models push my-counter me/my-counter --private
+    """
+    import tempfile
+
+    from crowdcount.models.folders import README_NAME, called, checkpoint_folder
+    from crowdcount.models.hub import check_repository
+
+    check_repository(repository)
+    folder = checkpoint_folder(checkpoint)
+    from crowdcount.workflows import push as workflow
+
+    if not dry_run:
+        workflow.check_reachable()
+    log.info("model %s", called(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "pushed"
+        workflow.write_pushed(folder, repository, out=out)
+        if dry_run:
+            for name in workflow.PUSHED:
+                log.info("to be pushed: %s, %.1f kB", name, (out / name).stat().st_size / 1e3)
+            typer.echo((out / README_NAME).read_text(encoding="utf-8"), nl=False)
+            return
+        typer.echo(workflow.push(out, repository, private=private))

@@ -1,6 +1,7 @@
 """Options that more than one command takes."""
 
 import itertools
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +24,18 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="CHECKPOINT",
-        help="Checkpoint or run folder, or starter: the model that ships with crowdcount. "
+        help="Checkpoint or run folder, hf://OWNER/NAME[@REVISION] on the model hub, or starter: "
+        "the model that ships with crowdcount. "
         "(default: CROWDCOUNT_CHECKPOINT, or the latest run, or starter)",
+        show_default=False,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="CROWDCOUNT_OFFLINE",
+        help="Never download: fail and say what to fetch.",
         show_default=False,
     ),
 ]
@@ -75,6 +86,24 @@ def one_recipe(dataset: str | None, recipe: Path | None) -> str | Path | None:
     if dataset is not None and recipe is not None:
         raise UsageError("--dataset and --recipe both name a recipe; give one of them")
     return dataset if recipe is None else recipe
+
+
+def at_hand(checkpoint: str | None, *, offline: bool) -> str | None:
+    """The name of a checkpoint that needs no network any more: one of the model hub is fetched.
+
+    To be called before PyTorch is imported, which takes as long as to see that nobody answers.
+
+    Args:
+        checkpoint: As given; None: that of the environment counts, too.
+        offline: Download nothing.
+
+    Raises:
+        CrowdCountError: As from ``checkpoint_folder``, of the hub's alone.
+    """
+    from crowdcount.models.folders import CHECKPOINT_VARIABLE, lasting_name
+
+    name = os.environ.get(CHECKPOINT_VARIABLE) if checkpoint is None else checkpoint
+    return None if name is None else lasting_name(name, offline=offline)
 
 
 class OrderedCommand(TyperCommand):

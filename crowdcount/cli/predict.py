@@ -72,6 +72,7 @@ def predict(
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
+    offline: options.Offline = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that fails.")
     ] = False,
@@ -86,6 +87,8 @@ def predict(
 
     Example: crowdcount predict img.jpg --heatmap
     """
+    checkpoint = options.at_hand(checkpoint, offline=offline)
+
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
     from crowdcount.models.folders import called

@@ -63,8 +63,9 @@ def train(
         str | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Start from the weights, bins and model settings of a checkpoint or run, or of "
-            "starter, the model that ships with crowdcount. (sets train.init)",
+            help="Start from the weights, bins and model settings of a checkpoint or run, of "
+            "hf://OWNER/NAME[@REVISION], or of starter, the model that ships with crowdcount. "
+            "(sets train.init)",
         ),
     ] = None,
     no_pretrained: Annotated[
@@ -143,15 +144,7 @@ def train(
         ),
     ] = False,
     device: options.Device = "auto",
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            envvar="CROWDCOUNT_OFFLINE",
-            help="Never download: fail and say what to fetch.",
-            show_default=False,
-        ),
-    ] = False,
+    offline: options.Offline = False,
     show_batch: Annotated[
         Path | None,
         typer.Option(
@@ -206,6 +199,7 @@ def train(
         environment=os.environ,
         directory=Path() if run is None else None,
         start=None if run is None else run.config,
+        offline=offline,
     )
     if run is None:
         workflow.check_selection(settings, allow_test=allow_test_selection)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileError
+from crowdcount.models.programs import is_program, read_program
 
 log = logging.getLogger("crowdcount")
 
@@ -48,8 +49,9 @@ class TensorFile:
 def read_tensors(path: Path) -> TensorFile:
     """Read a ``.safetensors`` file or a PyTorch file that holds tensors and nothing to execute.
 
-    Mappings nested under ``state_dict`` or ``model`` are unwrapped, and the ``module.`` that
-    data-parallel training puts before every name is removed.
+    Of a TorchScript archive the tensors are read, and its program left alone. Mappings nested under
+    ``state_dict`` or ``model`` are unwrapped, and the ``module.`` that data-parallel training puts
+    before every name is removed.
 
     Raises:
         InputMissingError: If there is no such file.
@@ -59,7 +61,8 @@ def read_tensors(path: Path) -> TensorFile:
     if not path.is_file():
         raise InputMissingError(f"{path}: no such file")
     safe = path.suffix.lower() == ".safetensors"
-    content = _read_safetensors(path) if safe else _read_pickle(path)
+    program = not safe and is_program(path)
+    content = _read_safetensors(path) if safe else _read_pickle(path, program=program)
     beside: list[str] = []
     for key in _WRAPPINGS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -73,8 +76,9 @@ def read_tensors(path: Path) -> TensorFile:
         raise BadInputError(f"{path}: holds no tensors by name, so it is no weights file")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    # The safetensors format sorts its tensors by type and name.
-    return TensorFile(path=path, tensors=tensors, ordered=not safe, beside=tuple(beside))
+    # The safetensors format sorts its tensors by type and name; TorchScript, as it likes.
+    ordered = not (safe or program)
+    return TensorFile(path=path, tensors=tensors, ordered=ordered, beside=tuple(beside))
 
 
 def match_tensors(
@@ -114,7 +118,7 @@ def match_tensors(
         reason = (
             first_difference(found, wanted)
             if file.ordered
-            else "the same names: a safetensors file does not keep the order of its tensors"
+            else "the same names: such a file does not keep the order of its tensors"
         )
         raise BadInputError(f"{file.path}: its tensors are not those of {model}", looked_for=reason)
     if missing:
@@ -193,15 +197,16 @@ def _read_safetensors(path: Path) -> object:
         raise BadInputError(f"{path}: not a readable safetensors file: {error}") from error
 
 
-def _read_pickle(path: Path) -> object:
+def _read_pickle(path: Path, *, program: bool) -> object:
     try:
+        if program:
+            return read_program(path)
         with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
             # Of a protocol that it may not know: where it does not, it raises.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        # A TorchScript archive holds a program; PyTorch says so in a RuntimeError.
-        if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
+        if isinstance(error, pickle.UnpicklingError):
             raise UntrustedFileError(
                 f"{path}: holds more than tensors, and reading the rest could run code from it",
                 next_step="have it written again as .safetensors by someone who trusts it",

@@ -33,7 +33,8 @@ class TrainConfig:
 
     init: str | None = None
     """Checkpoint whose weights, model settings, bins and statistics training starts from: a folder,
-    a run, or ``starter``. None: fresh weights, as the section ``model`` says."""
+    a run, ``hf://OWNER/NAME[@REVISION]`` or ``starter``. None: fresh weights, as the section
+    ``model`` says."""
 
     epochs: int = 200
     """Passes over the training images."""

@@ -158,20 +158,22 @@ def _from_normalised(model: BlockCounter) -> BlockModel:
     )
 
 
-def load(checkpoint: Path | str, *, device: str = "auto") -> Counter:
+def load(checkpoint: Path | str, *, device: str = "auto", offline: bool = False) -> Counter:
     """Make a counter of a checkpoint.
 
     Args:
-        checkpoint: The text ``starter``: the model that ships with the package. Other text, and
-            every ``Path``: a checkpoint's folder, or a run's, which stands for its best one.
+        checkpoint: The text ``starter``: the model that ships with the package. Text like
+            ``hf://OWNER/NAME@REVISION``: one of the model hub. Other text, and every ``Path``: a
+            checkpoint's folder, or a run's, which stands for its best one.
         device: ``auto``, ``cpu``, ``cuda:0``, ...
+        offline: Download nothing: of the hub's, take what is in the cache.
 
     Raises:
-        InputMissingError: If the folder is not there.
+        InputMissingError: If the folder is not there, or the hub's cannot be fetched.
         BadInputError: If it is no checkpoint of ours.
         ConfigError: If there is no such device.
     """
-    folder = checkpoint_folder(checkpoint)
+    folder = checkpoint_folder(checkpoint, offline=offline)
     target = resolve_device(device)
     loaded = load_checkpoint(folder)
     try:

@@ -6,13 +6,17 @@ from pathlib import Path
 from crowdcount.data.prepared import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.files import point_link
-from crowdcount.models.folders import STARTER, checkpoint_folder, starter_ships
+from crowdcount.models.folders import (
+    CHECKPOINT_VARIABLE,
+    STARTER,
+    checkpoint_folder,
+    starter_ships,
+)
 from crowdcount.workflows.run_folder import RECORD, is_locked, read_record
 
 DATA_FOLDER = Path("data")
 RUNS_FOLDER = Path("runs")
 DATA_VARIABLE = "CROWDCOUNT_DATA_DIR"
-CHECKPOINT_VARIABLE = "CROWDCOUNT_CHECKPOINT"
 
 
 def find_prepared(

@@ -1,7 +1,10 @@
+import hashlib
 import http.server
+import re
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,13 +12,14 @@ from huggingface_hub import constants
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
-from crowdcount.errors import InputMissingError
+from crowdcount.errors import InputMissingError, UntrustedFileError
 from crowdcount.models import hub
+from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.config import ModelConfig
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
-BACKBONES = ["clip-rn50", "timm:test_resnet"]
+BUILT = ["clip-rn50", "timm:test_resnet"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +32,34 @@ def _no_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@contextmanager
+def serving(content):
+    """A server that sends the same whatever it is asked for."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("backbone", BUILT)
 @pytest.mark.parametrize("offline", [True, False])
 def test_without_weights_a_person_learns_within_seconds_what_to_do(backbone, offline):
     start = time.monotonic()
@@ -61,23 +92,9 @@ def test_a_hub_that_is_silent_counts_as_out_of_reach(monkeypatch):
 
 
 def test_a_hub_that_answers_is_found(monkeypatch):
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        try:
-            assert hub.hub_answers()
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(b"") as url:
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        assert hub.hub_answers()
 
 
 def test_the_clients_offline_switch_is_put_back():
@@ -113,3 +130,87 @@ def test_a_url_is_not_fetched_when_offline(tmp_path, monkeypatch):
     (tmp_path / "checkpoints" / "weights.pth").touch()
     with hub.downloads("x", source=url, offline=True):
         pass
+
+
+# ---- checksums
+
+
+@pytest.mark.parametrize("name", ["tiny-{}.pth", "tiny_a1-{}.safetensors"])
+def test_a_cached_file_must_have_the_checksum_in_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    name = name.format(hashlib.sha256(b"weights").hexdigest()[:8])
+    cached, url = tmp_path / "checkpoints" / name, f"http://127.0.0.1/{name}"
+    cached.write_bytes(b"weights")
+    with hub.downloads("x", source=url, offline=True):
+        pass
+    cached.write_bytes(b"others")
+    with (
+        pytest.raises(UntrustedFileError, match=re.escape(str(cached))) as caught,
+        hub.downloads("x", source=url, offline=True),
+    ):
+        pass
+    assert hashlib.sha256(b"others").hexdigest() in caught.value.looked_for
+    assert "delete it" in caught.value.next_step
+
+
+@pytest.mark.parametrize("source", ["theirs/tiny", "theirs/tiny/", "theirs/tiny/weights.bin"])
+def test_a_cached_file_of_the_hub_must_have_the_checksum_that_the_hub_lists(tmp_path, source):
+    repository = tmp_path / "models--theirs--tiny"
+    (repository / "blobs").mkdir(parents=True)
+    (repository / "snapshots" / "1").mkdir(parents=True)
+    blob = repository / "blobs" / hashlib.sha256(b"weights").hexdigest()
+    blob.write_bytes(b"weights")
+    (repository / "snapshots" / "1" / "weights.bin").symlink_to(blob)
+    with hub.downloads("x", source=source, offline=True):
+        pass
+    blob.write_bytes(b"others")
+    with pytest.raises(UntrustedFileError), hub.downloads("x", source=source, offline=True):
+        pass
+
+
+def _by_torchvision(url, folder):
+    torch.hub.load_state_dict_from_url(url, str(folder), check_hash=True, progress=False)
+
+
+def _by_open_clip(url, folder):
+    from open_clip.pretrained import download_pretrained_from_url
+
+    download_pretrained_from_url(url, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("fetch", "path"),
+    [
+        (_by_torchvision, "vgg19-0123456789.pth"),
+        (_by_open_clip, f"openaipublic/clip/{'0' * 64}/RN50.pt"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # open_clip's file
+def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch, fetch, path):
+    """What the libraries say then is told from their other errors."""
+    with serving(b"others") as url:
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        source = f"{url}/{path}"
+        with (
+            pytest.raises(UntrustedFileError, match="weights of x") as caught,
+            hub.downloads("x", source=source, offline=False),
+        ):
+            fetch(source, tmp_path)
+    assert source in caught.value.looked_for
+
+
+@pytest.mark.parametrize("name", ["clip-rn50", "clip-vit-b-16", "vgg19", "resnet50", "csrnet_bn"])
+def test_checksums_of_the_published_weights_are_stated_where_they_are_looked_for(name):
+    """In OpenAI's URLs by folder, in torchvision's by file."""
+    spec = BACKBONES[name]
+    if spec.family == "clip":
+        import open_clip
+
+        url = open_clip.get_pretrained_cfg(spec.library_name, spec.tag)["url"]
+        assert re.fullmatch(r"https://openaipublic\..*/[0-9a-f]{64}/[^/]+\.pt", url)
+    else:
+        import torchvision
+
+        url = torchvision.models.get_model_weights(spec.library_name)[spec.tag].url
+        assert hub._HASH_IN_NAME.search(url)

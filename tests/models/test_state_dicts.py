@@ -1,5 +1,4 @@
 import os
-import warnings
 
 import pytest
 import torch
@@ -144,14 +143,6 @@ def test_a_pickle_that_would_run_code_is_not_trusted_and_runs_none(tmp_path):
         read_tensors(tmp_path / "bad.pth")
     assert caught.value.exit_code == 8
     assert not trace.exists()
-
-
-def test_a_program_is_not_trusted(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "program.pt")
-        with pytest.raises(UntrustedFileError):
-            read_tensors(tmp_path / "program.pt")
 
 
 @pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])

@@ -1,0 +1,127 @@
+"""The command ``models push``: a checkpoint to hand on, and its card in words, to the model hub."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
+from crowdcount.files import write_bytes
+from crowdcount.models.folders import CONFIG_NAME, README_NAME, WEIGHTS_NAME
+from crowdcount.models.hub import HubName, check_repository, download_errors, hub_answers
+from crowdcount.version import __version__
+from crowdcount.workflows.card import Card, card_lines, pack, read_card
+
+PUSHED = (CONFIG_NAME, WEIGHTS_NAME, README_NAME)
+"""The files of a repository."""
+
+LICENCES = {
+    "MIT": "mit",
+    "Apache 2.0": "apache-2.0",
+    "BSD 3-Clause": "bsd-3-clause",
+    "CC BY 4.0": "cc-by-4.0",
+    "CC BY-NC 4.0": "cc-by-nc-4.0",
+    "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0",
+}
+"""What the hub calls licences that a card may name. Other terms are ``other`` there."""
+
+
+def write_pushed(checkpoint: Path, repository: str, *, out: Path) -> None:
+    """Write the files that :func:`push` uploads.
+
+    Weights keep the types in which they are stored; paths of this machine are left out.
+
+    Args:
+        checkpoint: The folder of a checkpoint.
+        repository: Where it goes, as ``OWNER/NAME``.
+        out: The folder to write, which is not there yet.
+
+    Raises:
+        UsageError: If that is no name of a repository.
+        InputMissingError: If there is no checkpoint.
+        BadInputError: If it is damaged.
+    """
+    check_repository(repository)
+    pack(checkpoint, out, half="float16" in read_card(checkpoint).stored_as)
+    readme = "".join(f"{line}\n" for line in readme_lines(read_card(out), repository))
+    write_bytes(out / README_NAME, readme.encode())
+
+
+def readme_lines(card: Card, repository: str) -> Iterator[str]:
+    """A card as the hub shows it: what its search goes by, then for people."""
+    yield from ("---", "library_name: crowdcount")
+    if card.text is not None:
+        yield f"license: {LICENCES.get(card.text.licence.strip(), 'other')}"
+    yield from ("tags:", "- crowd-counting", f"- {json.dumps(card.model.backbone)}", "---", "")
+    yield from (f"# {card.name}", "")
+    if card.text is not None:
+        yield from (card.text.title, "")
+    yield from ("```sh", "pip install crowdcount-ebc")
+    yield from (f"crowdcount predict photo.jpg --checkpoint {HubName(repository)}", "```", "")
+    # Indented, not fenced: no words of a card can end it.
+    for line in card_lines(dataclasses.replace(card, folder=Path(repository))):
+        yield f"    {line}"
+
+
+def check_reachable() -> None:
+    """See that there is a token and a hub, before anything is prepared for it.
+
+    Raises:
+        InputMissingError: If not.
+    """
+    from huggingface_hub import constants, get_token
+
+    if get_token() is None:
+        raise InputMissingError(
+            "no token of the model hub",
+            looked_for=f"HF_TOKEN, and {constants.HF_TOKEN_PATH}",
+            next_step="hf auth login, or set HF_TOKEN to one that may write; --dry-run needs none",
+        )
+    if not hub_answers():
+        raise InputMissingError(
+            "the model hub does not answer",
+            looked_for=f"{constants.ENDPOINT}"
+            f"{', but HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else ''}",
+            next_step="push where there is a network; --dry-run needs none",
+        )
+
+
+def push(folder: Path, repository: str, *, private: bool = False) -> HubName:
+    """Upload what :func:`write_pushed` wrote, as one commit; other files there stay.
+
+    Args:
+        folder: What it wrote.
+        repository: Where to, as ``OWNER/NAME``; made where it is not there.
+        private: Make one that only its owner sees.
+
+    Returns:
+        The repository, with the commit.
+
+    Raises:
+        InputMissingError: If there is no token, or no hub that answers.
+        UsageError: If it should be private, and is there already for everybody.
+        CrowdCountError: If the hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    check_reachable()
+    api = HfApi()
+    files = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in PUSHED
+    ]
+    try:
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise UsageError(
+                f"{repository}: there already, and everybody sees it",
+                next_step="make it private on the hub, name another, or leave out --private",
+            )
+        commit = api.create_commit(
+            repository, files, commit_message=f"Model, by crowdcount {__version__}"
+        )
+    except download_errors() as error:
+        raise CrowdCountError(
+            f"{HubName(repository)}: cannot be pushed: {' '.join(str(error).split())}",
+            next_step="see that the name is right and that the token may write there",
+        ) from error
+    return HubName(repository, commit.oid)
