@@ -88,6 +88,11 @@ class DaceConfig:
             raise ConfigError(
                 f"loss.count_weight: must be a number from 0 on, got {self.count_weight}"
             )
+        if self.classification == NO_CLASSIFICATION and self.count_weight == 0:
+            raise ConfigError(
+                "loss.count_weight: 0, and with loss.classification = none there is no other term",
+                next_step="give the count term a weight, or choose a classification term",
+            )
         if self.count_target not in COUNT_TARGETS:
             raise ConfigError(
                 f"loss.count_target: unknown target {self.count_target!r}; "

@@ -13,7 +13,7 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.clip_encoders import ClipImageEncoder, ClipProjection, resnet_levels
+from crowdcount.models.clip_encoders import ClipImageEncoder, ClipProjection, level_features
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, PromptTokens
 from crowdcount.models.heads import zero_inflated
@@ -133,12 +133,12 @@ class ClipEBC(BlockCounter):
     ) -> Float[Tensor, "batch channels rows cols"]:
         """Features of every block, before they are compared."""
         height, width = images.shape[-2:]
+        prompts = () if self.prompt_tokens is None else (self.prompt_tokens(len(images)),)
         if isinstance(self.decoder, Neck):
-            levels = resnet_levels(self.encoder, images)
+            levels = level_features(self.encoder, images, *prompts)
             pyramid: Tensor = self.decoder(levels, height=height, width=width)
             return pyramid
         grid = (height // self.config.block, width // self.config.block)
-        prompts = () if self.prompt_tokens is None else (self.prompt_tokens(len(images)),)
         features: Tensor = self.encoder(images, *prompts)
         if features.shape[-2:] != grid:
             features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
@@ -164,11 +164,12 @@ def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
     """The light pyramid in place of the published decoder.
 
     Raises:
-        ConfigError: If the encoder has no stages of several strides.
+        ConfigError: If the encoder has no such levels, or none as coarse as the blocks.
     """
     if not encoder.levels:
         raise ConfigError(
-            f"model.decoder: slim takes the stages of CLIP's ResNets, not of {config.backbone}",
+            "model.decoder: slim takes CLIP's ResNets and vision transformers, not "
+            f"{config.backbone}",
             next_step="--set model.decoder=paper",
         )
     return Neck(

@@ -35,10 +35,11 @@ _POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", *_COMPARED)
 
 
 class Level(NamedTuple):
-    """A stage of a network: the channels of its features and their stride in pixels."""
+    """Features of a network for the slim decoder, and the grid it uses them on."""
 
     channels: int
     stride: int
+    """Side of a cell of that grid, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class ClipImageEncoder:
     """Names of the modules and parameters of each stage of the network, from images on."""
 
     levels: tuple[Level, ...] = ()
-    """The last stages whose features the slim decoder takes; none: it takes no such network."""
+    """What :func:`level_features` gives; none: the slim decoder takes no such network."""
 
 
 class ClipProjection(NamedTuple):
@@ -88,8 +89,18 @@ def own_projection(visual: Any) -> ClipProjection | None:
     return None
 
 
-def resnet_levels(network: Any, images: Tensor) -> list[Tensor]:
-    """Features of the four stages behind the stem of CLIP's ResNet, the finest first."""
+def level_features(
+    network: Any,
+    images: Float[Tensor, "batch 3 height width"],
+    prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
+) -> list[Float[Tensor, "batch _ _ _"]]:
+    """Features of a network with levels, the earliest first.
+
+    Of CLIP's ResNet those of the four stages behind the stem; of a transformer those after each
+    quarter of its blocks, all of one size.
+    """
+    if isinstance(network, GridTransformer):
+        return network.quarters(images, prompts)
     features, levels = network.stem(images), []
     for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
         features = stage(features)
@@ -253,16 +264,25 @@ def _staged(trunk: Any, *, embedding: int) -> ClipImageEncoder:
 
 
 def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncoder:
-    """A transformer; its stages are its blocks, the first and last with what surrounds them."""
+    """A transformer; its stages are its blocks, the first and last with what surrounds them.
+
+    Its levels are used as those of a ResNet are, the earlier ones on finer grids.
+
+    Source:
+        Ranftl et al., "Vision Transformers for Dense Prediction", https://arxiv.org/abs/2103.13413,
+        for the grids.
+    """
+    stride, channels = network.conv1.stride[0], network.conv1.out_channels
     stages = [[f"blocks.{number}"] for number in range(len(network.blocks))]
     stages[0] += ["conv1", "class_embedding", "positional_embedding", "ln_pre"]
     stages[-1] += ["ln_post"]
     return ClipImageEncoder(
         network=network,
-        stride=network.conv1.stride[0],
-        channels=network.conv1.out_channels,
+        stride=stride,
+        channels=channels,
         embedding=embedding,
         stages=tuple(map(tuple, stages)),
+        levels=tuple(Level(channels, max(stride // finer, 1)) for finer in (8, 4, 2, 1)),
     )
 
 

@@ -19,8 +19,9 @@ tokens between those of the image are trained. ``frozen``: nothing. ``auto``: ``
 transformers of CLIP, ``full`` for everything else."""
 
 DECODERS = ("paper", "slim")
-"""``paper``: the published residual blocks behind the last stage. ``slim``: a light pyramid over
-all stages, at less than a tenth of the arithmetic; of CLIP's ResNets."""
+"""``paper``: the published residual blocks behind the last stage. ``slim``: a light pyramid
+over earlier features, too, at less than a tenth of the arithmetic; of CLIP's ResNets and vision
+transformers."""
 
 PROJECTION_INITS = ("random", "clip")
 """``clip``: the weights with which CLIP brings its own features into the space of its sentences."""

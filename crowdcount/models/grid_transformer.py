@@ -66,6 +66,19 @@ class GridTransformer(nn.Module):
                 before the first block; where there are more, they take the place of the earlier
                 ones before the next block, and so on. The last ones are carried to the end.
         """
+        return self.quarters(images, prompts)[-1]
+
+    def quarters(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
+    ) -> list[Float[Tensor, "batch channels rows cols"]]:
+        """Features of every patch after each quarter of the blocks; the last are normed.
+
+        Args:
+            images: Sides are multiples of the patch.
+            prompts: As for :meth:`forward`.
+        """
         features: Tensor = self.conv1(images)
         rows, cols = features.shape[-2:]
         tokens = features.flatten(2).transpose(1, 2)
@@ -75,6 +88,8 @@ class GridTransformer(nn.Module):
             tokens = torch.cat([self.class_embedding.expand(len(tokens), 1, -1), tokens], dim=1)
         tokens = self.ln_pre(tokens + self.positions(rows, cols))
         prompted = 0
+        ends = [-(-quarter * len(self.blocks) // 4) for quarter in (1, 2, 3)]
+        quarters = []
         for number, block in enumerate(self.blocks):
             if number < len(prompts):
                 fresh = prompts[number]
@@ -82,8 +97,9 @@ class GridTransformer(nn.Module):
                 tokens = torch.cat([tokens[:, :first], fresh.to(tokens), patches], dim=1)
                 prompted = fresh.shape[1]
             tokens = block(tokens)
-        last: Tensor = self.ln_post(tokens[:, first + prompted :])
-        return last.transpose(1, 2).reshape(len(images), -1, rows, cols)
+            quarters += [tokens[:, first + prompted :]] * ends.count(number + 1)
+        quarters.append(self.ln_post(tokens[:, first + prompted :]))
+        return [each.transpose(1, 2).reshape(len(images), -1, rows, cols) for each in quarters]
 
     def positions(self, rows: int, cols: int) -> Float[Tensor, "tokens channels"]:
         """The position embedding for a grid of this size, the row of the class token as it is.

@@ -260,6 +260,11 @@ def test_bfloat16_counts_are_summed_in_float32():
         ({"count_weight": -1.0}, "loss.count_weight: must be a number from 0 on, got -1.0"),
         ({"count_weight": math.nan}, "loss.count_weight: must be a number from 0 on, got nan"),
         (
+            {"classification": "none", "count_weight": 0.0},
+            "loss.count_weight: 0, and with loss.classification = none there is no other term\n"
+            "  next step   give the count term a weight, or choose a classification term",
+        ),
+        (
             {"count_target": "clamped"},
             "loss.count_target: unknown target 'clamped'; choose from: raw, corrected",
         ),

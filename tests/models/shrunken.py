@@ -19,7 +19,7 @@ from timm.models.fastvit import FastVit
 from timm.models.vision_transformer import VisionTransformer
 from torchvision.models import resnet, vgg
 
-from crowdcount.models import encoder_decoder
+from crowdcount.models import clip_ebc, encoder_decoder
 from crowdcount.models.backbones import BACKBONES
 
 FACTOR = 16
@@ -32,6 +32,8 @@ FULL_SIZE = dict(BACKBONES)
 CLIP = tuple(name for name, spec in FULL_SIZE.items() if spec.family == "clip")
 TRANSFORMERS = tuple(name for name in CLIP if FULL_SIZE[name].window)
 OPENAI = tuple(name for name in CLIP if FULL_SIZE[name].tag == "openai")
+SLIM = tuple(name for name in CLIP if name in OPENAI or name in TRANSFORMERS)
+"""Those that the slim decoder takes."""
 
 
 @contextmanager
@@ -48,6 +50,7 @@ def shrunken() -> Iterator[None]:
         for name, widths in encoder_decoder.RESNET_DECODERS.items():
             patch.setitem(encoder_decoder.RESNET_DECODERS, name, _thin(widths))
         patch.setattr(torchvision.models, "get_model", _shallow)
+        patch.setattr(clip_ebc, "SLIM_WIDTH", clip_ebc.SLIM_WIDTH // FACTOR)
         yield
 
 

@@ -15,10 +15,10 @@ from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
-from crowdcount.models.config import ModelConfig
+from crowdcount.models.config import DECODERS, ModelConfig
 from crowdcount.models.heads import HEADS
 from crowdcount.training.precision import in_float32
-from tests.models.shrunken import CLIP, TRANSFORMERS, shrunken
+from tests.models.shrunken import CLIP, SLIM, TRANSFORMERS, shrunken
 
 VALUES = (0.0, 1.0, 2.5, 5.1)
 TIMM = (
@@ -42,17 +42,20 @@ def _small_and_alone():
         yield
 
 
-def fresh(backbone, head="ebc", block=8):
+def fresh(backbone, head="ebc", decoder="paper", block=8):
     torch.manual_seed(0)
     bins = Bins(block=block, starts=(0, 1, 2, 4), values=VALUES)
-    config = ModelConfig(backbone=backbone, head=head, pretrained="none", block=block)
+    config = ModelConfig(
+        backbone=backbone, head=head, decoder=decoder, pretrained="none", block=block
+    )
     return build_model(config, bins)
 
 
-PAIRS = [
-    (backbone, head)
-    for backbone, head in itertools.product([*BACKBONES, *TIMM], HEADS)
+MODELS = [
+    (backbone, head, decoder)
+    for backbone, head, decoder in itertools.product([*BACKBONES, *TIMM], HEADS, DECODERS)
     if not (backbone in CLIP and head == "regression")
+    if backbone in SLIM or decoder == "paper"
 ]
 
 
@@ -61,7 +64,7 @@ def seen(prediction):
     return torch.cat([prediction.logits, prediction.counts], dim=1)
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+@pytest.fixture(scope="module", params=MODELS, ids="-".join)
 def model(request):
     """A model in evaluation mode. Tests leave it as it is."""
     return fresh(*request.param).eval()
@@ -181,14 +184,15 @@ def test_a_checkpoint_holds_no_text_encoder(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "block"),
+    ("backbone", "block", "decoder"),
     [
-        *itertools.product([*BACKBONES, *TIMM], [16, 32]),
-        *itertools.product([name for name in CLIP if "-14" in name], [14, 28]),
+        *itertools.product([*BACKBONES, *TIMM], [16, 32], ["paper"]),
+        *itertools.product([name for name in SLIM if "-14" not in name], [16, 32], ["slim"]),
+        *itertools.product([name for name in CLIP if "-14" in name], [14, 28], DECODERS),
     ],
 )
-def test_larger_blocks(backbone, block):
-    counter = fresh(backbone, block=block).eval()
+def test_larger_blocks(backbone, block, decoder):
+    counter = fresh(backbone, decoder=decoder, block=block).eval()
     with torch.no_grad():
         logits = counter(torch.rand(1, 3, 37, 91)).logits
     assert logits.shape == (1, 4, math.ceil(37 / block), math.ceil(91 / block))
