@@ -141,6 +141,8 @@ def whole_image_model(model: BlockCounter) -> BlockModel:
 
     Everything that counts goes through here, so that validation, ``eval`` and ``predict`` agree.
     """
+    if not model.config.window:
+        return model
     # Windows are cut from normalised pixels: zeros around a small image are then the mean colour.
     counting = _from_normalised(model)
     return lambda images: counting(model.normalised(images))
