@@ -224,4 +224,5 @@ def _cosines(
     # A convolution takes the features in the layout they have, and only the few maps are divided.
     directions = F.normalize(sentences, dim=1)[:, :, None, None]
     lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
-    return F.conv2d(features, directions.to(features)) / lengths
+    cosines: Tensor = F.conv2d(features, directions.to(features)) / lengths
+    return cosines
