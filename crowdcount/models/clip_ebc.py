@@ -221,5 +221,8 @@ def _cosines(
     features: Float[Tensor, "batch embedding rows cols"],
     sentences: Float[Tensor, "sentences embedding"],
 ) -> Float[Tensor, "batch sentences rows cols"]:
-    features, sentences = F.normalize(features, dim=1), F.normalize(sentences, dim=1)
-    return torch.einsum("bdrc,kd->bkrc", features, sentences.to(features))
+    # A convolution takes the features in the layout they have, and only the few maps are divided.
+    directions = F.normalize(sentences, dim=1)[:, :, None, None]
+    lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
+    cosines: Tensor = F.conv2d(features, directions.to(features)) / lengths
+    return cosines
