@@ -32,6 +32,9 @@ PART = (8, 14)
 COLOURS = ((86, 180, 233), (230, 159, 0), (204, 78, 92), (150, 60, 170))
 """Of blocks with one head, two, three, and four or more."""
 
+CORNERS = ((4, -6), (-18, -6), (4, 20), (-18, 20))
+"""Where a block's number may begin, from the corners of the block: bottom ones first."""
+
 
 def street() -> Sample:
     """The scene, always the same."""
@@ -78,18 +81,27 @@ def blocks_picture(sample: Sample) -> np.ndarray:
         cv2.line(drawn, (at, 0), (at, height * ENLARGED), (255, 255, 255), 1)
     for at in range(0, height * ENLARGED, side):
         cv2.line(drawn, (0, at), (width * ENLARGED, at), (255, 255, 255), 1)
-    for x, y in sample.points - [left, top]:
-        if 0 <= x < width and 0 <= y < height:
-            at = (round(x * ENLARGED), round(y * ENLARGED))
-            cv2.circle(drawn, at, 6, (0, 0, 0), -1, cv2.LINE_AA)
-            cv2.circle(drawn, at, 4, (255, 255, 0), -1, cv2.LINE_AA)
+    points = sample.points - [left, top]
+    points = points[((points >= 0) & (points < [width, height])).all(axis=1)] * ENLARGED
+    for x, y in points:
+        at = (round(x), round(y))
+        cv2.circle(drawn, at, 6, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(drawn, at, 4, (255, 255, 0), -1, cv2.LINE_AA)
     for row, col in np.ndindex(counts.shape):
         if heads := int(counts[row, col]):
-            at = (col * side + 4, row * side + side - 6)
+            at = place_of_number(points, left=col * side, top=row * side, side=side)
             font = (cv2.FONT_HERSHEY_SIMPLEX, 0.6)
             cv2.putText(drawn, str(heads), at, *font, (0, 0, 0), 4, cv2.LINE_AA)
             cv2.putText(drawn, str(heads), at, *font, (255, 255, 255), 2, cv2.LINE_AA)
     return drawn
+
+
+def place_of_number(points: np.ndarray, *, left: int, top: int, side: int) -> tuple[int, int]:
+    """Where a block's number covers no point: the corner whose nearest point is farthest away."""
+    places = [(left + dx % side, top + dy % side) for dx, dy in CORNERS]
+    middles = np.add(places, (6, -7))
+    distances = np.linalg.norm(points[:, None] - middles, axis=2).min(axis=0)
+    return places[distances.argmax()]
 
 
 def bins_picture(sample: Sample) -> bytes:
@@ -98,7 +110,7 @@ def bins_picture(sample: Sample) -> bytes:
     blocks = np.bincount(np.minimum(counts, 4), minlength=5)
     heads = np.bincount(np.minimum(counts, 4), weights=counts, minlength=5)
     return bar_chart(
-        title=f"{len(counts):,} blocks of {BLOCK} x {BLOCK} pixels with {counts.sum()} heads",
+        title=f"{len(counts):,} blocks with {counts.sum():,} heads",
         labels=["0", "1", "2", "3", "4 or more"],
         series={
             "blocks": [float(100 * each / blocks.sum()) for each in blocks],
@@ -121,7 +133,7 @@ def main() -> None:
     Image.fromarray(blocks_picture(dense)).save(PICTURES / "blocks.jpg", quality=85)
     write_bytes(PICTURES / "bins.png", bins_picture(dense))
     seen = cc.load(options.checkpoint).count(HERE / "street.jpg")
-    seen.heatmap().save(PICTURES / "heatmap.jpg", quality=85)
+    seen.heatmap().save(PICTURES / "heatmap.jpg", quality=80)
     print(f"{len(scene.points)} heads, counted {seen.total:.1f}")
 
 
