@@ -51,9 +51,12 @@ def fresh(backbone, head="ebc", decoder="paper", block=8):
     return build_model(config, bins)
 
 
+# Heads do not know their backbone: each is tried on CLIP's, and on one of every other family.
+OF_EACH_FAMILY = {*CLIP, "vgg11_bn", "csrnet", "cannet", "resnet50", *TIMM}
 MODELS = [
     (backbone, head, decoder)
     for backbone, head, decoder in itertools.product([*BACKBONES, *TIMM], HEADS, DECODERS)
+    if head == "ebc" or (backbone in OF_EACH_FAMILY and decoder == "paper")
     if not (backbone in CLIP and head == "regression")
     if backbone in SLIM or decoder == "paper"
 ]
