@@ -12,7 +12,10 @@ from crowdcount.models.checkpoint import Description, describe, load_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.folders import checkpoint_folder
 
-FREE_WITH_INIT = ("tuning", "frozen_stages", "prompt_dropout", "window", "window_stride")
+FREE_WITH_INIT = (
+    *("tuning", "frozen_stages", "frozen_statistics"),
+    *("prompt_dropout", "window", "window_stride"),
+)
 """Settings of a model that may differ from those of its first weights: they say what is trained,
 and how images are shown, but not what the weights mean."""
 
