@@ -17,6 +17,7 @@ from crowdcount.cli.predict import predict
 from crowdcount.cli.preprocess import preprocess
 from crowdcount.cli.runs import app as runs
 from crowdcount.cli.train import train
+from crowdcount.core.allocation import keep_freed_memory
 from crowdcount.errors import CrowdCountError
 from crowdcount.version import __version__
 
@@ -63,6 +64,7 @@ def _crowdcount(
 
 def main() -> None:
     """Run the command line; an error that the user can fix becomes a message and an exit code."""
+    keep_freed_memory()
     try:
         app()
     except CrowdCountError as error:

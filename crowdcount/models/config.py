@@ -79,8 +79,9 @@ class ModelConfig:
     """What of the encoder is trained: a key of ``TUNINGS``."""
 
     frozen_stages: int = 0
-    """First stages of a CLIP encoder that stay as they are under ``full``: of a transformer so many
-    blocks and what is before them, of a ResNet the stem and its layers."""
+    """First stages of an encoder that stay as they are under ``full``, with what is before them: of
+    a transformer of CLIP so many blocks, of its ResNets the stem and layers, of timm's models the
+    stages that give features. The first are the largest maps, so training takes far less time."""
 
     frozen_statistics: bool = False
     """Whether the encoder's batch normalisation goes by the statistics of its pretrained weights in

@@ -15,6 +15,7 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.heads import zero_inflated
 from crowdcount.models.neck import Neck
+from crowdcount.models.timm_encoders import first_stages
 
 TYPICAL_HEADS_PER_PIXEL = 1e-3
 """Where an untrained head starts: ShanghaiTech part A has one head on 960 pixels."""
@@ -52,6 +53,9 @@ class EBC(BlockCounter):
         self.head = classification_head(config.neck_width, bins, kind=config.head)
         if config.tuning == "frozen":
             self.freeze(["encoder"])
+        elif config.frozen_stages:
+            names = first_stages(encoder, number=config.frozen_stages)
+            self.freeze([f"encoder.{name}" for name in names])
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -81,11 +85,6 @@ def check_tuning(config: ModelConfig) -> None:
         raise ConfigError(
             f"model.tuning: prompt tokens enter CLIP's transformers, not {config.backbone}",
             next_step="--set model.tuning=full, or frozen",
-        )
-    if config.frozen_stages:
-        raise ConfigError(
-            f"model.frozen_stages: only of CLIP's encoders, not of {config.backbone}",
-            next_step="freeze all of it: --set model.tuning=frozen",
         )
 
 

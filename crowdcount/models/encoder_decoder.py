@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
+from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec, check_tag
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
@@ -77,6 +78,12 @@ class EncoderDecoder(BlockCounter):
                 tell these bins apart, or the settings ask for what only CLIP's encoders offer.
         """
         check_tuning(config)
+        if config.frozen_stages:
+            raise ConfigError(
+                f"model.frozen_stages: only of the encoders of CLIP and timm, not of "
+                f"{config.backbone}",
+                next_step="freeze all of it: --set model.tuning=frozen",
+            )
         super().__init__(config, bins, normalisation=normalisation, stride=parts.stride)
         self.encoder = parts.encoder
         self.decoder = parts.decoder

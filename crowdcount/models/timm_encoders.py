@@ -67,6 +67,29 @@ def _try_other_size(encoder: Any) -> None:
     encoder.train()
 
 
+def first_stages(encoder: nn.Module, *, number: int) -> tuple[str, ...]:
+    """Names of the modules with weights up to the end of the first feature stages of an encoder.
+
+    Args:
+        encoder: A timm model made with ``features_only``; what is before a stage belongs to it.
+        number: How many stages, at least one.
+
+    Raises:
+        ConfigError: If it has fewer.
+    """
+    stages: Any = encoder.feature_info
+    ends = stages.module_name()
+    if number > len(ends):
+        raise ConfigError(
+            f"model.frozen_stages: the backbone has {len(ends)} stages of features, got {number}"
+        )
+    end = _plain(ends[number - 1])
+    modules = list(encoder.named_modules())
+    inside = [f"{_plain(name)}.".startswith(f"{end}.") for name, _ in modules]
+    first = modules[: len(modules) - inside[::-1].index(True)]
+    return tuple(name for name, module in first if list(module.parameters(recurse=False)))
+
+
 def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
     """The tensors of the whole pretrained model."""
     import timm

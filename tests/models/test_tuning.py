@@ -1,6 +1,7 @@
 """What of an encoder learns, and that all the rest stays as it is, whatever else goes on."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -130,6 +131,29 @@ def test_the_first_blocks_of_a_transformer_stay_with_what_is_before_them(frozen)
     assert any(name.startswith("ln_post.") for name in learning) == (frozen < LAYERS)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "frozen", "still"),
+    [
+        ("timm:resnet18", 1, {"layer1", "layer2", "layer3", "layer4"}),
+        ("timm:resnet18", 3, {"layer3", "layer4"}),
+        ("timm:tf_efficientnet_lite0", 2, {f"blocks.{number}" for number in range(2, 7)}),
+    ],
+)
+def test_the_first_stages_of_a_timm_model_stay_with_what_is_before_them(backbone, frozen, still):
+    model = fresh(backbone, frozen_stages=frozen)
+    before = {name: each.clone() for name, each in model.encoder.named_buffers()}
+    model.train()(torch.rand(2, 3, 64, 64))
+    learning = {name for name, each in model.encoder.named_parameters() if each.requires_grad}
+    moved = {
+        name
+        for name, each in model.encoder.named_buffers()
+        if "running" in name and not torch.equal(each, before[name])
+    }
+    for names in (learning, moved):
+        stages = {re.match(r"(layer|blocks\.)\d|\w+", name)[0] for name in names}
+        assert stages == still
+
+
 def test_what_is_frozen_behaves_as_in_evaluation_and_the_rest_does_not():
     model = fresh("clip-rn50", frozen_stages=2)
     model.encoder.layer1.append(nn.Dropout(0.5))
@@ -202,7 +226,11 @@ def test_the_number_of_prompt_tokens_and_their_depth_are_settings():
     [
         ("clip-rn50", {"tuning": "prompts"}, r"model\.tuning: clip-rn50 is no transformer"),
         ("timm:test_vit", {"tuning": "prompts"}, r"model\.tuning: prompt tokens enter CLIP's"),
-        ("timm:test_vit", {"frozen_stages": 1}, r"model\.frozen_stages: only of CLIP's"),
+        (
+            "timm:test_vit",
+            {"frozen_stages": 9},
+            r"model\.frozen_stages: the backbone has \d",
+        ),
         ("clip-vit-b-16", {"frozen_stages": 1}, r"model\.frozen_stages: with model\.tuning=prompt"),
         ("clip-rn50", {"frozen_stages": 6}, r"model\.frozen_stages: clip-rn50 has 5 stages, got 6"),
     ],

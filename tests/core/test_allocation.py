@@ -1,0 +1,37 @@
+"""Memory that is freed stays with the process, if it was asked to."""
+
+import subprocess
+import sys
+
+import pytest
+
+ROUNDS = """
+import ctypes, resource, sys
+from crowdcount.core.allocation import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+heap = ctypes.CDLL(None)
+heap.malloc.restype = heap.memset.restype = ctypes.c_void_p
+def once(size=64 << 20):
+    block = ctypes.c_void_p(heap.malloc(ctypes.c_size_t(size)))
+    heap.memset(block, 1, ctypes.c_size_t(size))
+    heap.free(block)
+once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages_fetched(how: str) -> int:
+    """Pages that the kernel hands out for five blocks of one size, after a first one."""
+    done = subprocess.run(
+        [sys.executable, "-c", ROUNDS, how], check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_freed_block_is_not_fetched_again():
+    assert pages_fetched("left") > 100 * max(pages_fetched("kept"), 1)
