@@ -14,7 +14,7 @@ from crowdcount.errors import DivergedError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
 from crowdcount.losses.count import COUNT_LOSSES
 from crowdcount.training.divergence import Evidence
-from crowdcount.training.precision import PRECISIONS
+from crowdcount.core.precision import PRECISIONS
 from crowdcount.training.randomness import restore_random_states
 from crowdcount.training.step import take_step
 from tests.learning import CPU, ConvModel, MeanModel, Terms, learner, some_batch, squared
