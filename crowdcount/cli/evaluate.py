@@ -32,6 +32,7 @@ def evaluate(
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     offline: options.Offline = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -66,7 +67,7 @@ def evaluate(
         images = sum(len(each.records(split)) for each in sets)
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
         return
-    counter = load(model, device=device)
+    counter = load(model, device=device, precision=precision)
     if split != "test" and counter.provenance.fold != fold:
         log.warning(
             "%s was not trained with %s for validation, so it may have seen these images",

@@ -31,7 +31,10 @@ BACKBONE_HEADER = (
     *("backbone", "parameters_m", "trained_m", "stride", "gmac_448", "gmac_1024", "window"),
     *("crop", "weights", "licence"),
 )
-CHECKPOINT_HEADER = ("checkpoint", "folder", "backbone", "block", "data", "images", "mae")
+CHECKPOINT_HEADER = (
+    *("checkpoint", "folder", "backbone", "block", "data", "images", "mae"),
+    *("model", "title"),
+)
 
 
 @app.command("list")
@@ -40,7 +43,8 @@ def list_(json_: options.Json = False) -> None:
     """List backbones (millions of parameters, GMAC, weights) and the checkpoints that are here.
 
     Backbones come first, then, below an empty line, the model that ships and the best of each run:
-    their MAE is that of the images they were selected on. timm:NAME and open-clip:ARCH/PRETRAINED
+    their MAE is that of the images they were selected on, model and title are those of their card.
+    timm:NAME and open-clip:ARCH/PRETRAINED
     name more backbones.
 
     Example: crowdcount models list --json

@@ -40,6 +40,10 @@ Offline = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="What the network computes with: fp32, bf16 or fp16."),
+]
 Scale = Annotated[
     float | None,
     typer.Option(

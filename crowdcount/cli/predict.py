@@ -72,6 +72,7 @@ def predict(
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     offline: options.Offline = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that fails.")
@@ -117,7 +118,7 @@ def predict(
             log.info("heatmap to draw %s", path)
         return
     predictions = workflow.predict(
-        load(model, device=device),
+        load(model, device=device, precision=precision),
         images,
         scale=scale,
         max_pixels=max_pixels,

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
+from crowdcount.core.precision import check_precision
 from crowdcount.errors import ConfigError
-from crowdcount.training.precision import PRECISIONS
 
 FREE_ON_RESUME = (
     "train.workers",
@@ -106,11 +106,7 @@ class TrainConfig:
             )
         if self.crop is not None and self.crop < 32:
             raise ConfigError(f"train.crop must be at least 32 pixels, got {self.crop}")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"train.precision: unknown precision {self.precision!r}; "
-                f"choose from: {', '.join(PRECISIONS)}"
-            )
+        check_precision("train.precision", self.precision)
         if self.seed < 0:
             raise ConfigError(f"train.seed must be >= 0, got {self.seed}")
         if self.workers is not None and self.workers < 0:

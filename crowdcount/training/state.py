@@ -19,7 +19,6 @@ from crowdcount.files import atomic_file
 from crowdcount.training.average import WeightAverage
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig, build_optimiser
-from crowdcount.training.precision import gradient_scaler
 from crowdcount.training.randomness import random_states, restore_random_states
 
 FORMAT = 1
@@ -84,7 +83,8 @@ class Learner:
         """
         self.model = model
         self.optimiser = build_optimiser(model, optim)
-        self.scaler = gradient_scaler(train.precision, device)
+        # Scales the loss so that small gradients survive float16; does nothing for other numbers.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self.average = WeightAverage(model, train.ema_decay) if train.ema_decay else None
         self.progress = Progress()
         self.precision = train.precision

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from crowdcount.core.precision import computed
 from crowdcount.core.types import Batch, BlockPrediction, BlockTarget
 from crowdcount.training.accumulation import move_target, split_batch
 from crowdcount.training.divergence import Evidence, NotFiniteError
 from crowdcount.training.optimiser import set_learning_rate
-from crowdcount.training.precision import autocast, in_float32
 from crowdcount.training.randomness import random_states
 from crowdcount.training.state import Learner
 
@@ -135,9 +135,7 @@ def _backward(
         pixels = piece.images.to(
             learner.device, memory_format=torch.channels_last, non_blocking=True
         )
-        with autocast(learner.precision, learner.device):
-            prediction = learner.model(pixels)
-        prediction = in_float32(prediction)
+        prediction = computed(learner.model, pixels, precision=learner.precision)
         terms = criterion(prediction, move_target(piece.target, learner.device))
         torch.autograd.backward(learner.scaler.scale(share * terms.total))
         finite = 0 * (prediction.logits.detach().sum() + prediction.counts.detach().sum())

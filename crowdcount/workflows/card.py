@@ -62,7 +62,7 @@ class Card:
     """None: nobody wrote one."""
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain values; None: not known."""
+        """The card as plain values; None: not known, or there is none."""
         text = None if self.text is None else dataclasses.asdict(self.text)
         said = {key: None if text is None else text[key] or None for key in _SAID}
         return {
@@ -76,6 +76,7 @@ class Card:
             "stored_as": list(self.stored_as),
             "weights_sha256": self.weights_sha256,
             **self.bins.to_json(),
+            **({"bins": None} if self.model.head == "regression" else {}),
             "normalisation": dataclasses.asdict(self.normalisation),
             "prompts": None if self.prompts is None else list(self.prompts),
             "working_size": dataclasses.asdict(self.working_size),
@@ -98,7 +99,7 @@ def read_card(folder: Path) -> Card:
         BadInputError: If it is no checkpoint of ours, or damaged.
     """
     loaded = load_checkpoint(folder)
-    told = _told(folder, loaded.card)
+    told = told_by(folder, loaded.card)
     weights = folder / WEIGHTS_NAME
     with safe_open(weights, "pt") as file:
         types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
@@ -145,7 +146,7 @@ def pack(
     """
     check_free(out, force=force)
     loaded = load_checkpoint(checkpoint)
-    told = _told(checkpoint, loaded.card)
+    told = told_by(checkpoint, loaded.card)
     text = text or told.text
     named = None if text is None else text.name
     card = {
@@ -196,7 +197,9 @@ def _facts(card: Card) -> dict[str, list[str]]:
         "on disk": [f"{card.size / 1e6:.1f} MB in {card.folder}"],
         "SHA-256": [f"{card.weights_sha256} of its weights"],
         "block": [f"{card.bins.block} pixels"],
-        "bins": [", ".join(f"{format_range(*ends)} ({value:g})" for ends, value in bins)],
+        "bins": ["none: the heads of a block are one number"]
+        if model.head == "regression"
+        else [", ".join(f"{format_range(*ends)} ({value:g})" for ends, value in bins)],
         "prompts": list(card.prompts or ["none"]),
         "normalisation": [
             "; ".join(f"{name} {', '.join(f'{x:g}' for x in each)}" for name, each in statistics)
@@ -282,7 +285,7 @@ def _validation(card: Card) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
+class Told:
     """What the card in a checkpoint must say, and may."""
 
     working_size: WorkingSize
@@ -292,9 +295,14 @@ class _Told:
     text: CardText | None = None
 
 
-def _told(folder: Path, card: Mapping[str, Any]) -> _Told:
+def told_by(folder: Path, card: Mapping[str, Any]) -> Told:
+    """The card in the checkpoint ``folder``, each value of the type that it must have.
+
+    Raises:
+        BadInputError: If one is not.
+    """
     try:
-        return typed(_Told, dict(card))
+        return typed(Told, dict(card))
     except ValueError as error:
         raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
 

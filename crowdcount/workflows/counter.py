@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
+from crowdcount.core.precision import check_precision, computed
 from crowdcount.core.typed import typed
 from crowdcount.core.types import BlockPrediction
 from crowdcount.data.images import load_image
@@ -79,6 +81,9 @@ class Counter:
     provenance: Provenance = field(default_factory=Provenance)
     """What it was trained on, as far as its checkpoint says."""
 
+    precision: str = "fp32"
+    """What its network computes with: a key of ``PRECISIONS``. Counts are float32 in any case."""
+
     def count(
         self,
         image: Path | str | UInt8[np.ndarray, "height width 3"],
@@ -104,7 +109,7 @@ class Counter:
         else:
             pixels = load_image(Path(image), max_pixels=max_pixels)
         result = count_image(
-            whole_image_model(self.model),
+            whole_image_model(self.model, precision=self.precision),
             pixels,
             block=self.model.config.block,
             working_size=self.working_size,
@@ -115,7 +120,9 @@ class Counter:
             called = "image" if isinstance(image, np.ndarray) else image
             raise NoCountError(
                 f"{called}: {self.name} gives {result.total} heads, which is no count",
-                next_step="its weights are damaged or diverged; take another checkpoint",
+                next_step="its weights are damaged or diverged; take another checkpoint"
+                if self.precision == "fp32"
+                else f"its numbers may not fit {self.precision}; count with the precision fp32",
             )
         return Count(result=result, image=pixels)
 
@@ -133,34 +140,46 @@ class Counter:
             every ``model.config.block`` pixels; the last may stand for part of a block. Where
             windows overlap, ``logits`` are logarithms of averaged probabilities.
         """
-        return _from_normalised(self.model)(images.to(self.device))
+        return _from_normalised(self.model, precision=self.precision)(images.to(self.device))
 
 
-def whole_image_model(model: BlockCounter) -> BlockModel:
+def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockModel:
     """What counts whole images: ``model`` itself, or what shows it windows, as its settings say.
 
     Everything that counts goes through here, so that validation, ``eval`` and ``predict`` agree.
+
+    Args:
+        model: In evaluation mode.
+        precision: What the network computes with: a key of ``PRECISIONS``.
     """
     if not model.config.window:
-        return model
+        return partial(computed, model, precision=precision)
     # Windows are cut from normalised pixels: zeros around a small image are then the mean colour.
-    counting = _from_normalised(model)
+    counting = _from_normalised(model, precision=precision)
     return lambda images: counting(model.normalised(images))
 
 
-def _from_normalised(model: BlockCounter) -> BlockModel:
+def _from_normalised(model: BlockCounter, *, precision: str) -> BlockModel:
     config = model.config
+    network = partial(computed, model.from_normalised, precision=precision)
     if not config.window:
-        return model.from_normalised
+        return network
+    # Overlaps are averaged outside, in float32.
     return SlidingModel(
-        model=model.from_normalised,
+        model=network,
         block=config.block,
         window=config.window,
         stride=config.window_stride or config.window,
     )
 
 
-def load(checkpoint: Path | str, *, device: str = "auto", offline: bool = False) -> Counter:
+def load(
+    checkpoint: Path | str,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    offline: bool = False,
+) -> Counter:
     """Make a counter of a checkpoint.
 
     Args:
@@ -168,13 +187,15 @@ def load(checkpoint: Path | str, *, device: str = "auto", offline: bool = False)
             ``hf://OWNER/NAME@REVISION``: one of the model hub. Other text, and every ``Path``: a
             checkpoint's folder, or a run's, which stands for its best one.
         device: ``auto``, ``cpu``, ``cuda:0``, ...
+        precision: What the network computes with: ``fp32``, ``bf16`` or ``fp16``.
         offline: Download nothing: of the hub's, take what is in the cache.
 
     Raises:
         InputMissingError: If the folder is not there, or the hub's cannot be fetched.
         BadInputError: If it is no checkpoint of ours.
-        ConfigError: If there is no such device.
+        ConfigError: If there is no such device or precision.
     """
+    check_precision("precision", precision)
     folder = checkpoint_folder(checkpoint, offline=offline)
     target = resolve_device(device)
     loaded = load_checkpoint(folder)
@@ -183,11 +204,13 @@ def load(checkpoint: Path | str, *, device: str = "auto", offline: bool = False)
     except ValueError as error:
         raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
     return Counter(
-        model=loaded.model.to(target),
+        # As in training. The first convolution brings images into the layout of its weights.
+        model=loaded.model.to(target).to(memory_format=torch.channels_last),
         working_size=card.working_size,
         device=target,
         name=folder.name if card.name is None else card.name,
         provenance=card.provenance,
+        precision=precision,
     )
 
 

@@ -1,9 +1,7 @@
 """The command ``models list``: what can be built, and what is here to count with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crowdcount.errors import CrowdCountError
 from crowdcount.models.backbones import BACKBONES, default_crop
@@ -14,6 +12,7 @@ from crowdcount.models.folders import (
     checkpoint_folder,
     starter_ships,
 )
+from crowdcount.workflows.card import told_by
 from crowdcount.workflows.locate import RUNS_FOLDER
 from crowdcount.workflows.run_folder import RECORD
 
@@ -65,6 +64,12 @@ class LocalCheckpoint:
     mae: float | None
     """Of the validation it was selected by; None: not known."""
 
+    model: str | None
+    """What its card calls it, and so do records and reports."""
+
+    title: str | None
+    """What it is, in a line; None: nobody wrote one."""
+
 
 def list_backbones() -> list[Backbone]:
     """All backbones with a name of their own, in the order of their table."""
@@ -110,8 +115,9 @@ def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
 
 def _row(name: str, folder: Path) -> LocalCheckpoint:
     told = describe(folder)
-    said: Mapping[str, Any] = told.card.get("provenance") or {}
-    measured = (told.card.get("metrics") or {}).get(said.get("selected_on", "val")) or {}
+    card = told_by(folder, told.card)
+    said = card.provenance
+    measured = card.metrics.get(said.get("selected_on", "val")) or {}
     return LocalCheckpoint(
         name=name,
         folder=str(folder),
@@ -120,4 +126,6 @@ def _row(name: str, folder: Path) -> LocalCheckpoint:
         data=tuple(map(str, said.get("data", ()))),
         images=said.get("training_images"),
         mae=measured.get("mae"),
+        model=card.name,
+        title=None if card.text is None else card.text.title,
     )

@@ -17,12 +17,14 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.main import get_command
 
 import crowdcount
 from crowdcount.cli import app, main
 from crowdcount.config import load_run_config
+from crowdcount.core.precision import PRECISIONS
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.data.recipe import load_recipe, recipe_names, recipes_folder
@@ -320,6 +322,45 @@ def test_an_unknown_device_is_a_usage_error(run, photos, checkpoint):
     code, _, err = run("predict", "a.png", "--device", "warp", "--checkpoint", checkpoint)
     assert code == 2
     assert "device" in err
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision_is_what_the_network_computes_with(run, data, photos, checkpoint, precision):
+    files = {path: path.read_bytes() for path in checkpoint.iterdir()}
+    commands = (
+        ("predict", "--json", "a.png", "--checkpoint", checkpoint),
+        ("eval", "--json", "--checkpoint", checkpoint),
+    )
+    for command in commands:
+        used = set()
+        hook = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, given, result, used=used: (
+                used.add(result.dtype) if isinstance(module, torch.nn.Conv2d) else None
+            )
+        )
+        try:
+            code, out, err = run(*command, "--precision", precision)
+        finally:
+            hook.remove()
+        assert (code, used) == (0, {PRECISIONS[precision]})
+        _, exact_out, exact_err = run(*command)
+        told, exact = json.loads(out), json.loads(exact_out)
+        assert err == exact_err
+        if command[0] == "predict":
+            (told,), (exact,) = told, exact
+        measured = "count" if command[0] == "predict" else "mae"
+        assert told[measured] == pytest.approx(exact[measured], rel=0.02)
+        assert {key: type(value) for key, value in told.items()} == {
+            key: type(value) for key, value in exact.items()
+        }
+    assert {path: path.read_bytes() for path in checkpoint.iterdir()} == files
+
+
+@pytest.mark.parametrize("command", [("predict", "a.png"), ("eval",)])
+def test_an_unknown_precision_is_a_usage_error(run, data, photos, checkpoint, command):
+    code, out, err = run(*command, "--precision", "fp8", "--checkpoint", checkpoint)
+    assert (code, out) == (2, b"")
+    assert "precision: unknown precision 'fp8'; choose from: fp32, bf16, fp16" in err
 
 
 # ---- eval

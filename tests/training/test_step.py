@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.blocks import block_target
+from crowdcount.core.precision import PRECISIONS
 from crowdcount.core.types import Batch, BlockPrediction
 from crowdcount.errors import DivergedError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
 from crowdcount.losses.count import COUNT_LOSSES
 from crowdcount.training.divergence import Evidence
-from crowdcount.training.precision import PRECISIONS
 from crowdcount.training.randomness import restore_random_states
 from crowdcount.training.step import take_step
 from tests.learning import CPU, ConvModel, MeanModel, Terms, learner, some_batch, squared

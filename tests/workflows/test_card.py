@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import sha256_file
-from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.models.build import build_model
+from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.bins import make_bins, write_bins
 from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.card_text import (
@@ -125,6 +128,16 @@ def test_a_card_tells_what_the_checkpoint_shows(run):
     assert section(card, "trained on") == ["square: 7 images"]
     assert section(card, "validation")[0].startswith("val, 1 images: MAE ")
     assert section(card, "windows") == ["none: images are counted whole"]
+
+
+def test_regression_has_no_bins(tmp_path):
+    config = ModelConfig(backbone="timm:test_resnet", head="regression", pretrained="none")
+    size = {"short_side_min": 64, "long_side_max": 512}
+    model = build_model(config, Bins(block=8, starts=(0, 1), values=(0.0, 1.5)))
+    save_checkpoint(tmp_path / "plain", model, card={"working_size": size})
+    card = read_card(tmp_path / "plain")
+    assert section(card, "bins") == ["none: the heads of a block are one number"]
+    assert (card.to_json()["block"], card.to_json()["bins"]) == (8, None)
 
 
 def test_what_nobody_wrote_is_not_known(run, checkpoint):

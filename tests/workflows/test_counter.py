@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from crowdcount.core.precision import PRECISIONS
 from crowdcount.data.images import load_image
 from crowdcount.data.prepared import PreparedDataset
-from crowdcount.errors import BadInputError
+from crowdcount.errors import BadInputError, ConfigError, NoCountError
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.predict import predict
@@ -188,3 +189,69 @@ def test_a_card_that_is_wrong_names_the_key(card, key, checkpoint, tmp_path):
     with pytest.raises(BadInputError, match=key) as caught:
         load(folder, device="cpu")
     assert str(path) in str(caught.value)
+
+
+def convolutions(model):
+    """The convolutions of a network, whose kernels have more than one pixel."""
+    return [
+        each
+        for each in model.modules()
+        if isinstance(each, torch.nn.Conv2d) and max(each.kernel_size) > 1
+    ]
+
+
+def given_by(model):
+    """A list that fills with what the first convolution of a network gives."""
+    given = []
+    convolutions(model)[0].register_forward_hook(lambda *call: given.append(call[-1]))
+    return given
+
+
+@pytest.mark.parametrize("window", [0, 64])
+def test_a_loaded_model_computes_with_channels_last(window, checkpoint, tmp_path):
+    counter = windowed(checkpoint, tmp_path / "tiny", window=window)
+    layout = torch.channels_last
+    assert all(
+        each.weight.is_contiguous(memory_format=layout) for each in convolutions(counter.model)
+    )
+    given = given_by(counter.model)
+    image = np.random.default_rng(0).integers(0, 256, (101, 75, 3), dtype=np.uint8)
+    count = counter.count(image)
+    normalised = counter.model.normalised(torch.rand(1, 3, 101, 75))
+    density = counter.density(normalised)
+    assert all(each.is_contiguous(memory_format=layout) for each in given)
+    counter.model.to(memory_format=torch.contiguous_format)
+    assert counter.count(image).total == pytest.approx(count.total, abs=1e-4)
+    torch.testing.assert_close(counter.density(normalised).counts, density.counts)
+    assert not given[-1].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("window", [0, 64])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_network_computes_in_a_precision_and_counts_are_float32(
+    precision, window, checkpoint, tmp_path
+):
+    exact = windowed(checkpoint, tmp_path / "tiny", window=window)
+    before = (tmp_path / "tiny" / "config.json").read_bytes()
+    rough = load(tmp_path / "tiny", device="cpu", precision=precision)
+    given = given_by(rough.model)
+    image = np.random.default_rng(0).integers(0, 256, (101, 75, 3), dtype=np.uint8)
+    assert rough.count(image).total == pytest.approx(exact.count(image).total, rel=0.02)
+    prediction = rough.density(rough.model.normalised(torch.rand(1, 3, 64, 64)))
+    assert {each.dtype for each in given} == {PRECISIONS[precision]}
+    assert prediction.counts.dtype == prediction.logits.dtype == torch.float32
+    assert (tmp_path / "tiny" / "config.json").read_bytes() == before
+
+
+def test_a_precision_that_is_unknown_is_refused(checkpoint):
+    with pytest.raises(ConfigError, match="precision: unknown precision 'fp8'; choose from: fp32"):
+        load(checkpoint, device="cpu", precision="fp8")
+
+
+def test_numbers_too_large_for_float16_say_what_holds_them(checkpoint):
+    counter = load(checkpoint, device="cpu", precision="fp16")
+    with torch.no_grad():
+        convolutions(counter.model)[0].weight.fill_(1e30)
+    with pytest.raises(NoCountError) as caught:
+        counter.count(np.full((64, 64, 3), 255, dtype=np.uint8))
+    assert caught.value.next_step == "its numbers may not fit fp16; count with the precision fp32"

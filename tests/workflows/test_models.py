@@ -3,11 +3,14 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from crowdcount.cli import main
 from crowdcount.models.backbones import BACKBONES
+from crowdcount.workflows.card import pack
+from crowdcount.workflows.card_text import CardText
 from crowdcount.workflows.models import list_backbones, list_checkpoints
 
 
@@ -29,7 +32,8 @@ def runs(workplace, checkpoint):
     for name in ("good", "early", "damaged"):
         (workplace / "runs" / name).mkdir(parents=True)
         (workplace / "runs" / name / "run.json").write_text("{}")
-    shutil.copytree(checkpoint, workplace / "runs" / "good" / "best")
+    text = CardText(title="Small counter for our square", licence="MIT", name="my-counter")
+    pack(checkpoint, workplace / "runs" / "good" / "best", text=text)
     shutil.copytree(checkpoint, workplace / "runs" / "damaged" / "best")
     (workplace / "runs" / "damaged" / "best" / "config.json").write_text("{")
     (workplace / "runs" / "latest").symlink_to("good")
@@ -61,7 +65,7 @@ def test_alone_it_prints_both_tables(run, runs, no_starter):
     assert [row[0] for row in backbones[1:]] == list(BACKBONES)
     assert {len(row) for row in backbones} == {10}
     assert [row[0] for row in checkpoints] == ["checkpoint", "good"]
-    assert {len(row) for row in checkpoints} == {7}
+    assert {len(row) for row in checkpoints} == {9}
     assert run("list") == out
 
 
@@ -70,3 +74,17 @@ def test_json_is_one_object(run, runs, starter):
     assert [each["name"] for each in found["backbones"]] == list(BACKBONES)
     assert [each["name"] for each in found["checkpoints"]] == ["starter", "good"]
     assert found["checkpoints"][1]["block"] == 8
+
+
+def test_names_and_titles_are_those_of_the_cards(runs, starter):
+    shipped, good = list_checkpoints()
+    assert (shipped.model, shipped.title) == ("tiny", None)
+    assert (good.model, good.title) == ("my-counter", "Small counter for our square")
+
+
+def test_a_checkpoint_with_a_damaged_card_is_left_out(runs, no_starter):
+    path = Path("runs/good/best/config.json")
+    config = json.loads(path.read_text())
+    config["card"]["text"] = "Small counter"
+    path.write_text(json.dumps(config))
+    assert list_checkpoints() == []

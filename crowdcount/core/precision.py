@@ -1,0 +1,49 @@
+"""Which numbers a network computes with; what it says is float32 in any case."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crowdcount.core.types import BlockPrediction
+from crowdcount.errors import ConfigError
+
+PRECISIONS: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Types of the matrix products and convolutions. Weights and their updates are float32 in each."""
+
+
+def check_precision(setting: str, precision: str) -> None:
+    """Refuse what is no key of ``PRECISIONS``.
+
+    Args:
+        setting: What the person who chose it calls it.
+        precision: What was chosen.
+
+    Raises:
+        ConfigError: If it is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"{setting}: unknown precision {precision!r}; choose from: {', '.join(PRECISIONS)}"
+        )
+
+
+def computed(
+    network: Callable[[Tensor], BlockPrediction],
+    images: Float[Tensor, "batch 3 height width"],
+    *,
+    precision: str,
+) -> BlockPrediction:
+    """What a network says of images, computed with the numbers asked for and given in float32.
+
+    Losses and counts sum over thousands of blocks, for which fewer digits are too few.
+    """
+    dtype = PRECISIONS[precision]
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        prediction = network(images)
+    return BlockPrediction(logits=prediction.logits.float(), counts=prediction.counts.float())
