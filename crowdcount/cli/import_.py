@@ -44,6 +44,15 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    window_stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels from one window to the next; fewer than its side let them overlap, and "
+            "counts are averaged. (default: the side)",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -54,17 +63,26 @@ def import_(
     Example: crowdcount import best_mae.pth --bins sha -o clip-ebc-sha
     """
     from crowdcount.models.checkpoint import save_checkpoint
-    from crowdcount.workflows.card import check_free
+    from crowdcount.workflows.card import check_free, said_of_assumed
     from crowdcount.workflows.importing import read_published
 
     check_free(output, force=force)
     found = read_published(
-        checkpoint, bins=bins, backbone=backbone, block=block, prompts=prompts, window=window
+        checkpoint,
+        bins=bins,
+        backbone=backbone,
+        block=block,
+        prompts=prompts,
+        window=window,
+        window_stride=window_stride,
     )
     config, table = found.model.config, found.model.bins
-    shown = f"windows of {config.window} pixels" if config.window else "whole images"
+    shown = "whole images"
+    if config.window:
+        stride = config.window_stride or config.window
+        shown = f"windows of {config.window} pixels, one every {stride}"
     log.info("%s: %s, %d bins, %s", checkpoint, config.backbone, len(table.starts), shown)
-    log.info("assumed: block side %d, prompts in %s, ImageNet statistics", block, config.prompts)
+    log.info("assumed: %s", said_of_assumed(found.card["provenance"]["assumed"]))
     for name in found.unused:
         log.info("not used: %s", name)
     if dry_run:

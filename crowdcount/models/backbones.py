@@ -34,6 +34,9 @@ class BackboneSpec:
     window: int | None = None
     """Side of the windows that an image is cut into, in pixels; none: whole images."""
 
+    patch: int | None = None
+    """Side of the patches of CLIP's own transformers, in pixels; none: another network."""
+
     crop: int = 448
     """Side of a training crop of a backbone without windows, in pixels, where nothing else is
     said."""
@@ -44,7 +47,11 @@ class BackboneSpec:
 
 
 def _openai(
-    library_name: str, *, decoder: tuple[int, ...] = (), window: int | None = None
+    library_name: str,
+    *,
+    decoder: tuple[int, ...] = (),
+    window: int | None = None,
+    patch: int | None = None,
 ) -> BackboneSpec:
     """CLIP as OpenAI published it: with QuickGELU, without which its weights mean something else.
 
@@ -57,6 +64,7 @@ def _openai(
         tag="openai",
         normalisation=NORMALISATIONS["clip"],
         window=window,
+        patch=patch,
         decoder=decoder,
     )
 
@@ -77,10 +85,10 @@ BACKBONES: dict[str, BackboneSpec] = {
     "clip-rn50x4": _openai("RN50x4", decoder=(1280,)),
     "clip-rn50x16": _openai("RN50x16", decoder=(1536,)),
     "clip-rn50x64": _openai("RN50x64", decoder=(2048,)),
-    "clip-vit-b-16": _openai("ViT-B-16", window=224),
-    "clip-vit-b-32": _openai("ViT-B-32", window=224),
-    "clip-vit-l-14": _openai("ViT-L-14", window=224),
-    "clip-vit-l-14-336": _openai("ViT-L-14-336", window=336),
+    "clip-vit-b-16": _openai("ViT-B-16", window=224, patch=16),
+    "clip-vit-b-32": _openai("ViT-B-32", window=224, patch=32),
+    "clip-vit-l-14": _openai("ViT-L-14", window=224, patch=14),
+    "clip-vit-l-14-336": _openai("ViT-L-14-336", window=336, patch=14),
     "clip-convnext-base-w": BackboneSpec(
         family="clip",
         library_name="convnext_base_w",
@@ -151,24 +159,38 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
     return replace(BACKBONES[name], tag=tag) if tag else BACKBONES[name]
 
 
-def own_window(name: str) -> int | None:
+def own_window(name: str, *, grid: int | None = None) -> int | None:
     """Side of the windows that this backbone needs, in pixels.
 
     Imports no library, but for ``open-clip:``, where only the library knows.
+
+    Args:
+        name: The backbone.
+        grid: Side of the grid of patches that its position embedding is for; None: its own.
+
+    Raises:
+        ConfigError: If it is no transformer of which a grid can be chosen.
     """
-    if name.startswith(OPEN_CLIP_PREFIX):
-        return backbone_spec(name).window
-    spec = BACKBONES.get(name)
-    return spec.window if spec else None
+    spec = backbone_spec(name) if name.startswith(OPEN_CLIP_PREFIX) else BACKBONES.get(name)
+    if grid is None:
+        return spec.window if spec else None
+    if spec is None or spec.patch is None:
+        chosen = ", ".join(each for each, known in BACKBONES.items() if known.patch)
+        raise ConfigError(
+            f"model.position_grid: {name} has no position embedding whose grid can be chosen",
+            looked_for=f"one of: {chosen}; or a vision transformer of {OPEN_CLIP_PREFIX}",
+            next_step="leave the setting out",
+        )
+    return grid * spec.patch
 
 
-def default_crop(name: str) -> int:
+def default_crop(name: str, *, grid: int | None = None) -> int:
     """Side of a training crop on this backbone, in pixels, where nothing else is said.
 
     That of its windows, where it needs some: training shows it what counting will.
     """
     spec = BACKBONES.get(name)
-    return own_window(name) or (spec.crop if spec else BackboneSpec.crop)
+    return own_window(name, grid=grid) or (spec.crop if spec else BackboneSpec.crop)
 
 
 def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> None:
@@ -233,6 +255,7 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
     else:
         fixed_size = not isinstance(vision["layers"], list)
     window = vision["image_size"] if fixed_size else None
+    patch = vision.get("patch_size") if window and "timm_model_name" not in vision else None
     usual = NORMALISATIONS["clip"]
     return BackboneSpec(
         family="clip",
@@ -242,6 +265,7 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
             mean=tuple(card.get("mean", usual.mean)), std=tuple(card.get("std", usual.std))
         ),
         window=window,
+        patch=patch,
     )
 
 

@@ -141,12 +141,19 @@ def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
                 "is known",
                 next_step="--set model.projection_init=random",
             )
-    encoder = grid_encoder(clip.visual.train(), order.spec, block=order.bins.block)
+    encoder = grid_encoder(
+        clip.visual.train(),
+        order.spec,
+        block=order.bins.block,
+        position_grid=order.config.position_grid,
+    )
     return _clip_ebc(order, encoder, features, projection)
 
 
 def _empty_clip(order: Order) -> ClipEBC:
-    encoder = bare_clip_encoder(order.spec, block=order.bins.block)
+    encoder = bare_clip_encoder(
+        order.spec, block=order.bins.block, position_grid=order.config.position_grid
+    )
     features = torch.zeros(len(bin_prompts(order.config, order.bins)), encoder.embedding)
     return _clip_ebc(order, encoder, features)
 

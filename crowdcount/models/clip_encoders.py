@@ -148,8 +148,15 @@ def random_clip(spec: BackboneSpec) -> Any:
         return open_clip.create_model(spec.library_name)
 
 
-def bare_clip_encoder(spec: BackboneSpec, *, block: int) -> ClipImageEncoder:
+def bare_clip_encoder(
+    spec: BackboneSpec, *, block: int, position_grid: int | None = None
+) -> ClipImageEncoder:
     """The image side alone, with random weights, for blocks of ``block`` pixels.
+
+    Args:
+        spec: Whose image side.
+        block: Block side in pixels.
+        position_grid: As for :func:`grid_encoder`.
 
     Raises:
         ConfigError: If open_clip's model is of another layout.
@@ -163,7 +170,7 @@ def bare_clip_encoder(spec: BackboneSpec, *, block: int) -> ClipImageEncoder:
         text_cfg=_NO_TEXT,
         quick_gelu=shape.get("quick_gelu", False),
     )
-    return grid_encoder(clip.visual, spec, block=block)
+    return grid_encoder(clip.visual, spec, block=block, position_grid=position_grid)
 
 
 def bare_clip_text(spec: BackboneSpec) -> Any:
@@ -183,10 +190,19 @@ def bare_clip_text(spec: BackboneSpec) -> Any:
     )
 
 
-def grid_encoder(visual: Any, spec: BackboneSpec, *, block: int) -> ClipImageEncoder:
+def grid_encoder(
+    visual: Any, spec: BackboneSpec, *, block: int, position_grid: int | None = None
+) -> ClipImageEncoder:
     """Turn the image side of open_clip's CLIP into one that ends with a grid of features.
 
     Its parts are used, not copied; ``visual`` is of no use afterwards.
+
+    Args:
+        visual: The image side.
+        spec: Of which backbone.
+        block: Block side in pixels.
+        position_grid: Side of the grid of patches to which the position embedding of CLIP's own
+            transformer is brought; None: it stays as it is.
 
     Raises:
         ConfigError: If it has no such grid, or another layout.
@@ -206,7 +222,10 @@ def grid_encoder(visual: Any, spec: BackboneSpec, *, block: int) -> ClipImageEnc
         return _staged(trunk, embedding=embedding)
     if isinstance(trunk, VisionTransformer):
         if trunk.attn_pool is None and not trunk.final_ln_after_pool:
-            return _transformer(of_open_clip(trunk), embedding=embedding)
+            network = of_open_clip(trunk)
+            if position_grid is not None:
+                network.regrid(position_grid)
+            return _transformer(network, embedding=embedding)
         raise _other_layout(spec, "its last norm is made for a pooled image, not for its patches")
     if type(trunk) is TimmVisionTransformer:
         one_convolution = isinstance(trunk.patch_embed.proj, nn.Conv2d)

@@ -29,6 +29,9 @@ PROJECTION_INITS = ("random", "clip")
 MAX_PROMPT_TOKENS = 1024
 """Five times the tokens of a window; attention costs their square."""
 
+MAX_POSITION_GRID = 256
+"""Windows of 4096 pixels in patches of 16; attention costs the fourth power of the side."""
+
 MAX_NECK_WIDTH = 4096
 """As wide as the widest backbones; far beyond it, a layer takes more memory than there is."""
 
@@ -101,6 +104,10 @@ class ModelConfig:
     normalisation: str = "backbone"
     """``backbone``: the statistics its weights were trained with. Else a key of NORMALISATIONS."""
 
+    position_grid: int | None = None
+    """Side of the grid of patches that the position embedding of a CLIP transformer is for: that of
+    the crops it is trained on, over the patch. None: the backbone's own."""
+
     neck_width: int = 128
     """Channels in which the stages of a timm backbone are fused."""
 
@@ -119,7 +126,10 @@ class ModelConfig:
             ("block", self.block, MAX_BLOCK),
             ("neck_width", self.neck_width, MAX_NECK_WIDTH),
             ("prompt_tokens", self.prompt_tokens, MAX_PROMPT_TOKENS),
+            ("position_grid", self.position_grid, MAX_POSITION_GRID),
         ):
+            if value is None:
+                continue
             if value < 1:
                 raise ConfigError(f"model.{setting}: must be at least 1, got {value}")
             if value > most:
@@ -162,7 +172,8 @@ class ModelConfig:
 
     def _settle_windows(self) -> None:
         """Take the window of the backbone where none is named, and refuse what cuts no block."""
-        if self.window is None and (own := own_window(self.backbone)):
+        own = own_window(self.backbone, grid=self.position_grid)
+        if self.window is None and own:
             object.__setattr__(self, "window", -(-own // self.block) * self.block)
         window, stride = self.window or 0, self.window_stride
         if not 0 <= window <= MAX_WINDOW:

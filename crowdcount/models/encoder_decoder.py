@@ -3,7 +3,7 @@
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,9 @@ class Parts:
     """Features on the grid of blocks to as many channels as ``channels`` says."""
 
     channels: int
+    context: nn.Module = field(default_factory=nn.Identity)
+    """What the encoder's features go through on their own grid."""
+
     prefix: str = ""
     """What torchvision's whole model puts before the names of the encoder's tensors."""
 
@@ -86,6 +89,7 @@ class EncoderDecoder(BlockCounter):
             )
         super().__init__(config, bins, normalisation=normalisation, stride=parts.stride)
         self.encoder = parts.encoder
+        self.context = parts.context
         self.decoder = parts.decoder
         self.head = classification_head(parts.channels, bins, kind=config.head)
         if config.tuning == "frozen":
@@ -97,7 +101,7 @@ class EncoderDecoder(BlockCounter):
         """Logits of every block."""
         block = self.config.block
         grid = (images.shape[-2] // block, images.shape[-1] // block)
-        features = self.decoder(on_grid(self.encoder(images), grid))
+        features = self.decoder(on_grid(self.context(self.encoder(images)), grid))
         return joined_logits(self.head(features), kind=self.config.head)
 
 
@@ -105,17 +109,19 @@ class Context(nn.Module):
     """Features beside what distinguishes them from their surroundings, at several scales.
 
     The features f are averaged over grids of k x k cells, k in ``POOLS``, and mixed by a 1x1
-    convolution: s_k. With weights w_k = sigmoid(V_k (s_k - f)) the context is the mean of the s_k
-    weighted by w_k, and a 1x1 convolution brings f and its context back to as many channels.
+    convolution: s_k. With weights w_k = sigmoid(V (f - s_k)) the context is the mean of the s_k
+    weighted by w_k, and a 1x1 convolution brings the context and f back to as many channels.
 
     Source:
         Liu, Salzmann and Fua, "Context-Aware Crowd Counting", https://arxiv.org/abs/1811.10452.
+        The paper has a V of its own for each k; its published code, and that of CLIP-EBC, have one
+        for all, and so do weights that others trained.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scales = nn.ModuleList(nn.Conv2d(channels, channels, 1, bias=False) for _ in POOLS)
-        self.weights = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in POOLS)
+        self.weight = nn.Conv2d(channels, channels, 1)
         self.fuse = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.ReLU(inplace=True))
 
     def forward(
@@ -124,16 +130,16 @@ class Context(nn.Module):
         """Features that know their surroundings."""
         grid = (features.shape[-2], features.shape[-1])
         weighted, total = torch.zeros_like(features), torch.zeros_like(features)
-        for side, scale, weight in zip(POOLS, self.scales, self.weights, strict=True):
+        for side, scale in zip(POOLS, self.scales, strict=True):
             pooled = nn.functional.adaptive_avg_pool2d(features, side)
             around = nn.functional.interpolate(
                 scale(pooled), size=grid, mode="bilinear", align_corners=False
             )
-            weights = weight(around - features).sigmoid()
+            weights = self.weight(features - around).sigmoid()
             weighted, total = weighted + weights * around, total + weights
         # No weight is far below the others in float32; the small number is for half precision.
         context = weighted / (total + 1e-6)
-        fused: Tensor = self.fuse(torch.cat([features, context], dim=1))
+        fused: Tensor = self.fuse(torch.cat([context, features], dim=1))
         return fused
 
 
@@ -192,7 +198,7 @@ def _csrnet(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are c
 def _cannet(name: str, block: int) -> Parts:
     """CSRNet that knows the surroundings of a block."""
     parts = _csrnet(name, block)
-    return replace(parts, decoder=nn.Sequential(Context(_width(parts.encoder)), *parts.decoder))
+    return replace(parts, context=Context(_width(parts.encoder)))
 
 
 def _resnet(name: str, block: int) -> Parts:
@@ -254,9 +260,8 @@ def _convolutions(
     """3x3 convolutions that keep the grid, each with ReLU."""
     layers: list[nn.Module] = []
     for before, width in itertools.pairwise((channels, *widths)):
-        convolution = nn.Conv2d(
-            before, width, 3, padding=dilation, dilation=dilation, bias=not batch_norm
-        )
+        # With a bias even before a norm, as in torchvision's encoders and in published weights.
+        convolution = nn.Conv2d(before, width, 3, padding=dilation, dilation=dilation)
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
         norm = [nn.BatchNorm2d(width)] if batch_norm else []
         layers += [convolution, *norm, nn.ReLU(inplace=True)]

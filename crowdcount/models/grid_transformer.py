@@ -101,6 +101,15 @@ class GridTransformer(nn.Module):
         quarters.append(self.ln_post(tokens[:, first + prompted :]))
         return [each.transpose(1, 2).reshape(len(images), -1, rows, cols) for each in quarters]
 
+    def regrid(self, side: int) -> None:
+        """Bring the position embedding to a grid of ``side`` x ``side`` patches, for good.
+
+        As the published code does before it trains on crops of another size.
+        """
+        resized = self.positions(side, side).detach().clone()
+        self.positional_embedding = nn.Parameter(resized)
+        self.grid = (side, side)
+
     def positions(self, rows: int, cols: int) -> Float[Tensor, "tokens channels"]:
         """The position embedding for a grid of this size, the row of the class token as it is.
 

@@ -5,7 +5,6 @@ prompts, text features, normalisation nor any setting: what its tensors do not t
 """
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,14 +13,22 @@ from torch import Tensor
 
 from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError
-from crowdcount.models.backbones import BACKBONES, backbone_spec
+from crowdcount.models.backbones import BACKBONES, BackboneSpec, backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.clip_ebc import bin_prompts
 from crowdcount.models.clip_encoders import bare_clip_text, text_features, tokenised
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.encoder_decoder import LAYOUTS
-from crowdcount.models.state_dicts import exact_tensors, first_difference, without_counters
+from crowdcount.models.official_names import (
+    BEGINNINGS,
+    OURS_ALONE,
+    PROMPTS,
+    TEXT,
+    published_name,
+    unused_names,
+)
+from crowdcount.models.state_dicts import exact_tensors, without_counters
 
 NORMALISATION = "imagenet"
 """Every published CLIP-EBC model was trained with the statistics of ImageNet, not of CLIP."""
@@ -29,33 +36,18 @@ NORMALISATION = "imagenet"
 PLAIN = tuple(name for name, spec in BACKBONES.items() if spec.family in LAYOUTS)
 """Backbones without CLIP on which EBC was published."""
 
-_RENAMED = {
-    "image_encoder.transformer.resblocks.": "encoder.blocks.",
-    "image_encoder.": "encoder.",
-    "image_decoder.": "decoder.",
-    "vpt_": "prompt_tokens.tokens.",
-    "backbone.features.": "encoder.",
-    "backbone.reg_layer.": "decoder.",
-    "classifier.": "head.0.",
-}
-_TEXT = "text_encoder."
-_PROMPTS = re.compile(r"vpt_\d+")
-_UNUSED = re.compile(r"image_encoder\.attnpool\..*|text_encoder\.(logit_scale|attn_mask)")
-"""What a file may hold and no block count depends on."""
-
-_GIVEN = ("text_features", "mean", "std", "bin_values")
-"""Tensors of ours that no published file holds."""
+_POSITIONS = "image_encoder.positional_embedding"
 
 _RESNETS = {32: "clip-rn50", 40: "clip-rn50x4", 48: "clip-rn50x16", 64: "clip-rn50x64"}
 """CLIP's ResNets by the channels of the first convolution; RN101 has those of RN50."""
 
 _TRANSFORMERS = {
-    (768, 16, 14): "clip-vit-b-16",
-    (768, 32, 7): "clip-vit-b-32",
-    (1024, 14, 16): "clip-vit-l-14",
-    (1024, 14, 24): "clip-vit-l-14-336",
+    "clip-vit-b-16": 768,
+    "clip-vit-b-32": 768,
+    "clip-vit-l-14": 1024,
+    "clip-vit-l-14-336": 1024,
 }
-"""CLIP's transformers by width, side of a patch in pixels, and side of the grid in patches."""
+"""Widths of CLIP's transformers."""
 
 
 def official_model(
@@ -65,6 +57,7 @@ def official_model(
     backbone: str | None = None,
     prompts: str = "words",
     window: int | None = None,
+    window_stride: int | None = None,
 ) -> BlockCounter:
     """A model from the state dict of a published checkpoint, in evaluation mode.
 
@@ -78,36 +71,48 @@ def official_model(
         prompts: ``words`` or ``digits``, as it was trained.
         window: Side of the windows to count in, in pixels; None: that of its position embedding,
             or whole images where it has none; 0: whole images.
+        window_stride: Pixels from one window to the next; None: the side.
 
     Raises:
-        ConfigError: If there is no such backbone, or the window cuts blocks.
+        ConfigError: If there is no such backbone, or the windows cut blocks or leave gaps.
         BadInputError: If the tensors are not those of this backbone, or of none that is known.
     """
-    backbone = backbone or recognised_backbone(tensors)
+    if backbone is None:
+        backbone = recognised_backbone(tensors)
+    else:
+        _check_asked(tensors, backbone)
+    spec = backbone_spec(backbone)
     config = ModelConfig(
         backbone=backbone,
         block=bins.block,
         pretrained="none",
         prompts=prompts,
         normalisation=NORMALISATION,
+        position_grid=_position_grid(tensors, spec),
         window=window,
+        window_stride=window_stride,
         **_tuning(tensors),
     )
     with torch.random.fork_rng(devices=[]):
         model = empty_model(config, bins)
+        clip = bare_clip_text(spec) if spec.family == "clip" else None
     own = model.state_dict()
-    given = {name: own[name] for name in _GIVEN if name in own}
-    if "text_features" in given:
-        with torch.random.fork_rng(devices=[]):
-            given["text_features"] = _text_features(tensors, config, bins)
-    wanted = {name: tensor for name, tensor in own.items() if name not in given}
-    named = our_names(tensors)
-    if config.backbone in PLAIN and named.keys() != wanted.keys():
-        named = _in_order(tensors, wanted, backbone=backbone)
-        # Batch normalisation counts its batches, and nothing depends on it.
-        wanted = without_counters(wanted)
-    found = exact_tensors(named, wanted, source=_source(backbone))
-    model.load_state_dict(own | found | given)
+    theirs = _published_names(own, family=spec.family)
+    wanted = {theirs[name]: own[name] for name in theirs}
+    text = {} if clip is None else _text_tensors(clip)
+    left_out = unused_names(tensors)
+    found = exact_tensors(
+        without_counters({k: v for k, v in tensors.items() if k not in left_out}),
+        without_counters({**wanted, **text}),
+        source=f"published checkpoint as {backbone}",
+    )
+    own |= {name: found[theirs[name]] for name in theirs if theirs[name] in found}
+    if clip is not None:
+        clip.load_state_dict({k.removeprefix(TEXT): found[k] for k in text}, strict=False)
+        own["text_features"] = text_features(
+            clip, tokenised(spec, bin_prompts(config, bins), offline=True)
+        )
+    model.load_state_dict(own)
     return model.eval()
 
 
@@ -117,19 +122,8 @@ def recognised_backbone(tensors: Mapping[str, Tensor]) -> str:
     Raises:
         BadInputError: If it is none that is known.
     """
-    first = tensors.get("image_encoder.conv1.weight")
-    positions = tensors.get("image_encoder.positional_embedding")
-    name = None
-    if first is not None and positions is not None:
-        grid = math.isqrt(len(positions) - 1)
-        name = _TRANSFORMERS.get((len(first), first.shape[-1], grid))
-    elif first is not None:
-        name = _RESNETS.get(len(first))
-        if name == "clip-rn50" and "image_encoder.layer3.22.conv1.weight" in tensors:
-            name = "clip-rn101"
-    elif "classifier.weight" in tensors:
-        name = _recognised_plain(tensors)
-    if name is None:
+    fitting = _fitting_backbones(tensors)
+    if not fitting:
         raise BadInputError(
             "no published CLIP-EBC checkpoint that is known, by the names and shapes of its "
             f"{len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...",
@@ -137,88 +131,109 @@ def recognised_backbone(tensors: Mapping[str, Tensor]) -> str:
             f"classifier.weight behind one of: {', '.join(PLAIN)}",
             next_step="name its backbone with --backbone to see how its tensors differ",
         )
-    return name
+    return fitting[0]
 
 
 def classes(tensors: Mapping[str, Tensor]) -> int | None:
     """Bins a published checkpoint tells apart; None: its tensors do not tell, as CLIP's."""
-    last = tensors.get("classifier.weight")
-    return None if last is None else len(last)
+    return _length(tensors.get("classifier.weight")) or None
 
 
-def unused_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Tensors that a published checkpoint may hold and that no block count depends on."""
-    return [name for name in tensors if _UNUSED.fullmatch(name)]
+def _check_asked(tensors: Mapping[str, Tensor], backbone: str) -> None:
+    """Refuse a backbone where the tensors are plainly those of another."""
+    fitting = _fitting_backbones(tensors)
+    if fitting and backbone not in fitting:
+        raise BadInputError(
+            f"its tensors are those of {fitting[0]}, but {backbone} was asked for",
+            next_step=f"leave --backbone out, or pass --backbone {fitting[0]}",
+        )
 
 
-def our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint under the names of our models, without its text."""
-    return {
-        _renamed(name): tensor
-        for name, tensor in tensors.items()
-        if not (name.startswith(_TEXT) or _UNUSED.fullmatch(name))
-    }
+def _fitting_backbones(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Backbones that such tensors can be of, the likeliest first; none: tensors of no known kind.
+
+    Of CLIP's only the first layer is looked at, by which they differ.
+    """
+    first = tensors.get("image_encoder.conv1.weight")
+    if first is None:
+        return _fitting_plain(tensors)
+    if _POSITIONS in tensors:
+        patch = first.shape[-1] if first.ndim else 0
+        names = [
+            name
+            for name, width in _TRANSFORMERS.items()
+            if (width, BACKBONES[name].patch) == (_length(first), patch)
+        ]
+        # The large one of 336 pixels differs from that of 224 by its grid alone.
+        window = _grid(tensors) * patch
+        return sorted(names, key=lambda name: BACKBONES[name].window != window)
+    name = _RESNETS.get(_length(first))
+    if name == "clip-rn50" and "image_encoder.layer3.22.conv1.weight" in tensors:
+        name = "clip-rn101"
+    return [] if name is None else [name]
 
 
-def _recognised_plain(tensors: Mapping[str, Tensor]) -> str | None:
-    """The network without CLIP whose tensors have these shapes, in this order."""
-    bins = classes(tensors) or 2
+def _fitting_plain(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Networks without CLIP whose tensors have these names and shapes."""
+    bins = classes(tensors)
+    if bins is None:
+        return []
     some = Bins(block=8, starts=tuple(range(bins)), values=tuple(map(float, range(bins))))
     shapes = _shapes(tensors)
+    fitting = []
     for name in PLAIN:
-        with torch.device("meta"):
-            own = empty_model(ModelConfig(backbone=name), some).state_dict()
-        if _shapes({k: v for k, v in own.items() if k not in _GIVEN}) == shapes:
-            return name
-    return None
+        family = BACKBONES[name].family
+        if all(each.startswith(tuple(BEGINNINGS[family].values())) for each in shapes):
+            with torch.device("meta"):
+                own = empty_model(ModelConfig(backbone=name), some).state_dict()
+            theirs = _published_names(own, family=family)
+            if _shapes({theirs[each]: own[each] for each in theirs}) == shapes:
+                fitting.append(name)
+    return fitting
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> list[tuple[int, ...]]:
-    return [tuple(each.shape) for each in without_counters(tensors).values()]
+def _published_names(own: Mapping[str, Tensor], *, family: str) -> dict[str, str]:
+    """Our names of what a published checkpoint holds of a model, and its names."""
+    return {name: published_name(name, family=family) for name in own if name not in OURS_ALONE}
 
 
-def _in_order(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, backbone: str
-) -> dict[str, Tensor]:
-    """The tensors of a network without CLIP under our names: where names differ, order tells."""
-    theirs, ours = without_counters(tensors), without_counters(wanted)
-    if not first_difference(theirs, ours):
-        return dict(zip(ours, theirs.values(), strict=True))
-    return exact_tensors(our_names(tensors), wanted, source=_source(backbone))
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(each.shape) for name, each in without_counters(tensors).items()}
+
+
+def _length(tensor: Tensor | None) -> int:
+    return tensor.shape[0] if tensor is not None and tensor.ndim else 0
+
+
+def _grid(tensors: Mapping[str, Tensor]) -> int:
+    """Side of the grid that a position embedding with a row for the class token is for."""
+    return math.isqrt(max(_length(tensors.get(_POSITIONS)) - 1, 0))
+
+
+def _position_grid(tensors: Mapping[str, Tensor], spec: BackboneSpec) -> int | None:
+    """The setting ``position_grid`` of a published transformer: None where it is the usual grid."""
+    grid = _grid(tensors)
+    if not grid or spec.patch is None or grid * spec.patch == spec.window:
+        return None
+    return grid
 
 
 def _tuning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Settings that say which prompt tokens the file holds; nothing else tells its training."""
-    prompts = [tensors[name] for name in tensors if _PROMPTS.fullmatch(name)]
+    prompts = [tensors[name] for name in tensors if PROMPTS.fullmatch(name)]
     if not prompts:
         return {"tuning": "full"}
     return {
         "tuning": "prompts",
-        "prompt_tokens": len(prompts[0]),
+        "prompt_tokens": _length(prompts[0]),
         "prompt_depth": "shallow" if len(prompts) == 1 else "deep",
     }
 
 
-def _text_features(tensors: Mapping[str, Tensor], config: ModelConfig, bins: Bins) -> Tensor:
-    spec = backbone_spec(config.backbone)
-    clip = bare_clip_text(spec)
-    own = {k: v for k, v in clip.state_dict().items() if not k.startswith(("visual.", "logit_"))}
-    text = {
-        name.removeprefix(_TEXT): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_TEXT) and not _UNUSED.fullmatch(name)
+def _text_tensors(clip: Any) -> dict[str, Tensor]:
+    """The tensors of CLIP's text side under their published names."""
+    return {
+        TEXT + name: tensor
+        for name, tensor in clip.state_dict().items()
+        if not name.startswith(("visual.", "logit_"))
     }
-    clip.load_state_dict(exact_tensors(text, own, source=_source(config.backbone)), strict=False)
-    tokens = tokenised(spec, bin_prompts(config, bins), offline=True)
-    return text_features(clip, tokens)
-
-
-def _renamed(name: str) -> str:
-    for theirs, ours in _RENAMED.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
-
-
-def _source(backbone: str) -> str:
-    return f"published checkpoint as {backbone}"

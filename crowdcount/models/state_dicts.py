@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ _NUMBERS: list[Any] = [
     *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
 ]
 """All that a pickle may hold beside tensors and plain values."""
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, ArithmeticError, struct.error),
+    # What a reader of pickles stumbles over when its instructions make no sense.
+    *(TypeError, LookupError, AttributeError, AssertionError),
+)
+"""Errors that reading a damaged file ends with."""
+
 _TELLING_ENDINGS = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -123,8 +131,11 @@ def match_tensors(
         raise BadInputError(f"{file.path}: its tensors are not those of {model}", looked_for=reason)
     if missing:
         raise BadInputError(f"{file.path}: {model} needs a tensor {missing[0]}, which is not there")
-    for name in needed:
-        _check_shape(str(file.path), name, found=found[name], wanted=wanted[name])
+    exact_tensors(
+        {name: found[name] for name in needed},
+        {name: wanted[name] for name in needed},
+        source=str(file.path),
+    )
     return {
         name: found[name]
         for name, tensor in wanted.items()
@@ -143,27 +154,27 @@ def exact_tensors(
         source: Where they were found, for messages.
 
     Raises:
-        BadInputError: If one is missing, of another shape, or unknown.
+        BadInputError: If any is missing, of another shape, or unknown, with all such.
     """
-    for problem, names in (
-        ("lacks the tensor", wanted.keys() - found.keys()),
-        ("has a tensor the model does not know:", found.keys() - wanted.keys()),
-    ):
-        if names:
-            raise BadInputError(
-                f"{source}: {problem} {min(names)} ({len(names)} such in all)",
-                looked_for=", ".join(sorted(names)) if len(names) > 1 else "",
-            )
-    for name, tensor in wanted.items():
-        _check_shape(source, name, found=found[name], wanted=tensor)
+    problems = []
+    if missing := sorted(wanted.keys() - found.keys()):
+        problems.append(f"lacks {_named(missing)}")
+    if unknown := sorted(found.keys() - wanted.keys()):
+        problems.append(f"has {_named(unknown)} that the model does not know")
+    shapes = [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems or shapes:
+        raise BadInputError(f"{source}: {'; '.join([*problems, *shapes])}")
     return dict(found)
 
 
-def _check_shape(source: str, name: str, *, found: Tensor, wanted: Tensor) -> None:
-    if found.shape != wanted.shape:
-        raise BadInputError(
-            f"{source}: {name} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
-        )
+def _named(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"the tensor {names[0]}"
+    return f"{len(names)} tensors ({', '.join(names)})"
 
 
 def first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
@@ -205,10 +216,10 @@ def _read_pickle(path: Path, *, program: bool) -> object:
             # Of a protocol that it may not know: where it does not, it raises.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        if isinstance(error, pickle.UnpicklingError):
-            raise UntrustedFileError(
-                f"{path}: holds more than tensors, and reading the rest could run code from it",
-                next_step="have it written again as .safetensors by someone who trusts it",
-            ) from error
+    except pickle.UnpicklingError as error:
+        raise UntrustedFileError(
+            f"{path}: holds more than tensors, and reading the rest could run code from it",
+            next_step="have it written again as .safetensors by someone who trusts it",
+        ) from error
+    except _DAMAGE as error:
         raise BadInputError(f"{path}: not a readable PyTorch file: {error}") from error

@@ -186,6 +186,11 @@ def card_lines(card: Card) -> Iterator[str]:
             label = ""
 
 
+def said_of_assumed(assumed: Mapping[str, Any]) -> str:
+    """What an import took to be so, since no published file says it, in a line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in assumed.items())
+
+
 def _facts(card: Card) -> dict[str, list[str]]:
     """What the checkpoint itself shows, as lines under labels; no line: not known."""
     size, model, said = card.working_size, card.model, card.provenance
@@ -217,6 +222,12 @@ def _facts(card: Card) -> dict[str, list[str]]:
             f"{init.get('name', UNKNOWN)}, whose data and terms count, too "
             f"(weights with the SHA-256 {init.get('weights_sha256', UNKNOWN)})"
         ]
+    if isinstance(imported := said.get("imported"), Mapping):
+        facts["imported from"] = [
+            f"{imported.get('file', UNKNOWN)} (SHA-256 {imported.get('sha256', UNKNOWN)})"
+        ]
+    if isinstance(assumed := said.get("assumed"), Mapping):
+        facts["assumed"] = [said_of_assumed(assumed)]
     if model.window:
         stride = model.window_stride or model.window
         facts["windows"] = [f"of {model.window} pixels, one every {stride}"]

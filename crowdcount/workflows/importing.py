@@ -14,7 +14,8 @@ from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoint import save_checkpoint
-from crowdcount.models.official import classes, official_model, recognised_backbone, unused_names
+from crowdcount.models.official import classes, official_model
+from crowdcount.models.official_names import unused_names
 from crowdcount.models.state_dicts import read_tensors
 from crowdcount.workflows.bins import find_table
 from crowdcount.workflows.card import check_free
@@ -51,6 +52,7 @@ def read_published(
     block: int = 8,
     prompts: str = "words",
     window: int | None = None,
+    window_stride: int | None = None,
 ) -> Imported:
     """Read a published CLIP-EBC checkpoint. No code in it is run.
 
@@ -62,31 +64,32 @@ def read_published(
         block: Block side it was trained with, in pixels.
         prompts: ``words`` or ``digits``, as it was trained.
         window: Side of the windows to count in, in pixels; None: as its position embedding says.
+        window_stride: Pixels from one window to the next; None: the side.
 
     Raises:
         InputMissingError: If there is no such file.
         UntrustedFileError: If reading it would mean running code from it.
         UsageError: If the bins are not told, or leave more than one table to choose from.
-        ConfigError: If there is no such backbone, table or data set.
+        ConfigError: If there is no such backbone, table or data set, or such windows cut blocks.
         BadInputError: If its tensors are not those of a model that was published.
     """
     file = read_tensors(path)
-    try:
-        backbone = backbone or recognised_backbone(file.tensors)
-    except BadInputError as error:
-        raise BadInputError(
-            f"{path}: {error.message}", looked_for=error.looked_for, next_step=error.next_step
-        ) from error
-    table, data = _table(bins, block=block, count=classes(file.tensors), path=path)
+    table, named, data = _table(bins, block=block, count=classes(file.tensors), path=path)
     try:
         model = official_model(
-            file.tensors, bins=table, backbone=backbone, prompts=prompts, window=window
+            file.tensors,
+            bins=table,
+            backbone=backbone,
+            prompts=prompts,
+            window=window,
+            window_stride=window_stride,
         )
     except BadInputError as error:
         raise BadInputError(
             f"{path}: {error.message}",
             looked_for=error.looked_for,
-            next_step="see that backbone, block and bins are those it was trained with",
+            next_step=error.next_step
+            or "see that backbone, block and bins are those it was trained with",
         ) from error
     rule = load_recipe(data or OTHERS).resize
     size = WorkingSize(
@@ -101,7 +104,7 @@ def read_published(
             "provenance": {
                 "imported": {"file": path.name, "sha256": sha256_file(path)},
                 "selected_on": SELECTED_ON.get(data or "", "test"),
-                "assumed": {"bins": bins, "block": block, "prompts": prompts},
+                "assumed": _assumed(model, bins=named),
                 **({"data": [data]} if data else {}),
             },
             "metrics": {},
@@ -118,6 +121,7 @@ def import_checkpoint(
     block: int = 8,
     prompts: str = "words",
     window: int | None = None,
+    window_stride: int | None = None,
     force: bool = False,
 ) -> Path:
     """Write a checkpoint folder out of a published CLIP-EBC checkpoint.
@@ -130,16 +134,35 @@ def import_checkpoint(
     folder = Path(out)
     check_free(folder, force=force)
     imported = read_published(
-        Path(path), bins=bins, backbone=backbone, block=block, prompts=prompts, window=window
+        Path(path),
+        bins=bins,
+        backbone=backbone,
+        block=block,
+        prompts=prompts,
+        window=window,
+        window_stride=window_stride,
     )
     save_checkpoint(folder, imported.model, card=imported.card)
     return folder
 
 
+def _assumed(model: BlockCounter, *, bins: str) -> dict[str, Any]:
+    """What no published file says, and what it was therefore taken to be."""
+    config = model.config
+    return {
+        "bins": bins,
+        "block": config.block,
+        **({} if model.prompts is None else {"prompts": config.prompts}),
+        "window": config.window or 0,
+        **({"window_stride": config.window_stride} if config.window_stride else {}),
+        "normalisation": config.normalisation,
+    }
+
+
 def _table(
     chosen: str | None, *, block: int, count: int | None, path: Path
-) -> tuple[Bins, str | None]:
-    """The bins of a published checkpoint, and the data set they are of, where that is known.
+) -> tuple[Bins, str, str | None]:
+    """The bins of a published checkpoint, what they are called, and their data set if it is known.
 
     Args:
         chosen: A data set, a published table, or a file.
@@ -182,6 +205,7 @@ def _table(
     data = chosen.partition("-")[0]
     return (
         Bins(block=block, starts=written.starts, values=written.values),
+        Path(chosen).name,
         data if data in SELECTED_ON else None,
     )
 

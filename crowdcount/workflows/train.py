@@ -144,7 +144,8 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
         data=tuple(each.name for each in data),
         training_images=len(records),
         validation_images=sum(len(each.records(config.train.select_on)) for each in data),
-        crop=config.train.crop or default_crop(config.model.backbone),
+        crop=config.train.crop
+        or default_crop(config.model.backbone, grid=config.model.position_grid),
         working_size=_working_size(data, records),
         mean_heads=float(np.mean([record.heads for record in records])),
         fold=data[0].fold,

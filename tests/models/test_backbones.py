@@ -22,6 +22,7 @@ def test_a_timm_model_brings_its_own_statistics():
     assert resnet.normalisation == NORMALISATIONS["imagenet"]
     assert (lite.family, lite.library_name, lite.tag) == ("timm", "tf_efficientnet_lite0", "in1k")
     assert default_crop("timm:resnet10t") == 448
+    assert default_crop("clip-vit-b-16", grid=24) == 384
 
 
 def test_crops_are_as_large_as_the_windows_a_backbone_needs(monkeypatch):

@@ -33,6 +33,9 @@ from crowdcount.models.config import ModelConfig
         ("frozen_stages", -1),
         ("prompt_tokens", 0),
         ("prompt_tokens", 1025),
+        ("position_grid", 0),
+        ("position_grid", 257),
+        ("position_grid", 16),
         ("prompt_depth", "middle"),
         ("prompt_dropout", 1.0),
         ("prompt_dropout", -0.1),
@@ -92,6 +95,16 @@ def test_a_stride_that_leaves_gaps_or_cuts_blocks_is_refused(windowed, stride):
     for named in ({}, {"window": 224}):
         with pytest.raises(ConfigError, match=r"^model\.window_stride: must be"):
             ModelConfig(backbone=windowed, window_stride=stride, **named)
+
+
+def test_a_grid_of_positions_says_how_large_windows_are():
+    assert ModelConfig(backbone="clip-vit-b-16", position_grid=16).window == 256
+    assert ModelConfig(backbone="clip-vit-l-14", position_grid=32).window == 448
+    assert ModelConfig(backbone="open-clip:ViT-B-32", position_grid=10).window == 320
+    assert ModelConfig(backbone="clip-vit-b-32", position_grid=16, window=224).window == 224
+    for other in ("open-clip:RN50", "siglip-b-16", "timm:test_resnet"):
+        with pytest.raises(ConfigError, match=rf"^model\.position_grid: {other} has no position"):
+            ModelConfig(backbone=other, position_grid=16)
 
 
 def test_images_that_are_counted_whole_have_no_stride(windowed):

@@ -181,7 +181,7 @@ def test_a_checkpoint_holds_no_text_encoder(model, tmp_path):
     parts = {name.partition(".")[0] for name in load_file(tmp_path / "best" / "model.safetensors")}
     of_clip = {"decoder", "projection", "logit_scale", "text_features", "prompt_tokens"}
     of_clip |= {"occupancy_projection", "occupancy_scale", "occupancy_features"}
-    known = of_clip if model.config.backbone in CLIP else {"neck", "decoder", "head"}
+    known = of_clip if model.config.backbone in CLIP else {"neck", "context", "decoder", "head"}
     assert parts <= {"encoder", "mean", "std", "bin_values", *known}
 
 

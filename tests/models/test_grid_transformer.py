@@ -43,6 +43,15 @@ def prompts(depth="deep", tokens=4, dropout=0.0):
     )
 
 
+def test_positions_brought_to_another_grid_are_what_that_grid_was_shown(encoder):
+    images = torch.rand(1, 3, 6 * PATCH, 6 * PATCH)
+    own = encoder(images)
+    encoder.regrid(6)
+    assert encoder.positional_embedding.shape == (37, WIDTH)
+    assert encoder.positional_embedding.requires_grad
+    assert_close(encoder(images), own, rtol=0, atol=0)
+
+
 def by_hand(encoder, images, tokens_of_block):
     """The published way: put tokens in before a block, take them out after it."""
     patches = encoder.conv1(images).flatten(2).transpose(1, 2)

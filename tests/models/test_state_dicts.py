@@ -123,12 +123,27 @@ def test_a_wrong_shape_under_the_right_name_is_named(match):
 
 def test_a_state_dict_must_fit_exactly():
     assert_same(exact_tensors(MODEL, MODEL, source="x"), MODEL)
-    with pytest.raises(BadInputError, match=r"x: has a tensor .* extra"):
+    with pytest.raises(BadInputError, match=r"x: has the tensor extra that the model does"):
         exact_tensors(MODEL | {"extra": torch.rand(1)}, MODEL, source="x")
     with pytest.raises(BadInputError, match=r"x: lacks the tensor stem\.weight"):
         exact_tensors({k: MODEL[k] for k in MODEL if k != "stem.weight"}, MODEL, source="x")
     with pytest.raises(BadInputError, match=r"fc\.weight has shape"):
         exact_tensors(MODEL | {"fc.weight": torch.rand(1)}, MODEL, source="x")
+
+
+def test_all_that_does_not_fit_is_told_at_once():
+    found = {f"my_{name}": tensor for name, tensor in MODEL.items()}
+    found |= {"stem.weight": torch.rand(1), "fc.weight": torch.rand(2)}
+    with pytest.raises(BadInputError) as caught:
+        exact_tensors(found, MODEL, source="x")
+    said = caught.value.message
+    assert "lacks 4 tensors (norm.bias, norm.running_mean, norm.running_var, norm.weight)" in said
+    assert "has 6 tensors (my_fc.weight, " in said
+    for name in MODEL:
+        assert f"my_{name}" in said
+    assert "stem.weight has shape (1,), expected (3, 2)" in said
+    assert "fc.weight has shape (2,), expected (5, 3)" in said
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_pickle_that_would_run_code_is_not_trusted_and_runs_none(tmp_path):
@@ -155,6 +170,24 @@ def test_a_damaged_file_is_bad_input(tmp_path, name):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(BadInputError, match="not a readable"):
         read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        b"h\x07.",  # KeyError: something remembered that never was
+        b".",  # IndexError: the top of an empty stack
+        b"ctorch._utils\n_rebuild_tensor_v2\n)R.",  # TypeError: a tensor of nothing
+        b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04K\x05K\x06tR.",
+        # AttributeError: a tensor whose storage is a number
+    ],
+)
+def test_a_pickle_that_makes_no_sense_is_bad_input(tmp_path, instructions):
+    path = tmp_path / "odd.pth"
+    path.write_bytes(b"\x80\x02" + instructions)
+    with pytest.raises(BadInputError, match=r"odd\.pth: not a readable PyTorch file") as caught:
+        read_tensors(path)
+    assert caught.value.exit_code == 4
 
 
 def test_a_file_without_tensors_is_bad_input(tmp_path):

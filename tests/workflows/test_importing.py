@@ -17,10 +17,13 @@ from crowdcount.cli import main
 from crowdcount.core.image import NORMALISATIONS
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
+from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint
 from crowdcount.models.config import ModelConfig
+from crowdcount.workflows.card import card_lines, read_card
 from crowdcount.workflows.importing import import_checkpoint, read_published
+from tests.models.published import with_published_names
 from tests.models.shrunken import shrunken
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -59,14 +62,44 @@ def vgg(workplace):
         bins = cc.Bins(block=8, starts=table.starts, values=table.values)
         config = ModelConfig(backbone="vgg11", pretrained="none", normalisation="imagenet")
         model = build_model(config, bins).eval()
-        renamed = {"encoder.": "backbone.features.", "decoder.": "backbone.reg_layer."}
-        tensors = {}
-        for name, tensor in model.state_dict().items():
-            for ours, theirs in (renamed | {"head.0.": "classifier."}).items():
-                if name.startswith(ours):
-                    tensors[theirs + name.removeprefix(ours)] = tensor
+        tensors = with_published_names(model.state_dict(), family="vgg")
         torch.save(OrderedDict(tensors), "best.pth")
         yield model
+
+
+@pytest.fixture(
+    scope="module", params=["vgg13_bn", "csrnet", "csrnet_bn", "cannet", "resnet18", "resnet50"]
+)
+def imported(request, tmp_path_factory):
+    """A network without CLIP, in small, and the folder that its published file became."""
+    folder, name = tmp_path_factory.mktemp(request.param), request.param
+    torch.manual_seed(0)
+    with shrunken():
+        bins = cc.Bins(block=8, starts=(0, 1), values=(0.0, 1.5))
+        config = ModelConfig(backbone=name, pretrained="none", normalisation="imagenet")
+        model = build_model(config, bins).eval()
+        family = BACKBONES[name].family
+        tensors = with_published_names(model.state_dict(), family=family)
+        # Nothing depends on the counters of batch normalisation, nor on the order of tensors.
+        kept = {each: tensors[each] for each in sorted(tensors) if "num_batches" not in each}
+        torch.save(kept, folder / "best.pth")
+        (folder / "two.toml").write_text("starts = [0, 1]\nvalues = [0, 1.5]\n")
+        import_checkpoint(folder / "best.pth", folder / "out", bins=str(folder / "two.toml"))
+    return model, folder / "out"
+
+
+def test_every_family_without_clip_counts_after_import_what_it_counted_before(imported):
+    model, folder = imported
+    with shrunken():
+        loaded, counter = load_checkpoint(folder), cc.load(folder)
+    assert loaded.model.config.backbone == model.config.backbone
+    assert loaded.card["provenance"]["assumed"]["bins"] == "two.toml"
+    images = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        expected = model(images)
+        assert_close(loaded.model(images).logits, expected.logits, rtol=0, atol=0)
+        found = counter.density(model.normalised(images))
+    assert_close(found.counts, expected.counts, rtol=0, atol=1e-6)
 
 
 PARITY = {
@@ -111,12 +144,15 @@ def test_an_imported_checkpoint_says_what_it_is_and_counts(run, vgg):
     code, out, err = run("best.pth", "--bins", "nwpu", "-o", "imported")
     assert (code, out) == (0, "imported\n")
     assert "vgg11, 5 bins, whole images" in err
-    assert "assumed: block side 8" in err
+    assert "assumed: bins nwpu-r8-t4, block 8, window 0, normalisation imagenet" in err
     loaded = load_checkpoint(Path("imported"))
     assert loaded.card["working_size"] == {"short_side_min": 448, "long_side_max": 3072}
     said = loaded.card["provenance"]
     assert said["imported"]["file"] == "best.pth"
     assert (said["selected_on"], said["data"]) == ("val", ["nwpu"])
+    shown = "\n".join(card_lines(read_card(Path("imported"))))
+    assert "  assumed         bins nwpu-r8-t4, block 8, window 0, normalisation imagenet" in shown
+    assert "  imported from   best.pth (SHA-256 " in shown
     images = torch.rand(1, 3, 40, 50)
     assert_close(loaded.model(images).logits, vgg(images).logits, rtol=0, atol=0)
     counter = cc.load("imported")
@@ -214,7 +250,8 @@ def test_flags_act(run, vgg):
     assert not Path("imported").exists()
     code, _, err = run("best.pth", "--bins", "sha", "-o", "imported", "--backbone", "vgg13")
     assert code == 4
-    assert "published checkpoint as vgg13: lacks the tensor" in err
+    assert "best.pth: its tensors are those of vgg11, but vgg13 was asked for" in err
+    assert "--backbone vgg11" in err
     windows = ("--window", "64", "--block", "8", "--prompts", "digits", "--backbone", "vgg11")
     assert run("best.pth", "--bins", "sha", "-o", "imported", *windows)[0] == 0
     config = load_checkpoint(Path("imported")).model.config
@@ -224,6 +261,48 @@ def test_flags_act(run, vgg):
     assert "there already" in err
     assert run("best.pth", "--bins", "shb", "-o", "imported", "--force")[0] == 0
     assert load_checkpoint(Path("imported")).model.bins.values[-1] == 4.41009
+
+
+def test_windows_overlap_as_the_stride_says(run, vgg):
+    windows = ("--window", "32", "--window-stride", "16")
+    code, _, err = run("best.pth", "--bins", "nwpu", "-o", "overlapping", *windows)
+    assert code == 0, err
+    assert "windows of 32 pixels, one every 16" in err
+    assert "window 32, window stride 16" in err
+    images = torch.rand(1, 3, 32, 48)
+    counter = cc.load("overlapping")
+    pixels = counter.model.normalised(images)
+    found = counter.density(pixels).counts
+    # The middle two of six columns of blocks are seen by both windows.
+    with torch.no_grad():
+        left, right = (vgg(images[..., start : start + 32]).counts for start in (0, 16))
+    both = (left[..., 2:] + right[..., :2]) / 2
+    assert_close(found, torch.cat([left[..., :2], both, right[..., 2:]], dim=-1))
+    code, _, err = run("best.pth", "--bins", "nwpu", "-o", "whole", "--window-stride", "16")
+    assert code == 2
+    assert "images are counted whole" in err
+
+
+def test_all_that_is_missing_or_unknown_is_listed(run, vgg):
+    tensors = torch.load("best.pth", weights_only=True)
+    for name in ("backbone.features.0.weight", "backbone.reg_layer.2.bias"):
+        tensors[f"{name}_"] = tensors.pop(name)
+    torch.save(tensors, "odd.pth")
+    code, out, err = run("odd.pth", "--bins", "nwpu", "-o", "imported")
+    assert (code, out) == (4, "")
+    assert "next step   name its backbone with --backbone" in err
+    code, _, err = run("odd.pth", "--bins", "nwpu", "-o", "imported", "--backbone", "vgg11")
+    assert code == 4
+    assert "lacks 2 tensors (backbone.features.0.weight, backbone.reg_layer.2.bias)" in err
+    assert "has 2 tensors (backbone.features.0.weight_, backbone.reg_layer.2.bias_) that" in err
+
+
+def test_a_pickle_that_makes_no_sense_is_bad_input(run):
+    Path("odd.pth").write_bytes(b"\x80\x02h\x07.")
+    code, out, err = run("odd.pth", "--bins", "sha", "-o", "imported")
+    assert (code, out) == (4, "")
+    assert "odd.pth: not a readable PyTorch file" in err
+    assert "Traceback" not in err
 
 
 def test_the_api_does_what_the_command_does(workplace, vgg):
