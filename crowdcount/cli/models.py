@@ -44,8 +44,7 @@ def list_(json_: options.Json = False) -> None:
 
     Backbones come first, then, below an empty line, the model that ships and the best of each run:
     their MAE is that of the images they were selected on, model and title are those of their card.
-    timm:NAME and open-clip:ARCH/PRETRAINED
-    name more backbones.
+    timm:NAME and open-clip:ARCH/PRETRAINED name more backbones.
 
     Example: crowdcount models list --json
     """
