@@ -27,6 +27,7 @@ from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoint import load_checkpoint
 from crowdcount.models.folders import CONFIG_NAME, checkpoint_folder
+from crowdcount.models.folding import fold_batch_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +183,8 @@ def load(
 ) -> Counter:
     """Make a counter of a checkpoint.
 
+    Its model only counts: batch normalisation has become part of the convolutions before it.
+
     Args:
         checkpoint: The text ``starter``: the model that ships with the package. Text like
             ``hf://OWNER/NAME@REVISION``: one of the model hub. Other text, and every ``Path``: a
@@ -203,6 +206,7 @@ def load(
         card = typed(_Card, loaded.card)
     except ValueError as error:
         raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
+    fold_batch_norm(loaded.model)
     return Counter(
         # As in training. The first convolution brings images into the layout of its weights.
         model=loaded.model.to(target).to(memory_format=torch.channels_last),

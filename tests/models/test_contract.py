@@ -17,6 +17,7 @@ from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
 from crowdcount.models.config import DECODERS, ModelConfig
+from crowdcount.models.folding import fold_batch_norm
 from crowdcount.models.heads import HEADS
 from tests.models.shrunken import CLIP, SLIM, TRANSFORMERS, shrunken
 
@@ -120,6 +121,32 @@ def test_channels_last_computes_the_same(model):
         last = seen(model(images.contiguous(memory_format=torch.channels_last)))
     model.to(memory_format=torch.contiguous_format)
     assert_close(last, contiguous, atol=1e-4, rtol=1e-4)
+
+
+def batch_norms(model):
+    return [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+
+
+def test_folded_batch_normalisation_computes_the_same(model):
+    images = torch.rand(1, 3, 40, 64)
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for norm in batch_norms(model):
+            for values in (norm.weight, norm.running_var):
+                values.uniform_(0.7, 1.4)
+            for values in (norm.bias, norm.running_mean):
+                values.uniform_(-0.3, 0.3)
+        apart = seen(model(images))
+        before = len(batch_norms(model))
+        fold_batch_norm(model)
+        assert_close(seen(model(images)), apart, atol=1e-4, rtol=1e-4)
+    assert len(batch_norms(model)) < max(before, 1)
+
+
+def test_no_batch_normalisation_is_left_of_efficientnet():
+    model = fresh("timm:tf_efficientnet_lite0").eval()
+    fold_batch_norm(model)
+    assert not batch_norms(model)
 
 
 def test_bfloat16_computes_nearly_the_same(model):
