@@ -22,10 +22,17 @@ from crowdcount.workflows.preprocess import preprocess
 settings.register_profile("crowdcount", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("crowdcount")
 
-torch.set_num_threads(2)
+# Two cores: for one process, or one each for the two that pytest-xdist starts.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
+LONG = ("test_demo.py", "test_end_to_end.py", "test_resume.py", "test_cli.py")
 TINY = "timm:test_resnet"
 SCENES = SceneSettings(width=448, height=448, max_heads=40)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no process waits for the last of another."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True)
