@@ -128,6 +128,8 @@ def batch_norms(model):
 
 
 def test_folded_batch_normalisation_computes_the_same(model):
+    if not batch_norms(model) or model.config.head != "ebc":
+        pytest.skip("nothing to fold, or the same network as with another head")
     images = torch.rand(1, 3, 40, 64)
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -140,7 +142,7 @@ def test_folded_batch_normalisation_computes_the_same(model):
         before = len(batch_norms(model))
         fold_batch_norm(model)
         assert_close(seen(model(images)), apart, atol=1e-4, rtol=1e-4)
-    assert len(batch_norms(model)) < max(before, 1)
+    assert len(batch_norms(model)) < before
 
 
 def test_no_batch_normalisation_is_left_of_efficientnet():
