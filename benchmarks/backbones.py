@@ -18,7 +18,7 @@ import torch
 from crowdcount.core.bins import Bins
 from crowdcount.models.build import build_model
 from crowdcount.models.config import ModelConfig
-from crowdcount.workflows.counter import whole_image_model
+from crowdcount.workflows.counter import make_ready, whole_image_model
 
 BINS = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))
 
@@ -82,15 +82,14 @@ def counter(backbone: str, row: Arrangement, width: int, height: int) -> Callabl
     config = ModelConfig(backbone=backbone, pretrained="none", decoder=row.decoder)
     model = build_model(config, BINS).eval()
     images = torch.rand(1, 3, height, width)
+    precision = "bf16" if row.bfloat16 else "fp32"
     if row.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
-    whole = whole_image_model(model)
+        make_ready(model, precision=precision)
+    whole = whole_image_model(model, precision=precision)
 
     @torch.inference_mode()
     def count() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=row.bfloat16):
-            return float(whole(images).counts.sum())
+        return float(whole(images).counts.sum())
 
     return count
 

@@ -1,6 +1,7 @@
 """What the slim decoder of clip-rn50 saves beside the paper's, and what it costs in error.
 
 python benchmarks/decoders.py [--data data/sha] [--steps 150] [--crop 224] [--batch 4] [--lr 1e-4]
+    [--precision bf16] [--decoders paper slim]
 
 Both are trained from random weights with the same seed and settings for the same number of steps,
 by the workflow of ``crowdcount train``, and count the held-out images. The learning rate follows
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.metrics import CountMetrics, count_metrics
+from crowdcount.core.precision import PRECISIONS
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.models.build import empty_model
 from crowdcount.models.config import DECODERS, ModelConfig
@@ -64,6 +66,7 @@ def settings(decoder: str, images: int, options: argparse.Namespace) -> RunConfi
             "train": {
                 **{"epochs": epochs, "validate_every": epochs, "seed": options.seed},
                 **{"batch_size": options.batch, "crop": options.crop},
+                "precision": options.precision,
             },
         }
     )
@@ -81,7 +84,8 @@ def trained(config: RunConfig, data: PreparedDataset, steps: _Steps, device: str
             watcher=steps,
             latest=False,
         )
-        return evaluate(load(result.checkpoint, device=device), [data]).metrics
+        counter = load(result.checkpoint, device=device, precision=config.train.precision)
+        return evaluate(counter, [data]).metrics
 
 
 def billions_of_multiply_adds(config: ModelConfig) -> float:
@@ -97,10 +101,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data/sha"), help="prepared data")
+    parser.add_argument("--decoders", nargs="+", choices=DECODERS, default=DECODERS)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--crop", type=int, default=224, help="side of a crop in pixels")
     parser.add_argument("--batch", type=int, default=4, help="crops of a step")
     parser.add_argument("--lr", type=float, default=OptimConfig().lr)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -108,7 +114,7 @@ def main() -> None:
     heads = [float(record.heads) for record in data.records("val")]
     print(f"| decoder | multiply-adds of {WIDTH} x {HEIGHT}, G | steps | s a step | MAE | RMSE |")
     print("|---|---|---|---|---|---|")
-    for decoder in DECODERS:
+    for decoder in options.decoders:
         config = settings(decoder, len(data.records("train")), options)
         steps = _Steps(options.steps)
         found = trained(config, data, steps, options.device)

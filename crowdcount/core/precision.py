@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from crowdcount.core.types import BlockPrediction
 from crowdcount.errors import ConfigError
@@ -47,3 +47,18 @@ def computed(
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
         prediction = network(images)
     return BlockPrediction(logits=prediction.logits.float(), counts=prediction.counts.float())
+
+
+def keep_weights(model: nn.Module, *, precision: str) -> None:
+    """Hold the weights of a model that only counts in the numbers they are multiplied in.
+
+    :func:`computed` rounds them at every image otherwise, to the same numbers. Everything but
+    convolutions, linear layers and attention stays float32.
+
+    Args:
+        model: Changed in place.
+        precision: A key of ``PRECISIONS``.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) or hasattr(module, "in_proj_weight"):
+            module.to(PRECISIONS[precision])

@@ -82,7 +82,7 @@ class ClipEBC(BlockCounter):
         is_transformer = isinstance(encoder.network, GridTransformer)
         residual = BasicBlock if is_transformer else Bottleneck
         if config.decoder == "slim":
-            self.decoder: nn.Module = _slim_decoder(config, encoder)
+            self.decoder: Neck | nn.Sequential = _slim_decoder(config, encoder)
             widths = [SLIM_WIDTH]
         else:
             self.decoder = nn.Sequential(*(residual(*pair) for pair in itertools.pairwise(widths)))
@@ -96,6 +96,10 @@ class ClipEBC(BlockCounter):
             self.register_buffer("occupancy_features", text_features[:2].clone())
             text_features = text_features[2:].clone()
         self.register_buffer("text_features", text_features)
+        if config.decoder == "slim":
+            _start_at_first(self.projection, self.text_features)
+            if config.head == "zip":
+                _start_at_first(self.occupancy_projection, self.occupancy_features)
         tuning = _tuning(config, encoder)
         self.prompt_tokens: PromptTokens | None = None
         if tuning == "prompts":
@@ -139,10 +143,9 @@ class ClipEBC(BlockCounter):
             pyramid: Tensor = self.decoder(levels, height=height, width=width)
             return pyramid
         grid = (height // self.config.block, width // self.config.block)
-        features: Tensor = self.encoder(images, *prompts)
-        if features.shape[-2:] != grid:
-            features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
-        decoded: Tensor = self.decoder(features)
+        decoded: Tensor = self.encoder(images, *prompts)
+        for block in self.decoder:
+            decoded = block(decoded, grid)
         return decoded
 
     def block_logits(
@@ -178,6 +181,19 @@ def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
         block=config.block,
         width=SLIM_WIDTH,
     )
+
+
+@torch.no_grad()
+def _start_at_first(projection: nn.Conv2d, sentences: Float[Tensor, "sentences embedding"]) -> None:
+    """Let a projection begin where the first sentence is much nearer than the others.
+
+    Most blocks are empty. From anywhere else an untrained model predicts two heads a block, and
+    its first hundreds of steps teach it nothing but that.
+    """
+    first, *others = F.normalize(sentences, dim=1)
+    towards = F.normalize(first - torch.stack(others).mean(dim=0), dim=0)
+    # About as long as what the random weights add to it.
+    projection.bias = nn.Parameter(towards * math.sqrt(projection.out_channels) / 2)
 
 
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:

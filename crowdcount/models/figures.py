@@ -37,19 +37,19 @@ _TORCHVISION = ("torchvision, IMAGENET1K_V1", "none stated")
 
 # fmt: off
 FIGURES: dict[str, Figures] = {
-    "clip-rn50": Figures(23.5, 71.8, 71.8, 16, 180, 705, *_OPENAI),
-    "clip-rn101": Figures(42.5, 103.9, 103.9, 16, 236, 924, *_OPENAI),
-    "clip-rn50x4": Figures(65.6, 89.4, 89.4, 16, 145, 568, *_OPENAI),
-    "clip-rn50x16": Figures(136.2, 170.4, 170.4, 16, 248, 972, *_OPENAI),
-    "clip-rn50x64": Figures(365.0, 425.9, 425.9, 16, 546, 2139, *_OPENAI),
+    "clip-rn50": Figures(23.5, 71.8, 71.8, 16, 170, 666, *_OPENAI),
+    "clip-rn101": Figures(42.5, 103.9, 103.9, 16, 226, 885, *_OPENAI),
+    "clip-rn50x4": Figures(65.6, 89.4, 89.4, 16, 137, 538, *_OPENAI),
+    "clip-rn50x16": Figures(136.2, 170.4, 170.4, 16, 237, 929, *_OPENAI),
+    "clip-rn50x64": Figures(365.0, 425.9, 425.9, 16, 526, 2062, *_OPENAI),
     "clip-vit-b-16": Figures(85.8, 97.1, 11.3, 16, 117, 583, *_OPENAI),
     "clip-vit-b-32": Figures(87.5, 98.8, 11.3, 32, 63, 317, *_OPENAI),
     "clip-vit-l-14": Figures(303.2, 323.6, 20.5, 14, 428, 2139, *_OPENAI),
     "clip-vit-l-14-336": Figures(303.5, 324.0, 20.5, 14, 949, 2846, *_OPENAI),
     "clip-convnext-base-w": Figures(
-        87.6, 99.8, 99.8, 32, 100, 390, "LAION, laion2b_s13b_b82k_augreg", "MIT"
+        87.6, 99.8, 99.8, 32, 97, 378, "LAION, laion2b_s13b_b82k_augreg", "MIT"
     ),
-    "mobileclip-s1": Figures(21.0, 33.1, 33.1, 32, 52, 206, "Apple, datacompdr", "Apple's own"),
+    "mobileclip-s1": Figures(21.0, 33.1, 33.1, 32, 49, 194, "Apple, datacompdr", "Apple's own"),
     "siglip-b-16": Figures(85.8, 97.3, 11.5, 16, 117, 585, "Google, webli", "Apache 2.0"),
     "vgg11": Figures(9.2, 10.7, 10.7, 16, 35, 135, *_TORCHVISION),
     "vgg11_bn": Figures(9.2, 10.7, 10.7, 16, 35, 135, *_TORCHVISION),

@@ -158,8 +158,44 @@ class PromptTokens(nn.Module):
         return [self.dropout(tokens.expand(batch, -1, -1)) for tokens in self.tokens]
 
 
+class SelfAttention(nn.Module):
+    """Attention of each token to all, with the weights of torch's own and their names.
+
+    torch's own puts tokens before images, and on a CPU its bfloat16 products then copy the weights
+    for every token: most of the time of a transformer.
+    """
+
+    def __init__(self, own: nn.MultiheadAttention) -> None:
+        """Take over its weights.
+
+        Args:
+            own: With queries, keys and values of one width, and biases.
+        """
+        super().__init__()
+        self.heads = own.num_heads
+        self.in_proj_weight = own.in_proj_weight
+        self.in_proj_bias = own.in_proj_bias
+        self.out_proj = own.out_proj
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "batch tokens channels"],
+        *_others: Tensor,
+        **_options: object,
+    ) -> tuple[Float[Tensor, "batch tokens channels"], None]:
+        """What each token is told, and no weights; called as torch's own is."""
+        batch, number, _ = tokens.shape
+        projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
+        separate = projected.view(batch, number, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        told = F.scaled_dot_product_attention(*separate)
+        return self.out_proj(told.transpose(1, 2).flatten(2)), None
+
+
 def of_open_clip(visual: Any) -> GridTransformer:
     """open_clip's own vision transformer, of which attention pool and projection are left out."""
+    for block in visual.transformer.resblocks:
+        if isinstance(block.attn, nn.MultiheadAttention):
+            block.attn = SelfAttention(block.attn)
     return GridTransformer(
         conv1=visual.conv1,
         class_embedding=visual.class_embedding,

@@ -18,9 +18,15 @@ class BasicBlock(nn.Module):
         _start(self)
 
     def forward(
-        self, features: Float[Tensor, "batch channels rows cols"]
+        self, features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch width rows cols"]:
-        """The block's change of the features, added to them."""
+        """The block's change of the features, added to them.
+
+        Args:
+            features: What the block sees.
+            grid: Rows and columns that the features are brought to first, bilinearly.
+        """
+        features = resized(features, grid)
         change = F.relu(self.bn1(self.conv1(features)), inplace=True)
         change = self.bn2(self.conv2(change))
         return F.relu(change + self.downsample(features), inplace=True)
@@ -41,13 +47,28 @@ class Bottleneck(nn.Module):
         _start(self)
 
     def forward(
-        self, features: Float[Tensor, "batch channels rows cols"]
+        self, features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch width rows cols"]:
-        """The block's change of the features, added to them."""
-        change = F.relu(self.bn1(self.conv1(features)), inplace=True)
+        """The block's change of the features, added to them.
+
+        Args:
+            features: What the block sees.
+            grid: Rows and columns that the features are brought to first, bilinearly. The first
+                convolution gives the same before that as after it, on fewer places.
+        """
+        change = F.relu(self.bn1(resized(self.conv1(features), grid)), inplace=True)
         change = F.relu(self.bn2(self.conv2(change)), inplace=True)
         change = self.bn3(self.conv3(change))
-        return F.relu(change + self.downsample(features), inplace=True)
+        return F.relu(change + self.downsample(resized(features, grid)), inplace=True)
+
+
+def resized(
+    features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None
+) -> Float[Tensor, "batch channels rows cols"]:
+    """Features brought to these rows and columns, bilinearly; as they are where it is None."""
+    if grid is None or features.shape[-2:] == grid:
+        return features
+    return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
 
 
 def _shortcut(channels: int, width: int) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
-from crowdcount.core.precision import check_precision, computed
+from crowdcount.core.precision import check_precision, computed, keep_weights
 from crowdcount.core.typed import typed
 from crowdcount.core.types import BlockPrediction
 from crowdcount.data.images import load_image
@@ -28,6 +28,7 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoint import load_checkpoint
 from crowdcount.models.folders import CONFIG_NAME, checkpoint_folder
 from crowdcount.models.folding import fold_batch_norm
+from crowdcount.models.winograd import use_winograd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,16 +207,34 @@ def load(
         card = typed(_Card, loaded.card)
     except ValueError as error:
         raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
-    fold_batch_norm(loaded.model)
+    make_ready(loaded.model.to(target), precision=precision)
     return Counter(
-        # As in training. The first convolution brings images into the layout of its weights.
-        model=loaded.model.to(target).to(memory_format=torch.channels_last),
+        model=loaded.model,
         working_size=card.working_size,
         device=target,
         name=folder.name if card.name is None else card.name,
         provenance=card.provenance,
         precision=precision,
     )
+
+
+def make_ready(model: BlockCounter, *, precision: str) -> None:
+    """Arrange a model for counting alone, so that it takes less time for the same counts.
+
+    Batch normalisation becomes part of the convolutions before it, wide convolutions multiply less
+    where a CPU computes them in float32, weights lie in the numbers and in the layout in which they
+    are used. The first convolution brings images into that layout.
+
+    Args:
+        model: In evaluation mode, where it will count; changed in place, and of no use for training
+            any more.
+        precision: What the network computes with: a key of ``PRECISIONS``.
+    """
+    fold_batch_norm(model)
+    if precision == "fp32" and model.mean.device.type == "cpu":
+        use_winograd(model)
+    keep_weights(model, precision=precision)
+    model.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, kw_only=True)

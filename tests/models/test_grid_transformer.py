@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from crowdcount.models.grid_transformer import (
     GridTransformer,
     PromptTokens,
+    SelfAttention,
     of_open_clip,
     of_timm,
 )
@@ -50,6 +51,19 @@ def test_positions_brought_to_another_grid_are_what_that_grid_was_shown(encoder)
     assert encoder.positional_embedding.shape == (37, WIDTH)
     assert encoder.positional_embedding.requires_grad
     assert_close(encoder(images), own, rtol=0, atol=0)
+
+
+def test_attention_is_that_of_torch_under_the_same_names():
+    torch.manual_seed(3)
+    own = torch.nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+    torch.nn.init.normal_(own.in_proj_bias)
+    tokens = torch.randn(2, 7, WIDTH)
+    expected, _ = own(tokens, tokens, tokens, need_weights=False)
+    ours = SelfAttention(own)
+    given, weights = ours(tokens, tokens, tokens, need_weights=False, attn_mask=None)
+    assert_close(given, expected)
+    assert weights is None
+    assert ours.state_dict().keys() == own.state_dict().keys()
 
 
 def by_hand(encoder, images, tokens_of_block):

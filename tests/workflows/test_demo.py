@@ -39,5 +39,7 @@ def test_it_replaces_an_earlier_demo_and_nothing_else(workplace):
     assert not Path("other").exists()
 
 
-def test_a_stopped_demo_has_no_result(smaller, workplace):
+def test_a_stopped_demo_has_no_result(monkeypatch, workplace):
+    monkeypatch.setattr(demo, "TRAINING_SCENES", 9)
+    monkeypatch.setattr(demo, "UNSEEN_SCENES", 1)
     assert run_demo(Path("here"), device="cpu", should_stop=lambda: True) is None
