@@ -19,7 +19,6 @@ set -euo pipefail
 crowdcount() { "$PYTHON" -m crowdcount "$@"; }
 crowdcount preprocess sha/ && crowdcount bins && crowdcount train --backbone clip-rn50 \
   && crowdcount eval && crowdcount predict img.jpg --heatmap
-crowdcount eval --json > metrics.json
 """
 
 TINY_RUN = """
@@ -69,7 +68,6 @@ def test_the_promised_lines_work_as_written(workplace):
     assert float(count) >= 0
     assert Path("heatmaps/img.jpg.png").is_file()
     assert "warning: sha: train: 4 images, 300 expected" in result.stderr
-    assert f"{json.loads(Path('metrics.json').read_text())['mae']:.4f}" == metrics["mae"]
 
 
 def test_the_same_through_python(scenes, workplace):
