@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from crowdcount.core.bins import Bins
 from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.core.precision import computed
+from crowdcount.models import winograd
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
@@ -143,6 +144,17 @@ def test_folded_batch_normalisation_computes_the_same(model):
         fold_batch_norm(model)
         assert_close(seen(model(images)), apart, atol=1e-4, rtol=1e-4)
     assert len(batch_norms(model)) < before
+
+
+def test_winograd_computes_the_same(model, monkeypatch):
+    monkeypatch.setattr(winograd, "WIDE", 1)
+    quicker = copy.deepcopy(model)
+    winograd.use_winograd(quicker)
+    if not any(isinstance(each, winograd.WinogradConv2d) for each in quicker.modules()):
+        pytest.skip("no 3x3 convolution of this kind")
+    images = torch.rand(1, 3, 40, 64)
+    with torch.no_grad():
+        assert_close(seen(quicker(images)), seen(model(images)), atol=1e-4, rtol=1e-4)
 
 
 def test_no_batch_normalisation_is_left_of_efficientnet():
