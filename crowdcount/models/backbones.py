@@ -45,9 +45,14 @@ class BackboneSpec:
     """Widths of the residual blocks between a CLIP encoder and the projection to its embedding;
     empty: one as wide as the encoder's features."""
 
+    repository: str = ""
+    """Where on the model hub the weights of ``tag`` lie; empty: only the library knows. Known here,
+    a download that cannot succeed ends before the library is imported, which takes seconds."""
+
 
 def _openai(
     library_name: str,
+    repository: str,
     *,
     decoder: tuple[int, ...] = (),
     window: int | None = None,
@@ -62,6 +67,7 @@ def _openai(
         family="clip",
         library_name=f"{library_name}-quickgelu",
         tag="openai",
+        repository=f"timm/{repository}.openai",
         normalisation=NORMALISATIONS["clip"],
         window=window,
         patch=patch,
@@ -80,31 +86,36 @@ def _torchvision(family: str, library_name: str) -> BackboneSpec:
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    "clip-rn50": _openai("RN50", decoder=(2048,)),
-    "clip-rn101": _openai("RN101", decoder=(2048, 1024)),
-    "clip-rn50x4": _openai("RN50x4", decoder=(1280,)),
-    "clip-rn50x16": _openai("RN50x16", decoder=(1536,)),
-    "clip-rn50x64": _openai("RN50x64", decoder=(2048,)),
-    "clip-vit-b-16": _openai("ViT-B-16", window=224, patch=16),
-    "clip-vit-b-32": _openai("ViT-B-32", window=224, patch=32),
-    "clip-vit-l-14": _openai("ViT-L-14", window=224, patch=14),
-    "clip-vit-l-14-336": _openai("ViT-L-14-336", window=336, patch=14),
+    "clip-rn50": _openai("RN50", "resnet50_clip", decoder=(2048,)),
+    "clip-rn101": _openai("RN101", "resnet101_clip", decoder=(2048, 1024)),
+    "clip-rn50x4": _openai("RN50x4", "resnet50x4_clip", decoder=(1280,)),
+    "clip-rn50x16": _openai("RN50x16", "resnet50x16_clip", decoder=(1536,)),
+    "clip-rn50x64": _openai("RN50x64", "resnet50x64_clip", decoder=(2048,)),
+    "clip-vit-b-16": _openai("ViT-B-16", "vit_base_patch16_clip_224", window=224, patch=16),
+    "clip-vit-b-32": _openai("ViT-B-32", "vit_base_patch32_clip_224", window=224, patch=32),
+    "clip-vit-l-14": _openai("ViT-L-14", "vit_large_patch14_clip_224", window=224, patch=14),
+    "clip-vit-l-14-336": _openai(
+        "ViT-L-14-336", "vit_large_patch14_clip_336", window=336, patch=14
+    ),
     "clip-convnext-base-w": BackboneSpec(
         family="clip",
         library_name="convnext_base_w",
         tag="laion2b_s13b_b82k_augreg",
+        repository="laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg",
         normalisation=NORMALISATIONS["clip"],
     ),
     "mobileclip-s1": BackboneSpec(
         family="clip",
         library_name="MobileCLIP-S1",
         tag="datacompdr",
+        repository="apple/MobileCLIP-S1-OpenCLIP",
         normalisation=NORMALISATIONS["none"],
     ),
     "siglip-b-16": BackboneSpec(
         family="clip",
         library_name="ViT-B-16-SigLIP",
         tag="webli",
+        repository="timm/ViT-B-16-SigLIP",
         normalisation=NORMALISATIONS["half"],
         window=224,
     ),
@@ -156,7 +167,7 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
         return _timm_spec(name.removeprefix(TIMM_PREFIX), tag=tag)
     if name.startswith(OPEN_CLIP_PREFIX):
         return _open_clip_spec(name.removeprefix(OPEN_CLIP_PREFIX), tag=tag)
-    return replace(BACKBONES[name], tag=tag) if tag else BACKBONES[name]
+    return replace(BACKBONES[name], tag=tag, repository="") if tag else BACKBONES[name]
 
 
 def own_window(name: str, *, grid: int | None = None) -> int | None:
@@ -266,6 +277,7 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
         ),
         window=window,
         patch=patch,
+        repository=card.get("hf_hub", "").rstrip("/"),
     )
 
 

@@ -16,7 +16,7 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BACKBONES, OPEN_CLIP_PREFIX, BackboneSpec, check_tag
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, of_open_clip, of_timm
-from crowdcount.models.hub import downloads
+from crowdcount.models.hub import downloads, require
 from crowdcount.models.state_dicts import match_tensors, read_tensors
 
 STRIDE = 32
@@ -396,9 +396,12 @@ def _bytes_as_tokens(
 
 
 def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
+    model, tag = spec.library_name, spec.tag
+    name = f"open_clip's {model} ({tag})"
+    if spec.repository:
+        require(name, source=spec.repository, offline=offline)
     import open_clip
 
-    model, tag = spec.library_name, spec.tag
     if not tag:
         raise ConfigError(
             f"model.pretrained: which weights of open_clip's {model}?",
@@ -416,10 +419,7 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
             next_step=f"--backbone {OPEN_CLIP_PREFIX}{other}/{tag}",
         )
     source = weights.get("hf_hub") or weights["url"]
-    with (
-        _quiet_root_logger(),
-        downloads(f"open_clip's {model} ({tag})", source=source, offline=offline),
-    ):
+    with _quiet_root_logger(), downloads(name, source=source, offline=offline):
         return open_clip.create_model(model, pretrained=tag)
 
 

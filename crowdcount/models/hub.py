@@ -161,12 +161,39 @@ def downloads(model: str, *, source: str, offline: bool) -> Iterator[None]:
                 looked_for=f"{source}; {' '.join(str(error).split())}",
                 next_step="run this again; if it comes back, what is served there was changed",
             ) from error
-        raise InputMissingError(
-            f"weights of {model}: {_reason(error, cached_only=cached_only, offline=offline)}",
-            looked_for=f"{source.rstrip('/')} on the model hub, and in {_cache(source)}",
-            next_step="fetch them where there is a network and pass --weights FILE, "
-            "or start from random ones with --no-pretrained",
-        ) from error
+        reason = _reason(error, cached_only=cached_only, offline=offline)
+        raise _no_weights(model, source, reason) from error
+
+
+def require(model: str, *, source: str, offline: bool) -> None:
+    """Refuse weights that are not cached and cannot be fetched, without asking their library.
+
+    Args:
+        model: What the weights are of, for messages.
+        source: Where they are: a repository of the hub or a URL.
+        offline: Ask nobody; use what is in the cache.
+
+    Raises:
+        InputMissingError: If they are neither here nor within reach.
+    """
+    from huggingface_hub import constants
+
+    offline = offline or constants.HF_HUB_OFFLINE
+    try:
+        _require_cached(source)
+    except FileNotFoundError as error:
+        if offline or not hub_answers():
+            reason = _reason(error, cached_only=True, offline=offline)
+            raise _no_weights(model, source, reason) from error
+
+
+def _no_weights(model: str, source: str, reason: str) -> InputMissingError:
+    return InputMissingError(
+        f"weights of {model}: {reason}",
+        looked_for=f"{source.rstrip('/')} on the model hub, and in {_cache(source)}",
+        next_step="fetch them where there is a network and pass --weights FILE, "
+        "or start from random ones with --no-pretrained",
+    )
 
 
 def hub_answers() -> bool:
@@ -229,16 +256,12 @@ def _verify_cached(source: str) -> None:
     Raises:
         UntrustedFileError: If one has another.
     """
-    from huggingface_hub import constants
-
     if "://" in source:
         path = _url_cache() / Path(source).name
         if path.is_file() and (stated := _HASH_IN_NAME.search(path.name)):
             _verify(path, stated[1])
         return
-    owner, _, rest = source.partition("/")
-    repository = Path(constants.HF_HUB_CACHE) / f"models--{owner}--{rest.split('/')[0]}"
-    for path in sorted(repository.glob("snapshots/*/*")):
+    for path in _cached_files(source):
         _verify_blob(path)
 
 
@@ -265,10 +288,20 @@ def _verify(path: Path, stated: str) -> None:
         )
 
 
-def _require_cached(url: str) -> None:
-    """Refuse a plain URL that is not cached yet: the libraries would fetch it in any case."""
-    if not (_url_cache() / Path(url).name).is_file():
-        raise FileNotFoundError(url)
+def _require_cached(source: str) -> None:
+    """Refuse what is not cached yet: of a plain URL the libraries would fetch it in any case."""
+    cached = (_url_cache() / Path(source).name,) if "://" in source else _cached_files(source)
+    if not any(path.is_file() for path in cached):
+        raise FileNotFoundError(source)
+
+
+def _cached_files(source: str) -> list[Path]:
+    """What the hub's cache holds of a repository."""
+    from huggingface_hub import constants
+
+    owner, _, rest = source.partition("/")
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{owner}--{rest.split('/')[0]}"
+    return sorted(repository.glob("snapshots/*/*"))
 
 
 def _url_cache() -> Path:

@@ -37,6 +37,13 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", CLIP)
+def test_weights_lie_where_the_library_looks_for_them(name):
+    spec = BACKBONES[name]
+    known = open_clip.get_pretrained_cfg(spec.library_name, spec.tag)
+    assert spec.repository == known["hf_hub"].rstrip("/")
+
+
+@pytest.mark.parametrize("name", CLIP)
 def test_the_models_have_the_shapes_of_the_table(name):
     channels, block, widths, embedding, fine, coarse = TABLE[name]
     for stride, side in {coarse: 32, fine: 8}.items():

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import re
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -119,6 +120,30 @@ def test_cached_weights_need_no_network(tmp_path):
     model = build_model(ModelConfig(backbone="timm:test_resnet"), BINS, offline=True)
     images = torch.rand(1, 3, 64, 64)
     assert_close(model.eval().encoder(images)[-1], source.eval().forward_features(images))
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_table_knows_where_weights_lie_so_that_no_library_is_imported_in_vain(
+    tmp_path, monkeypatch, offline
+):
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    monkeypatch.setitem(sys.modules, "open_clip", None)  # to import it is an error
+    message = "downloads are forbidden" if offline else "the model hub does not answer"
+    with pytest.raises(InputMissingError, match=message) as caught:
+        build_model(ModelConfig(backbone="clip-rn50"), BINS, offline=offline)
+    assert "timm/resnet50_clip.openai" in caught.value.looked_for
+    snapshot = tmp_path / "models--timm--resnet50_clip.openai" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "open_clip_model.safetensors").touch()
+    with pytest.raises(ImportError):
+        build_model(ModelConfig(backbone="clip-rn50"), BINS, offline=offline)
+
+
+def test_a_hub_that_answers_is_not_refused(monkeypatch):
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    hub.require("x", source="theirs/tiny", offline=False)
+    with pytest.raises(InputMissingError, match="forbidden"):
+        hub.require("x", source="theirs/tiny", offline=True)
 
 
 def test_a_url_is_not_fetched_when_offline(tmp_path, monkeypatch):
