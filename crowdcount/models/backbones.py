@@ -277,7 +277,6 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
         ),
         window=window,
         patch=patch,
-        repository=card.get("hf_hub", "").rstrip("/"),
     )
 
 

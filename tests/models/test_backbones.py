@@ -68,16 +68,23 @@ def test_what_no_library_has_is_refused(name, pretrained, message):
         backbone_spec(name, pretrained=pretrained)
 
 
-def test_a_model_of_open_clip_brings_statistics_crop_and_window():
-    plain = backbone_spec("open-clip:ViT-L-14-336-quickgelu/openai")
-    named = backbone_spec("clip-vit-l-14-336")
-    assert plain == named
-    assert default_crop("open-clip:ViT-L-14-336-quickgelu/openai") == 336
-    assert backbone_spec("open-clip:convnext_base_w/laion2b_s13b_b82k_augreg") == (
-        backbone_spec("clip-convnext-base-w")
-    )
-    assert backbone_spec("open-clip:MobileCLIP-S1/datacompdr") == backbone_spec("mobileclip-s1")
-    assert backbone_spec("open-clip:ViT-B-16-SigLIP/webli") == backbone_spec("siglip-b-16")
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("ViT-L-14-336-quickgelu/openai", "clip-vit-l-14-336"),
+        ("convnext_base_w/laion2b_s13b_b82k_augreg", "clip-convnext-base-w"),
+        ("MobileCLIP-S1/datacompdr", "mobileclip-s1"),
+        ("ViT-B-16-SigLIP/webli", "siglip-b-16"),
+    ],
+)
+def test_a_model_of_open_clip_brings_statistics_crop_and_window(name, known):
+    spec = backbone_spec(f"open-clip:{name}")
+    # Where its weights lie is the library's to know.
+    assert spec == dataclasses.replace(backbone_spec(known), repository="")
+    assert default_crop(f"open-clip:{name}") == default_crop(known)
+
+
+def test_models_of_open_clip_need_neither_window_nor_tag():
     assert backbone_spec("open-clip:RN50-quickgelu/cc12m").window is None
     assert backbone_spec("open-clip:RN50-quickgelu").tag == ""
     assert backbone_spec("open-clip:RN50-quickgelu", pretrained="yfcc15m").tag == "yfcc15m"
