@@ -45,9 +45,10 @@ class BackboneSpec:
     """Widths of the residual blocks between a CLIP encoder and the projection to its embedding;
     empty: one as wide as the encoder's features."""
 
-    repository: str = ""
-    """Where on the model hub the weights of ``tag`` lie; empty: only the library knows. Known here,
-    a download that cannot succeed ends before the library is imported, which takes seconds."""
+    source: str = ""
+    """Where the weights of ``tag`` lie: a repository of the model hub, or a URL; empty: only the
+    library knows. Known here, a download that cannot succeed ends before the library is imported,
+    which takes seconds."""
 
 
 def _openai(
@@ -67,12 +68,20 @@ def _openai(
         family="clip",
         library_name=f"{library_name}-quickgelu",
         tag="openai",
-        repository=f"timm/{repository}.openai",
+        source=f"timm/{repository}.openai",
         normalisation=NORMALISATIONS["clip"],
         window=window,
         patch=patch,
         decoder=decoder,
     )
+
+
+_TORCHVISION_HASHES = {
+    **{"vgg11": "8a719046", "vgg13": "19584684", "vgg16": "397923af", "vgg19": "dcbb9e9d"},
+    **{"vgg11_bn": "6002323d", "vgg13_bn": "abd245e5", "vgg16_bn": "6c64b313"},
+    **{"vgg19_bn": "c79401a0", "resnet18": "f37072fd", "resnet34": "b627a593"},
+    **{"resnet50": "0676ba61", "resnet101": "63fe2227", "resnet152": "394f9c45"},
+}
 
 
 def _torchvision(family: str, library_name: str) -> BackboneSpec:
@@ -81,6 +90,8 @@ def _torchvision(family: str, library_name: str) -> BackboneSpec:
         family=family,
         library_name=library_name,
         tag="IMAGENET1K_V1",
+        source="https://download.pytorch.org/models/"
+        f"{library_name}-{_TORCHVISION_HASHES[library_name]}.pth",
         normalisation=NORMALISATIONS["imagenet"],
     )
 
@@ -101,21 +112,21 @@ BACKBONES: dict[str, BackboneSpec] = {
         family="clip",
         library_name="convnext_base_w",
         tag="laion2b_s13b_b82k_augreg",
-        repository="laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg",
+        source="laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg",
         normalisation=NORMALISATIONS["clip"],
     ),
     "mobileclip-s1": BackboneSpec(
         family="clip",
         library_name="MobileCLIP-S1",
         tag="datacompdr",
-        repository="apple/MobileCLIP-S1-OpenCLIP",
+        source="apple/MobileCLIP-S1-OpenCLIP",
         normalisation=NORMALISATIONS["none"],
     ),
     "siglip-b-16": BackboneSpec(
         family="clip",
         library_name="ViT-B-16-SigLIP",
         tag="webli",
-        repository="timm/ViT-B-16-SigLIP",
+        source="timm/ViT-B-16-SigLIP",
         normalisation=NORMALISATIONS["half"],
         window=224,
     ),
@@ -167,7 +178,7 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
         return _timm_spec(name.removeprefix(TIMM_PREFIX), tag=tag)
     if name.startswith(OPEN_CLIP_PREFIX):
         return _open_clip_spec(name.removeprefix(OPEN_CLIP_PREFIX), tag=tag)
-    return replace(BACKBONES[name], tag=tag, repository="") if tag else BACKBONES[name]
+    return replace(BACKBONES[name], tag=tag, source="") if tag else BACKBONES[name]
 
 
 def own_window(name: str, *, grid: int | None = None) -> int | None:

@@ -398,8 +398,8 @@ def _bytes_as_tokens(
 def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
     model, tag = spec.library_name, spec.tag
     name = f"open_clip's {model} ({tag})"
-    if spec.repository:
-        require(name, source=spec.repository, offline=offline)
+    if spec.source:
+        require(name, source=spec.source, offline=offline)
     import open_clip
 
     if not tag:

@@ -18,7 +18,7 @@ from crowdcount.models.backbones import BackboneSpec, check_tag
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import check_tuning, classification_head, joined_logits
-from crowdcount.models.hub import downloads
+from crowdcount.models.hub import downloads, require
 from crowdcount.models.neck import on_grid
 from crowdcount.models.residual import BasicBlock, Bottleneck
 from crowdcount.models.state_dicts import match_tensors, read_tensors
@@ -159,13 +159,16 @@ def pretrained_parts(
         UntrustedFileError: If reading the weights file would run code from it.
         BadInputError: If the weights file is damaged or not of this network.
     """
+    fetched = config.weights is None and config.pretrained != "none"
+    if fetched and spec.source:
+        require(_weights_name(spec), source=spec.source, offline=offline)
     parts = bare_parts(spec, block=block)
-    if config.weights is None and config.pretrained == "none":
-        return parts
     if config.weights is not None:
         whole = _file_weights(spec, Path(config.weights))
-    else:
+    elif fetched:
         whole = _library_weights(spec, offline=offline)
+    else:
+        return parts
     own = [each for each in parts.encoder.state_dict() if not each.endswith("num_batches_tracked")]
     parts.encoder.load_state_dict({each: whole[parts.prefix + each] for each in own}, strict=False)
     return parts
@@ -268,6 +271,10 @@ def _convolutions(
     return nn.Sequential(*layers)
 
 
+def _weights_name(spec: BackboneSpec) -> str:
+    return f"torchvision's {spec.library_name} ({spec.tag})"
+
+
 def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
     """The tensors of torchvision's whole pretrained model."""
     import torchvision
@@ -275,8 +282,7 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
     known = torchvision.models.get_model_weights(spec.library_name)
     check_tag("torchvision", spec.library_name, tag=spec.tag, known=[each.name for each in known])
     weights: Any = known[spec.tag]
-    name = f"torchvision's {spec.library_name} ({spec.tag})"
-    with downloads(name, source=weights.url, offline=offline):
+    with downloads(_weights_name(spec), source=weights.url, offline=offline):
         tensors: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     return tensors
 

@@ -188,9 +188,10 @@ def require(model: str, *, source: str, offline: bool) -> None:
 
 
 def _no_weights(model: str, source: str, reason: str) -> InputMissingError:
+    where = source if "://" in source else f"{source.rstrip('/')} on the model hub"
     return InputMissingError(
         f"weights of {model}: {reason}",
-        looked_for=f"{source.rstrip('/')} on the model hub, and in {_cache(source)}",
+        looked_for=f"{where}, and in {_cache(source)}",
         next_step="fetch them where there is a network and pass --weights FILE, "
         "or start from random ones with --no-pretrained",
     )

@@ -80,7 +80,7 @@ def test_what_no_library_has_is_refused(name, pretrained, message):
 def test_a_model_of_open_clip_brings_statistics_crop_and_window(name, known):
     spec = backbone_spec(f"open-clip:{name}")
     # Where its weights lie is the library's to know.
-    assert spec == dataclasses.replace(backbone_spec(known), repository="")
+    assert spec == dataclasses.replace(backbone_spec(known), source="")
     assert default_crop(f"open-clip:{name}") == default_crop(known)
 
 

@@ -40,7 +40,7 @@ TABLE = {
 def test_weights_lie_where_the_library_looks_for_them(name):
     spec = BACKBONES[name]
     known = open_clip.get_pretrained_cfg(spec.library_name, spec.tag)
-    assert spec.repository == known["hf_hub"].rstrip("/")
+    assert spec.source == known["hf_hub"].rstrip("/")
 
 
 @pytest.mark.parametrize("name", CLIP)

@@ -38,6 +38,13 @@ def test_the_whole_table_is_there():
     ] == NAMES
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_lie_where_the_library_looks_for_them(name):
+    spec = BACKBONES[name]
+    known = torchvision.models.get_model_weights(spec.library_name)
+    assert spec.source == known[spec.tag].url
+
+
 @pytest.mark.parametrize("block", [8, 32])
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_of_all_without_computing(name, block):

@@ -123,20 +123,35 @@ def test_cached_weights_need_no_network(tmp_path):
 
 
 @pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize(
+    ("backbone", "library", "source", "cached"),
+    [
+        (
+            *("clip-rn50", "open_clip", "timm/resnet50_clip.openai"),
+            "models--timm--resnet50_clip.openai/snapshots/1/open_clip_model.safetensors",
+        ),
+        (
+            *("vgg19", "torchvision", "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"),
+            "checkpoints/vgg19-dcbb9e9d.pth",
+        ),
+    ],
+)
 def test_the_table_knows_where_weights_lie_so_that_no_library_is_imported_in_vain(
-    tmp_path, monkeypatch, offline
+    tmp_path, monkeypatch, offline, backbone, library, source, cached
 ):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
-    monkeypatch.setitem(sys.modules, "open_clip", None)  # to import it is an error
+    for module in [each for each in sys.modules if each.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)  # to import it is an error
     message = "downloads are forbidden" if offline else "the model hub does not answer"
     with pytest.raises(InputMissingError, match=message) as caught:
-        build_model(ModelConfig(backbone="clip-rn50"), BINS, offline=offline)
-    assert "timm/resnet50_clip.openai" in caught.value.looked_for
-    snapshot = tmp_path / "models--timm--resnet50_clip.openai" / "snapshots" / "1"
-    snapshot.mkdir(parents=True)
-    (snapshot / "open_clip_model.safetensors").touch()
+        build_model(ModelConfig(backbone=backbone), BINS, offline=offline)
+    assert source in caught.value.looked_for
+    (tmp_path / cached).parent.mkdir(parents=True)
+    (tmp_path / cached).touch()
     with pytest.raises(ImportError):
-        build_model(ModelConfig(backbone="clip-rn50"), BINS, offline=offline)
+        build_model(ModelConfig(backbone=backbone), BINS, offline=offline)
 
 
 def test_a_hub_that_answers_is_not_refused(monkeypatch):
