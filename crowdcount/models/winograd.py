@@ -34,9 +34,9 @@ class WinogradConv2d(nn.Module):
     def __init__(self, own: nn.Conv2d) -> None:
         """Take over the weights of a 3x3 convolution of stride 1 with a border of one zero."""
         super().__init__()
-        corner = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-        kernels = torch.einsum("ai,bj,ocij->abco", corner, corner, own.weight.detach().cpu())
-        self.register_buffer("weight", kernels.flatten(0, 1).to(own.weight))
+        spread = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+        kernels = torch.einsum("ai,bj,ocij->abco", spread, spread, own.weight.detach())
+        self.register_buffer("weight", kernels.flatten(0, 1))
         self.register_buffer("bias", None if own.bias is None else own.bias.detach())
 
     def forward(
