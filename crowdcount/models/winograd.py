@@ -45,7 +45,9 @@ class WinogradConv2d(nn.Module):
         """The convolution, with zeros around the features."""
         rows, cols = features.shape[-2:]
         padded = F.pad(features.permute(0, 2, 3, 1), (0, 0, 1, 1 + cols % 2, 1, 1 + rows % 2))
-        convolved = padded.new_empty(len(padded), *_even(rows, cols), self.weight.shape[-1])
+        convolved = padded.new_empty(
+            len(padded), rows + rows % 2, cols + cols % 2, self.weight.shape[-1]
+        )
         for piece, tiles in _pieces(padded, convolved):
             products = torch.bmm(_spread(piece), self.weight)
             _gather(products, into=tiles)
@@ -75,10 +77,6 @@ def _suits(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def _even(rows: int, cols: int) -> tuple[int, int]:
-    return rows + rows % 2, cols + cols % 2
-
-
 def _pieces(
     padded: Float[Tensor, "batch _ _ channels"], convolved: Float[Tensor, "batch rows cols width"]
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -95,20 +93,20 @@ def _spread(
 ) -> Float[Tensor, "16 tiles channels"]:
     """B^T d B of each tile."""
     rows, cols = (each // 2 - 1 for each in piece.shape[:2])
+    strips = piece.new_empty(4, rows, *piece.shape[1:])
+    _combine([piece[i : i + 2 * rows : 2] for i in range(4)], into=strips)
+    spread = piece.new_empty(4, 4, rows, cols, piece.shape[2])
+    for strip, tiles in zip(strips, spread, strict=True):
+        _combine([strip[:, j : j + 2 * cols : 2] for j in range(4)], into=tiles)
+    return spread.view(16, rows * cols, -1)
 
-    def combined(first: Tensor, second: Tensor, third: Tensor, fourth: Tensor) -> list[Tensor]:
-        return [first - third, second + third, third - second, second - fourth]
 
-    strips = combined(*(piece[i : i + 2 * rows : 2] for i in range(4)))
-    spread = piece.new_empty(16, rows, cols, piece.shape[2])
-    for i, strip in enumerate(strips):
-        tiles = [strip[:, j : j + 2 * cols : 2] for j in range(4)]
-        first, second, third, fourth = spread[4 * i : 4 * i + 4]
-        torch.sub(tiles[0], tiles[2], out=first)
-        torch.add(tiles[1], tiles[2], out=second)
-        torch.sub(tiles[2], tiles[1], out=third)
-        torch.sub(tiles[1], tiles[3], out=fourth)
-    return spread.flatten(1, 2)
+def _combine(inputs: list[Tensor], *, into: Tensor) -> None:
+    """B^T d, along one side of the tiles."""
+    torch.sub(inputs[0], inputs[2], out=into[0])
+    torch.add(inputs[1], inputs[2], out=into[1])
+    torch.sub(inputs[2], inputs[1], out=into[2])
+    torch.sub(inputs[1], inputs[3], out=into[3])
 
 
 def _gather(
