@@ -39,7 +39,8 @@ def _is_norm(module: nn.Module) -> bool:
 def _convolutions_before(model: BlockCounter, norms: dict[str, nn.Module]) -> dict[str, nn.Conv2d]:
     """By the name of a batch normalisation: the convolution whose output it, and it alone, reads.
 
-    Operations that are no modules are not seen: no network here has one on such an output.
+    Operations that are no modules are not seen. One on such an output, as the enlargement in the
+    first block of CLIP's decoder, keeps the two apart; no network here has one beside the norm.
     """
     made: list[tuple[Tensor, nn.Conv2d]] = []  # holds the outputs, so that each stays itself
     readers: dict[nn.Conv2d, list[str]] = {}
