@@ -15,6 +15,7 @@ from crowdcount.models.clip_ebc import ClipEBC, bin_prompts
 from crowdcount.models.clip_encoders import (
     ClipImageEncoder,
     ClipProjection,
+    at_right_angles,
     bare_clip_encoder,
     grid_encoder,
     own_projection,
@@ -132,6 +133,8 @@ def _fresh_clip(order: Order, offline: bool) -> ClipEBC:
     untrained = order.config.weights is None and order.config.pretrained == "none"
     tokens = tokenised(order.spec, sentences, offline=offline, untrained=untrained)
     features = text_features(clip, tokens)
+    if untrained:
+        features = at_right_angles(features)
     projection = None
     if order.config.projection_init == "clip":
         projection = own_projection(clip.visual)

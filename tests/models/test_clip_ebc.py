@@ -94,6 +94,18 @@ def test_the_sentences_do_not_learn(empty):
     assert "text_features" not in dict(empty.named_parameters())
 
 
+@pytest.mark.parametrize("backbone", CLIP)
+@pytest.mark.parametrize("head", ["ebc", "zip"])
+def test_without_trained_weights_sentences_stand_at_right_angles(backbone, head):
+    config = ModelConfig(backbone=backbone, pretrained="none", head=head)
+    model = build_model(config, BINS)
+    sentences = model.text_features
+    if head == "zip":
+        sentences = torch.cat([model.occupancy_features, sentences])
+    assert len(sentences) == len(model.prompts)
+    assert_close(sentences @ sentences.T, torch.eye(len(sentences)))
+
+
 def test_a_template_makes_other_sentences_and_other_features():
     def build(**settings):
         torch.manual_seed(0)
