@@ -15,7 +15,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
 from crowdcount.data.scenery import Pixels
 from crowdcount.data.synthetic import write_rendered
-from crowdcount.data.textures import abstract, made, nature, walls
+from crowdcount.data.textures import abstract, heaps, made, nature, walls
 from crowdcount.data.textures.surfaces import Size
 
 Negative: TypeAlias = Callable[[np.random.Generator, Size], Pixels]
@@ -38,9 +38,12 @@ UNSEEN: Mapping[str, Negative] = MappingProxyType(
 
 FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
     {
+        "beans": heaps.beans,
         "black": abstract.black,
         "blue noise": abstract.blue_noise,
         "bokeh": made.bokeh,
+        "buttons": heaps.buttons,
+        "camouflage": abstract.camouflage,
         "cars": made.cars,
         "checkerboard": abstract.checkerboard,
         "concrete": walls.concrete,
@@ -52,6 +55,9 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "fruit": made.fruit,
         "gradient": abstract.gradient,
         "grass": nature.grass,
+        "handwriting": made.handwriting,
+        "logs": heaps.logs,
+        "panel": heaps.panel,
         "pebbles": walls.pebbles,
         "pink noise": abstract.pink_noise,
         "plain colour": abstract.plain_colour,
@@ -60,10 +66,12 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "roof": walls.roof,
         "seats": made.seats,
         "sky": nature.sky,
+        "speckle": abstract.speckle,
         "stars": nature.stars,
         "stone wall": walls.stone_wall,
         "stripes": abstract.stripes,
         "tiles": walls.tiles,
+        "timetable": made.timetable,
         "weave": walls.weave,
         "wood": walls.wood,
     }

@@ -125,12 +125,12 @@ def test_an_unseen_kind_is_never_called_for_a_written_set(tmp_path, monkeypatch)
 
 def test_the_same_seed_gives_the_same_bytes_and_a_full_folder_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("crowdcount.data.negatives.SIDES", SMALL)
-    for name, images, seed in (("a", 2, 5), ("b", 3, 5), ("c", 2, 6)):
+    for name, images, seed in (("a", 3, 5), ("b", 4, 5), ("c", 3, 6)):
         write_negatives(tmp_path / name, images=images, seed=seed)
     for path in (tmp_path / "a").iterdir():
         same = path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
         assert same == (path.suffix == ".jpg")
-    last = "negative_0002_blue_noise.jpg"
+    last = "negative_0003_blue_noise.jpg"
     assert (tmp_path / "a" / last).read_bytes() != (tmp_path / "c" / last).read_bytes()
     with pytest.raises(UsageError, match="not empty"):
         write_negatives(tmp_path / "a", images=1, seed=1)

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 
 from crowdcount.data.scenery import FABRICS, Colour, Number, Pixels, pick, varied
@@ -15,6 +16,7 @@ from crowdcount.data.textures.surfaces import (
     noise,
     photo,
     plain,
+    soft_step,
     tilted,
 )
 
@@ -74,6 +76,33 @@ def pink_noise(rng: np.random.Generator, size: Size) -> Pixels:
 def blue_noise(rng: np.random.Generator, size: Size) -> Pixels:
     """Nothing but detail."""
     return _pure_noise(rng, size, slope=-1)
+
+
+def speckle(rng: np.random.Generator, size: Size) -> Pixels:
+    """Noise of one grain: blots as large as heads, of all three channels alike or of each."""
+    width, spread, grey = between(rng, 0.8, 9), rng.uniform(25, 80), rng.uniform(70, 170)
+    channels = []
+    for _ in range(pick(rng, [1, 3])):
+        blots = np.asarray(cv2.GaussianBlur(noise(rng, size, slope=0), (0, 0), width))
+        channels.append(blots / max(float(blots.std()), 1e-6))
+    values = grey + spread * np.stack(channels * (3 // len(channels)), axis=2)
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def camouflage(rng: np.random.Generator, size: Size) -> Pixels:
+    """Patches of a few colours without any order: cloth, marble, worn paint."""
+
+    def paint(rng: np.random.Generator, size: Size) -> Scene:
+        scene = plain(size, varied(rng, pick(rng, FABRICS)))
+        for _ in range(int(rng.integers(1, 4))):
+            shape = noise(rng, size, slope=rng.uniform(0.9, 1.8))
+            shape = np.asarray(cv2.GaussianBlur(shape, (0, 0), between(rng, 0.7, 6)))
+            shape = shape / max(float(shape.std()), 1e-6)
+            part = soft_step(shape, at=rng.uniform(-0.5, 1.2), over=rng.uniform(0.05, 1))
+            scene = blended(scene, plain(size, varied(rng, pick(rng, FABRICS))), part)
+        return np.asarray(scene * grain(rng, size, slope=0.8, spread=0.05)[..., None])
+
+    return photo(rng, tilted(rng, size, paint))
 
 
 def checkerboard(rng: np.random.Generator, size: Size) -> Pixels:

@@ -87,6 +87,64 @@ def text(rng: np.random.Generator, size: Size) -> Pixels:
     return photo(rng, tilted(rng, size, paint))
 
 
+def timetable(rng: np.random.Generator, size: Size) -> Pixels:
+    """A board of numbers: departures, prices, a calendar."""
+
+    def paint(rng: np.random.Generator, size: Size) -> Scene:
+        height, width = size
+        dark = rng.random() < 0.4
+        board = varied(rng, (28, 32, 44) if dark else pick(rng, palette("e4e4dc e8e0b8 c8d4dc")))
+        page = Image.new("RGB", (width, height), tuple(map(round, board)))
+        draw, ink = ImageDraw.Draw(page), (236, 214, 120) if dark else (36, 36, 44)
+        points = between(rng, 8, 44)
+        face, wide = _font(rng, points), points * rng.uniform(2.6, 5)
+        for y in np.arange(rng.uniform(-1, 1) * points, height, 1.5 * points).tolist():
+            if rng.random() < 0.6:
+                draw.line((0, y, width, y), ink, 1)
+            for x in np.arange(0.2 * points, width, wide).tolist():
+                if rng.random() < 0.9:
+                    number = int(rng.integers(0, 2400))
+                    label = f"{number // 100}{pick(rng, ':.-')}{number % 100:02}"
+                    draw.text((x, y), label, ink, face)
+        return np.asarray(
+            np.asarray(page, np.float32) * grain(rng, size, slope=1.3, spread=0.05)[..., None]
+        )
+
+    return photo(rng, tilted(rng, size, paint))
+
+
+def handwriting(rng: np.random.Generator, size: Size) -> Pixels:
+    """Lines of loops in ink or chalk, often on ruled paper."""
+
+    def paint(rng: np.random.Generator, size: Size) -> Scene:
+        height, width = size
+        chalk = rng.random() < 0.25
+        paper = varied(rng, pick(rng, palette("2c4438 34363c" if chalk else "ece8dc e0e4ec")))
+        ink = varied(rng, (220, 222, 218) if chalk else pick(rng, palette("203c8c 2a2a30")))
+        page = plain(size, paper).clip(0, 255).astype(np.uint8)
+        line = between(rng, 14, 70)
+        ruled, lean = rng.random() < 0.5, rng.uniform(-0.3, 0.6)
+        for y in np.arange(line, height + line, line).tolist():
+            if ruled:
+                cv2.line(page, (0, round(y)), (width, round(y)), (160, 176, 204), 1)
+            x = rng.uniform(0, 4) * line
+            while x < width * rng.choice([1.0, 0.7]):
+                # A word: a pen that goes round while it moves on, now higher, now lower.
+                steps = np.arange(0, rng.uniform(8, 40), 0.35)
+                tall = np.repeat(rng.choice([0.22, 0.22, 0.22, 0.5], len(steps) // 16 + 1), 16)
+                down = y - line * (0.25 + tall[: len(steps)] * np.sin(steps))
+                along = x + line * (0.06 * steps + 0.12 * np.cos(steps)) + lean * (y - down)
+                stroke = np.stack([along, down], axis=1)
+                fixed = (16 * stroke).round().astype(np.int32)
+                cv2.polylines(page, [fixed], False, ink, max(round(line / 16), 1), cv2.LINE_AA, 4)
+                x += line * (0.06 * float(steps[-1]) + rng.uniform(0.4, 0.8))
+        return np.asarray(
+            page.astype(np.float32) * grain(rng, size, slope=1.2, spread=0.05)[..., None]
+        )
+
+    return photo(rng, tilted(rng, size, paint))
+
+
 def posters(rng: np.random.Generator, size: Size) -> Pixels:
     """A wall of posters, or the signs of shops: letters, lines and round shapes."""
 
