@@ -135,14 +135,17 @@ class Counter:
         Images are counted whole or in windows, as the checkpoint says, at the size they have.
 
         Args:
-            images: RGB with the channel statistics of the model (``model.normalisation``) applied.
+            images: RGB with the channel statistics of the model (``model.normalisation``) applied;
+                of any floating type, computed as float32.
 
         Returns:
             ``counts`` (batch, 1, rows, cols) and ``logits`` (batch, bins, rows, cols), a row for
             every ``model.config.block`` pixels; the last may stand for part of a block. Where
             windows overlap, ``logits`` are logarithms of averaged probabilities.
         """
-        return _from_normalised(self.model, precision=self.precision)(images.to(self.device))
+        return _from_normalised(self.model, precision=self.precision)(
+            images.to(self.device, torch.float32)
+        )
 
 
 def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockModel:

@@ -227,6 +227,16 @@ def test_a_loaded_model_computes_with_channels_last(window, checkpoint, tmp_path
 
 
 @pytest.mark.parametrize("window", [0, 64])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
+def test_density_takes_pixels_of_any_floating_type(stored, window, checkpoint, tmp_path):
+    counter = windowed(checkpoint, tmp_path / "tiny", window=window)
+    pixels = counter.model.normalised(torch.rand(1, 3, 101, 75)).to(stored)
+    found = counter.density(pixels)
+    assert found.counts.dtype == torch.float32
+    torch.testing.assert_close(found.counts, counter.density(pixels.float()).counts)
+
+
+@pytest.mark.parametrize("window", [0, 64])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_network_computes_in_a_precision_and_counts_are_float32(
     precision, window, checkpoint, tmp_path
