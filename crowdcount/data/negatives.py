@@ -15,7 +15,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
 from crowdcount.data.scenery import Pixels
 from crowdcount.data.synthetic import write_rendered
-from crowdcount.data.textures import abstract, heaps, made, nature, walls
+from crowdcount.data.textures import abstract, heaps, made, nature, walls, writing
 from crowdcount.data.textures.surfaces import Size
 
 Negative: TypeAlias = Callable[[np.random.Generator, Size], Pixels]
@@ -26,9 +26,9 @@ SIDES = (480, 1056)
 UNSEEN: Mapping[str, Negative] = MappingProxyType(
     {
         "brick": walls.brick,
-        "caps": made.caps,
+        "caps": heaps.caps,
         "keyboard": made.keyboard,
-        "text": made.text,
+        "text": writing.text,
         "water": nature.water,
         "white": abstract.white,
         "white noise": abstract.white_noise,
@@ -52,17 +52,17 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "fence": made.fence,
         "flowers": nature.flowers,
         "foliage": nature.foliage,
-        "fruit": made.fruit,
+        "fruit": heaps.fruit,
         "gradient": abstract.gradient,
         "grass": nature.grass,
-        "handwriting": made.handwriting,
+        "handwriting": writing.handwriting,
         "logs": heaps.logs,
-        "panel": heaps.panel,
+        "panel": made.panel,
         "pebbles": walls.pebbles,
         "pink noise": abstract.pink_noise,
         "plain colour": abstract.plain_colour,
         "plaster": walls.plaster,
-        "posters": made.posters,
+        "posters": writing.posters,
         "roof": walls.roof,
         "seats": made.seats,
         "sky": nature.sky,
@@ -71,7 +71,7 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "stone wall": walls.stone_wall,
         "stripes": abstract.stripes,
         "tiles": walls.tiles,
-        "timetable": made.timetable,
+        "timetable": writing.timetable,
         "weave": walls.weave,
         "wood": walls.wood,
     }

@@ -8,6 +8,7 @@ import numpy as np
 from crowdcount.data.scenery import FABRICS, Colour, Number, Pixels, pick, varied
 from crowdcount.data.textures.surfaces import (
     Courses,
+    Plane,
     Scene,
     Size,
     between,
@@ -59,6 +60,11 @@ def _pure_noise(rng: np.random.Generator, size: Size, *, slope: Number) -> Pixel
     """Noise around grey: of all three channels alike, or of each by itself."""
     spread, grey = rng.uniform(25, 75), rng.uniform(90, 160)
     channels = [noise(rng, size, slope=slope) for _ in range(pick(rng, [1, 3]))]
+    return _around_grey(channels, spread=spread, grey=grey)
+
+
+def _around_grey(channels: list[Plane], *, spread: Number, grey: Number) -> Pixels:
+    """One plane for all three channels, or one for each."""
     values = grey + spread * np.stack(channels * (3 // len(channels)), axis=2)
     return values.clip(0, 255).astype(np.uint8)
 
@@ -81,12 +87,15 @@ def blue_noise(rng: np.random.Generator, size: Size) -> Pixels:
 def speckle(rng: np.random.Generator, size: Size) -> Pixels:
     """Noise of one grain: blots as large as heads, of all three channels alike or of each."""
     width, spread, grey = between(rng, 0.8, 9), rng.uniform(25, 80), rng.uniform(70, 170)
-    channels = []
-    for _ in range(pick(rng, [1, 3])):
-        blots = np.asarray(cv2.GaussianBlur(noise(rng, size, slope=0), (0, 0), width))
-        channels.append(blots / max(float(blots.std()), 1e-6))
-    values = grey + spread * np.stack(channels * (3 // len(channels)), axis=2)
-    return values.clip(0, 255).astype(np.uint8)
+    planes = range(pick(rng, [1, 3]))
+    channels = [_softened(noise(rng, size, slope=0), width=width) for _ in planes]
+    return _around_grey(channels, spread=spread, grey=grey)
+
+
+def _softened(values: Plane, *, width: Number) -> Plane:
+    """Without what is finer than ``width`` pixels, and again of standard deviation 1."""
+    soft = np.asarray(cv2.GaussianBlur(values, (0, 0), width))
+    return np.asarray(soft / max(float(soft.std()), 1e-6))
 
 
 def camouflage(rng: np.random.Generator, size: Size) -> Pixels:
@@ -96,8 +105,7 @@ def camouflage(rng: np.random.Generator, size: Size) -> Pixels:
         scene = plain(size, varied(rng, pick(rng, FABRICS)))
         for _ in range(int(rng.integers(1, 4))):
             shape = noise(rng, size, slope=rng.uniform(0.9, 1.8))
-            shape = np.asarray(cv2.GaussianBlur(shape, (0, 0), between(rng, 0.7, 6)))
-            shape = shape / max(float(shape.std()), 1e-6)
+            shape = _softened(shape, width=between(rng, 0.7, 6))
             part = soft_step(shape, at=rng.uniform(-0.5, 1.2), over=rng.uniform(0.05, 1))
             scene = blended(scene, plain(size, varied(rng, pick(rng, FABRICS))), part)
         return np.asarray(scene * grain(rng, size, slope=0.8, spread=0.05)[..., None])

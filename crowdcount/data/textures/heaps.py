@@ -2,8 +2,16 @@
 
 import numpy as np
 
-from crowdcount.data.scenery import FABRICS, WALLS, Pixels, palette, pick, varied
+from crowdcount.data.scenery import (
+    FABRICS,
+    WALLS,
+    Pixels,
+    palette,
+    pick,
+    varied,
+)
 from crowdcount.data.textures.surfaces import (
+    Balls,
     Cells,
     Courses,
     Scene,
@@ -98,28 +106,58 @@ def beans(rng: np.random.Generator, size: Size) -> Pixels:
 GRAINS = "4a2e1e 8c5a34 e4d8c0 2c2420 b84a38 d8b468 6c8c4a"
 
 
-def panel(rng: np.random.Generator, size: Size) -> Pixels:
-    """The front of a machine: push buttons and lamps in rows, round and square."""
+def fruit(rng: np.random.Generator, size: Size) -> Pixels:
+    """Fruit or balls in heaps, a few sorts beside each other."""
 
     def paint(rng: np.random.Generator, size: Size) -> Scene:
-        wide = between(rng, 16, 100)
-        grid = Courses.of(size, high=wide * rng.uniform(0.9, 1.5), wide=wide)
-        margin = rng.uniform(0.1, 0.3) * wide
-        square = grid.inside(margin=margin, corner=rng.uniform(0.05, 0.2) * wide)
-        half = min(grid.high, grid.wide) / 2 - margin
-        away = np.hypot(grid.across - grid.wide / 2, grid.down - grid.high / 2)
-        is_round = grid.each((rng.random(grid.count) < rng.choice([0, 0.5, 1])).astype(float))
-        depth = np.where(is_round > 0, half - away, square)
-        present = grid.each((rng.random(grid.count) < 0.85).astype(float))
+        spacing = between(rng, 9, 70)
+        flat = rng.uniform(0.7, 0.9)
+        cells = Cells.drawn(rng, size, spacing=spacing, jitter=rng.uniform(0, 0.16), flat=flat)
+        radius = cells.each(rng.uniform(0.46, 0.6, cells.count) * spacing)
+        balls = Balls.of(cells, radius, angle=rng.uniform(3.4, 6))
+        sorts = np.array([varied(rng, pick(rng, palette(FRUITS))) for _ in range(4)])
+        crates = Courses.of(
+            size, high=spacing * rng.uniform(5, 12), wide=spacing * rng.uniform(5, 14)
+        )
+        sort = crates.each(rng.integers(0, 4, crates.count).astype(float)).astype(int)
+        tone = cells.each(rng.normal(1, 0.09, cells.count)) * grain(rng, size, slope=1, spread=0.05)
+        skin = np.asarray(sorts, np.float32)[sort] * (tone * balls.brightness)[..., None]
+        skin = skin + rng.uniform(10, 190) * balls.gloss[..., None]
+        return blended(plain(size, (30, 26, 22)), skin, balls.covers)
+
+    return photo(rng, pick(rng, [tilted, lying])(rng, size, paint))
+
+
+FRUITS = "d8882c c23428 8cac3c e2c244 6c3a54 e0b088 4a7034 e8e4d8 4c4e58 c87838"
+
+
+def caps(rng: np.random.Generator, size: Size) -> Pixels:
+    """Bottle caps or coins in straight rows: a rim, a ring and a letter."""
+
+    def paint(rng: np.random.Generator, size: Size) -> Scene:
+        spacing = between(rng, 12, 80)
+        cells = Cells.drawn(rng, size, spacing=spacing, jitter=0.03, stagger=pick(rng, [0, 0.5]))
+        radius = rng.uniform(0.36, 0.46) * spacing
+        crimps = 1 + 0.025 * np.cos(21 * cells.angle)
+        part = cells.distance / (radius * crimps)
+        cover = soft_step((1 - part) * radius, at=0, over=1.4)
+        rim = soft_step(part, at=0.82, over=0.12)
+        ring = soft_step(0.06 - np.abs(part - 0.62), at=0, over=0.05)
         kinds = np.array([varied(rng, pick(rng, FABRICS)) for _ in range(3)])
-        colours = kinds[rng.integers(0, 3, grid.count)][grid.row, grid.col]
-        lamp = grid.each(np.where(rng.random(grid.count) < 0.2, 1.6, 1.0))
-        bulge = 1.12 - 0.3 * grid.down / grid.high
-        key = np.asarray(colours, np.float32) * (bulge * lamp)[..., None]
-        tone = grain(rng, size, slope=1.2, spread=0.05)
-        metal = coloured(varied(rng, pick(rng, palette("a8aaac 5c6064 d0ccc0 3a4048"))), tone)
-        edge = soft_step(depth, at=-0.05 * wide, over=0.05 * wide) * present
-        button = soft_step(depth, at=0, over=1.3) * present
-        return blended(metal * (1 - 0.5 * edge)[..., None], key, button)
+        colours = kinds[rng.integers(0, 3, cells.count)] * rng.uniform(0.85, 1.1, (cells.count, 1))
+        lit = (
+            1
+            + 0.25 * rim * np.cos(cells.angle - rng.uniform(0, 7))
+            + 0.1 * np.cos(21 * cells.angle) * rim
+        )
+        print_ = plain(size, pick(rng, palette("f0ece0 202024 c8a040")))
+        bars = np.abs(cells.across) < 0.1 * radius
+        bars &= np.abs(cells.down) < 0.35 * radius
+        mark = np.maximum(ring, bars.astype(np.float32))
+        disc = blended(cells.colours(colours), print_, mark * 0.8)
+        table = coloured(varied(rng, pick(rng, WALLS)), grain(rng, size, slope=1, spread=0.06))
+        shadow = soft_step((1.25 - part) * radius, at=0, over=0.4 * float(radius))
+        table = table * (1 - 0.5 * shadow)[..., None]
+        return blended(table, disc * lit[..., None], cover)
 
     return photo(rng, tilted(rng, size, paint))

@@ -1,11 +1,7 @@
-"""Things that people made: print, keys, houses, cars, seats, goods."""
-
-from pathlib import Path
+"""Things that people made: keys, houses, cars, seats, lights."""
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from crowdcount.data.scenery import (
     FABRICS,
@@ -20,8 +16,6 @@ from crowdcount.data.scenery import (
 )
 from crowdcount.data.synthetic import SceneSettings, render_scene
 from crowdcount.data.textures.surfaces import (
-    Balls,
-    Cells,
     Courses,
     Scene,
     Size,
@@ -33,169 +27,9 @@ from crowdcount.data.textures.surfaces import (
     noise,
     photo,
     plain,
-    relief,
     soft_step,
     tilted,
 )
-
-
-def _font(rng: np.random.Generator, points: Number) -> ImageFont.FreeTypeFont:
-    """One of the fonts that come with matplotlib."""
-    name = pick(rng, FONTS)
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
-    return ImageFont.truetype(str(path), max(round(points), 4))
-
-
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
-
-
-def _word(rng: np.random.Generator) -> str:
-    parts = (pick(rng, "bdfglmnprstvkh") + pick(rng, "aeiou") for _ in range(rng.integers(1, 5)))
-    word = "".join(parts) + pick(rng, ["", "n", "r", "s", "."])
-    return pick(rng, [word, word, word, word.capitalize(), word.upper()])
-
-
-def text(rng: np.random.Generator, size: Size) -> Pixels:
-    """A printed page: headings and columns of lines."""
-
-    def paint(rng: np.random.Generator, size: Size) -> Scene:
-        height, width = size
-        ink, paper = (40, 40, 44), varied(rng, (232, 228, 216))
-        if rng.random() < 0.15:
-            ink, paper = (226, 226, 220), (34, 36, 42)
-        page = Image.new("RGB", (width, height), tuple(map(round, paper)))
-        draw = ImageDraw.Draw(page)
-        points, columns = between(rng, 8, 30), int(rng.integers(1, 4))
-        font, column = _font(rng, points), width / columns
-        for number in range(columns):
-            y = rng.uniform(0, 2) * points
-            while y < height:
-                heading = rng.random() < 0.04
-                face = _font(rng, 1.8 * points) if heading else font
-                line, end = "", number * column + column * rng.choice([0.92, 0.92, 0.92, 0.6])
-                while draw.textlength(line, face) + number * column < end:
-                    line += _word(rng) + " "
-                draw.text((number * column + 0.03 * column, y), line[:-1], ink, face)
-                blank = rng.random() < 0.08
-                y += points * (2.4 if heading or blank else 1.3)
-            # Lines are cut where their column ends.
-            gutter = (number + 0.95) * column
-            draw.rectangle((gutter, 0, (number + 1) * column, height), tuple(map(round, paper)))
-        bend = relief(noise(rng, size, slope=2.4) * 30, angle=rng.uniform(0, 7), strength=0.1)
-        return np.asarray(np.asarray(page, np.float32) * bend[..., None])
-
-    return photo(rng, tilted(rng, size, paint))
-
-
-def timetable(rng: np.random.Generator, size: Size) -> Pixels:
-    """A board of numbers: departures, prices, a calendar."""
-
-    def paint(rng: np.random.Generator, size: Size) -> Scene:
-        height, width = size
-        dark = rng.random() < 0.4
-        board = varied(rng, (28, 32, 44) if dark else pick(rng, palette("e4e4dc e8e0b8 c8d4dc")))
-        page = Image.new("RGB", (width, height), tuple(map(round, board)))
-        draw, ink = ImageDraw.Draw(page), (236, 214, 120) if dark else (36, 36, 44)
-        points = between(rng, 8, 44)
-        face, wide = _font(rng, points), points * rng.uniform(2.6, 5)
-        for y in np.arange(rng.uniform(-1, 1) * points, height, 1.5 * points).tolist():
-            if rng.random() < 0.6:
-                draw.line((0, y, width, y), ink, 1)
-            for x in np.arange(0.2 * points, width, wide).tolist():
-                if rng.random() < 0.9:
-                    number = int(rng.integers(0, 2400))
-                    label = f"{number // 100}{pick(rng, ':.-')}{number % 100:02}"
-                    draw.text((x, y), label, ink, face)
-        return np.asarray(
-            np.asarray(page, np.float32) * grain(rng, size, slope=1.3, spread=0.05)[..., None]
-        )
-
-    return photo(rng, tilted(rng, size, paint))
-
-
-def handwriting(rng: np.random.Generator, size: Size) -> Pixels:
-    """Lines of loops in ink or chalk, often on ruled paper."""
-
-    def paint(rng: np.random.Generator, size: Size) -> Scene:
-        height, width = size
-        chalk = rng.random() < 0.25
-        paper = varied(rng, pick(rng, palette("2c4438 34363c" if chalk else "ece8dc e0e4ec")))
-        ink = varied(rng, (220, 222, 218) if chalk else pick(rng, palette("203c8c 2a2a30")))
-        page = plain(size, paper).clip(0, 255).astype(np.uint8)
-        line = between(rng, 14, 70)
-        ruled, lean = rng.random() < 0.5, rng.uniform(-0.3, 0.6)
-        for y in np.arange(line, height + line, line).tolist():
-            if ruled:
-                cv2.line(page, (0, round(y)), (width, round(y)), (160, 176, 204), 1)
-            x = rng.uniform(0, 4) * line
-            while x < width * rng.choice([1.0, 0.7]):
-                # A word: a pen that goes round while it moves on, now higher, now lower.
-                steps = np.arange(0, rng.uniform(8, 40), 0.35)
-                tall = np.repeat(rng.choice([0.22, 0.22, 0.22, 0.5], len(steps) // 16 + 1), 16)
-                down = y - line * (0.25 + tall[: len(steps)] * np.sin(steps))
-                along = x + line * (0.06 * steps + 0.12 * np.cos(steps)) + lean * (y - down)
-                stroke = np.stack([along, down], axis=1)
-                fixed = (16 * stroke).round().astype(np.int32)
-                cv2.polylines(page, [fixed], False, ink, max(round(line / 16), 1), cv2.LINE_AA, 4)
-                x += line * (0.06 * float(steps[-1]) + rng.uniform(0.4, 0.8))
-        return np.asarray(
-            page.astype(np.float32) * grain(rng, size, slope=1.2, spread=0.05)[..., None]
-        )
-
-    return photo(rng, tilted(rng, size, paint))
-
-
-def posters(rng: np.random.Generator, size: Size) -> Pixels:
-    """A wall of posters, or the signs of shops: letters, lines and round shapes."""
-
-    def paint(rng: np.random.Generator, size: Size) -> Scene:
-        height, width = size
-        wall = coloured(varied(rng, pick(rng, WALLS)), grain(rng, size, slope=1, spread=0.07))
-        page = Image.fromarray(wall.clip(0, 255).astype(np.uint8))
-        draw = ImageDraw.Draw(page)
-        high = between(rng, 90, 420)
-        wide = high * rng.uniform(0.6, 1.5)
-        for top in np.arange(-0.3 * high, height, 1.08 * high).tolist():
-            for left in np.arange(-rng.uniform(0, 1) * wide, width, 1.06 * wide).tolist():
-                if rng.random() < 0.85:
-                    _poster(rng, draw, left=left, top=top, high=high, wide=wide)
-        wear = grain(rng, size, slope=1.3, spread=0.06)
-        return np.asarray(np.asarray(page, np.float32) * wear[..., None])
-
-    return photo(rng, tilted(rng, size, paint))
-
-
-def _poster(
-    rng: np.random.Generator,
-    draw: ImageDraw.ImageDraw,
-    *,
-    left: float,
-    top: float,
-    high: float,
-    wide: float,
-) -> None:
-    """Paper with some shapes and some lines of text."""
-
-    def colour() -> tuple[int, int, int]:
-        red, green, blue = varied(rng, pick(rng, FABRICS))
-        return round(red), round(green), round(blue)
-
-    draw.rectangle((left, top, left + wide, top + high), colour())
-    for _ in range(int(rng.integers(0, 7))):
-        x, y, r = rng.uniform(0, wide), rng.uniform(0, high), rng.uniform(0.03, 0.25) * high
-        box = [left + x - r, top + y - r, left + x + r, top + y + r]
-        box = np.clip(box, [left, top] * 2, [left + wide, top + high] * 2).tolist()
-        if box[2] > box[0] + 1 and box[3] > box[1] + 1:
-            pick(rng, [draw.ellipse, draw.rectangle])(box, colour())
-    y, ink = 0.04 * high, colour()
-    while y < 0.9 * high:
-        points = high * pick(rng, [0.05, 0.05, 0.08, 0.16])
-        face, line = _font(rng, points), _word(rng)
-        while draw.textlength(f"{line} {(more := _word(rng))}", face) < 0.9 * wide:
-            line = f"{line} {more}"
-        if draw.textlength(line, face) < 0.95 * wide:
-            draw.text((left + 0.05 * wide, top + y), line, ink, face)
-        y += 1.5 * points + (0.3 * high if rng.random() < 0.15 else 0)
 
 
 def keyboard(rng: np.random.Generator, size: Size) -> Pixels:
@@ -231,6 +65,33 @@ def keyboard(rng: np.random.Generator, size: Size) -> Pixels:
         gap = (in_row == 5).astype(np.float32)
         scene = blended(scene, desk, np.asarray(cv2.GaussianBlur(gap, (0, 0), 1)))
         return np.asarray(scene * grain(rng, size, slope=1.2, spread=0.04)[..., None])
+
+    return photo(rng, tilted(rng, size, paint))
+
+
+def panel(rng: np.random.Generator, size: Size) -> Pixels:
+    """The front of a machine: push buttons and lamps in rows, round and square."""
+
+    def paint(rng: np.random.Generator, size: Size) -> Scene:
+        wide = between(rng, 16, 100)
+        grid = Courses.of(size, high=wide * rng.uniform(0.9, 1.5), wide=wide)
+        margin = rng.uniform(0.1, 0.3) * wide
+        square = grid.inside(margin=margin, corner=rng.uniform(0.05, 0.2) * wide)
+        half = min(grid.high, grid.wide) / 2 - margin
+        away = np.hypot(grid.across - grid.wide / 2, grid.down - grid.high / 2)
+        is_round = grid.each((rng.random(grid.count) < rng.choice([0, 0.5, 1])).astype(float))
+        depth = np.where(is_round > 0, half - away, square)
+        present = grid.each((rng.random(grid.count) < 0.85).astype(float))
+        kinds = np.array([varied(rng, pick(rng, FABRICS)) for _ in range(3)])
+        colours = kinds[rng.integers(0, 3, grid.count)][grid.row, grid.col]
+        lamp = grid.each(np.where(rng.random(grid.count) < 0.2, 1.6, 1.0))
+        bulge = 1.12 - 0.3 * grid.down / grid.high
+        key = np.asarray(colours, np.float32) * (bulge * lamp)[..., None]
+        tone = grain(rng, size, slope=1.2, spread=0.05)
+        metal = coloured(varied(rng, pick(rng, palette("a8aaac 5c6064 d0ccc0 3a4048"))), tone)
+        edge = soft_step(depth, at=-0.05 * wide, over=0.05 * wide) * present
+        button = soft_step(depth, at=0, over=1.3) * present
+        return blended(metal * (1 - 0.5 * edge)[..., None], key, button)
 
     return photo(rng, tilted(rng, size, paint))
 
@@ -381,63 +242,6 @@ def seats(rng: np.random.Generator, size: Size) -> Pixels:
         return np.asarray(blended(step, colours * light[..., None], part))
 
     return photo(rng, pick(rng, [tilted, lying])(rng, size, paint))
-
-
-def fruit(rng: np.random.Generator, size: Size) -> Pixels:
-    """Fruit or balls in heaps, a few sorts beside each other."""
-
-    def paint(rng: np.random.Generator, size: Size) -> Scene:
-        spacing = between(rng, 9, 70)
-        flat = rng.uniform(0.7, 0.9)
-        cells = Cells.drawn(rng, size, spacing=spacing, jitter=rng.uniform(0, 0.16), flat=flat)
-        radius = cells.each(rng.uniform(0.46, 0.6, cells.count) * spacing)
-        balls = Balls.of(cells, radius, angle=rng.uniform(3.4, 6))
-        sorts = np.array([varied(rng, pick(rng, palette(FRUITS))) for _ in range(4)])
-        crates = Courses.of(
-            size, high=spacing * rng.uniform(5, 12), wide=spacing * rng.uniform(5, 14)
-        )
-        sort = crates.each(rng.integers(0, 4, crates.count).astype(float)).astype(int)
-        tone = cells.each(rng.normal(1, 0.09, cells.count)) * grain(rng, size, slope=1, spread=0.05)
-        skin = np.asarray(sorts, np.float32)[sort] * (tone * balls.brightness)[..., None]
-        skin = skin + rng.uniform(10, 190) * balls.gloss[..., None]
-        return blended(plain(size, (30, 26, 22)), skin, balls.covers)
-
-    return photo(rng, pick(rng, [tilted, lying])(rng, size, paint))
-
-
-FRUITS = "d8882c c23428 8cac3c e2c244 6c3a54 e0b088 4a7034 e8e4d8 4c4e58 c87838"
-
-
-def caps(rng: np.random.Generator, size: Size) -> Pixels:
-    """Bottle caps or coins in straight rows: a rim, a ring and a letter."""
-
-    def paint(rng: np.random.Generator, size: Size) -> Scene:
-        spacing = between(rng, 12, 80)
-        cells = Cells.drawn(rng, size, spacing=spacing, jitter=0.03, stagger=pick(rng, [0, 0.5]))
-        radius = rng.uniform(0.36, 0.46) * spacing
-        crimps = 1 + 0.025 * np.cos(21 * cells.angle)
-        part = cells.distance / (radius * crimps)
-        cover = soft_step((1 - part) * radius, at=0, over=1.4)
-        rim = soft_step(part, at=0.82, over=0.12)
-        ring = soft_step(0.06 - np.abs(part - 0.62), at=0, over=0.05)
-        kinds = np.array([varied(rng, pick(rng, FABRICS)) for _ in range(3)])
-        colours = kinds[rng.integers(0, 3, cells.count)] * rng.uniform(0.85, 1.1, (cells.count, 1))
-        lit = (
-            1
-            + 0.25 * rim * np.cos(cells.angle - rng.uniform(0, 7))
-            + 0.1 * np.cos(21 * cells.angle) * rim
-        )
-        print_ = plain(size, pick(rng, palette("f0ece0 202024 c8a040")))
-        bars = np.abs(cells.across) < 0.1 * radius
-        bars &= np.abs(cells.down) < 0.35 * radius
-        mark = np.maximum(ring, bars.astype(np.float32))
-        disc = blended(cells.colours(colours), print_, mark * 0.8)
-        table = coloured(varied(rng, pick(rng, WALLS)), grain(rng, size, slope=1, spread=0.06))
-        shadow = soft_step((1.25 - part) * radius, at=0, over=0.4 * float(radius))
-        table = table * (1 - 0.5 * shadow)[..., None]
-        return blended(table, disc * lit[..., None], cover)
-
-    return photo(rng, tilted(rng, size, paint))
 
 
 def bokeh(rng: np.random.Generator, size: Size) -> Pixels:
