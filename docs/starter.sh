@@ -34,6 +34,7 @@ gentle=(--set train.crop=384 --set augment.scale_min=0.65 --set augment.scale_ma
   --set augment.colour_probability=0.3 --set augment.grey_probability=0.07
   --set augment.blur_probability=0.05 --set augment.noise_probability=0.05)
 run "$work/third" --init "$work/second/best" --epochs 28 --set model.frozen_stages=2 "${gentle[@]}"
+# A fourth was not taken: docs/starter.md.
 run "$work/fifth" --init "$work/third/best" --epochs 64 --set model.frozen_stages=1 "${gentle[@]}"
 
 crowdcount models pack "$work/fifth/best" --half --card docs/starter-card.toml -o "$work/starter"
