@@ -116,7 +116,7 @@ def show_changes(counter: Counter, sets: Sequence[PreparedDataset]) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, help="a checkpoint or a run; else the latest")
+    parser.add_argument("--checkpoint", help="a checkpoint, a run or starter; else the latest run")
     parser.add_argument("--data", type=Path, action="append", default=[], help="prepared data")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

@@ -125,6 +125,13 @@ def test_it_runs_on_a_checkpoint_and_two_data_sets(
     assert labels == [label for label in expected for _ in range(4)]
 
 
+def test_the_shipped_checkpoint_is_named_as_everywhere(robustness, monkeypatch, capsys):
+    monkeypatch.setattr(robustness, "PICTURES", len(UNSEEN) + 1)
+    monkeypatch.setattr(sys, "argv", ["robustness.py", "--checkpoint", "starter"])
+    robustness.main()
+    assert f"of {len(UNSEEN)} |" in capsys.readouterr().out
+
+
 def test_training_negatives_are_written_by_a_command(tmp_path, monkeypatch):
     monkeypatch.setattr("crowdcount.data.negatives.SIDES", SMALL)
     number = len(FOR_TRAINING)
