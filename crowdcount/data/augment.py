@@ -26,6 +26,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 SCALE_DRAWS = ("zoom", "side")
 
 _WIDE: dict[str, Any] = {
+    "zoom_probability": 0.7,
     "scale_min": 0.5,
     "scale_max": 2.0,
     "scale_draw": "zoom",
@@ -48,6 +49,7 @@ _WIDE: dict[str, Any] = {
 
 # Where a step is off, its strength is that of the wide chain, for those who turn it on.
 _PUBLISHED = _WIDE | {
+    "zoom_probability": 1.0,
     # A crop of 1 to 2 times the side it has in the end.
     "scale_max": 1.0,
     "scale_draw": "side",
@@ -79,7 +81,7 @@ def no_augmentation() -> "AugmentConfig":
     """Settings under which a crop is a piece of its image, as it is."""
     names = [each.name for each in fields(AugmentConfig)]
     off: dict[str, Any] = {name: 0.0 for name in names if name.endswith("_probability")}
-    return AugmentConfig(scale_min=1.0, scale_max=1.0, **off)
+    return AugmentConfig(**off)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,11 @@ class AugmentConfig:
 
     chain: str = "wide"
     """A key of ``CHAINS``, which holds the defaults of all other settings."""
+
+    zoom_probability: float = _OF_CHAIN
+    """How often an image is zoomed. Otherwise a crop has the pixels of its image as they are, as
+    images that are counted mostly do: a network can tell them from resampled ones, and one that
+    was shown none of them counts them too high."""
 
     scale_min: float = _OF_CHAIN
     """Smallest factor by which the content of an image is zoomed."""
@@ -269,14 +276,16 @@ def flip(sample: Sample) -> Sample:
 def _random_crop(
     sample: Sample, *, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Sample:
-    """A square from anywhere in the image, zoomed as the configuration says.
+    """A square from anywhere in the image, zoomed as often and as far as the configuration says.
 
     Where the image is too small for the square, the square shrinks to its short side: the same as
     enlarging the image first, as the published augmentation does, and nothing is invented around
     the image.
     """
     height, width = sample.image.shape[:2]
-    if config.scale_draw == "side":
+    if rng.random() >= config.zoom_probability:
+        zoom = 1.0
+    elif config.scale_draw == "side":
         zoom = 1 / rng.uniform(1 / config.scale_max, 1 / config.scale_min)
     else:
         zoom = math.exp(rng.uniform(math.log(config.scale_min), math.log(config.scale_max)))

@@ -24,7 +24,7 @@ from crowdcount.data.batches import TrainingCrops
 from crowdcount.errors import ConfigError
 
 PROBABILITIES = [field.name for field in fields(AugmentConfig) if "probability" in field.name]
-PLAIN = AugmentConfig(**dict.fromkeys(PROBABILITIES, 0.0), scale_min=1.0, scale_max=1.0)
+PLAIN = no_augmentation()
 EVERYTHING = AugmentConfig(**dict.fromkeys(PROBABILITIES, 1.0))
 
 seeds = st.integers(0, 2**32)
@@ -220,7 +220,7 @@ def test_the_looks_of_a_chain_change_no_head(chain, image, size, seed):
     points, width, height = image
     sample = sample_of(points, width=width, height=height)
     # Zoom and flip are drawn first, so they are the same in both.
-    off = {name: 0.0 for name in PROBABILITIES if name != "flip_probability"}
+    off = dict.fromkeys(set(PROBABILITIES) - {"zoom_probability", "flip_probability"}, 0.0)
     plain, changed = (
         augment(sample, size=size, config=config, rng=np.random.default_rng(seed))
         for config in (AugmentConfig(chain=chain, **off), AugmentConfig(chain=chain))
@@ -233,7 +233,7 @@ def test_looks_change_no_head(image, seed):
     points, width, height = image
     sample = sample_of(points, width=width, height=height)
     side = min(width, height)
-    looks = replace(EVERYTHING, scale_min=1.0, scale_max=1.0, flip_probability=0.0)
+    looks = replace(EVERYTHING, zoom_probability=0.0, flip_probability=0.0)
     plain, changed = (
         augment(sample, size=side, config=config, rng=np.random.default_rng(seed))
         for config in (PLAIN, looks)
@@ -288,7 +288,7 @@ def test_zooms_are_spread_evenly_in_the_logarithm():
     # Heads every 4 pixels: how far apart they are in the crop tells its zoom.
     grid = np.stack(np.meshgrid(*[np.arange(0.5, 200, 4)] * 2), axis=-1)
     sample = sample_of(grid.reshape(-1, 2), width=200, height=200)
-    config = replace(PLAIN, scale_min=0.5, scale_max=2.0)
+    config = replace(PLAIN, zoom_probability=1.0, scale_min=0.5, scale_max=2.0)
     logs = np.log2(zooms(sample, config))
     assert -1.001 <= min(logs) < -0.95
     assert 0.95 < max(logs) <= 1.001
@@ -300,9 +300,21 @@ def zooms(sample, config):
     """The zoom of many crops of 32 pixels, of heads that are 4 pixels apart."""
     crops = (
         augment(sample, size=32, config=config, rng=np.random.default_rng(seed))
-        for seed in range(400)
+        for seed in range(1000)
     )
     return np.array([np.diff(np.unique(cut.points[:, 0].round(6))).min() / 4 for cut in crops])
+
+
+def test_a_crop_that_is_not_zoomed_has_the_pixels_of_its_image():
+    sample = sample_of([], width=64, height=48)
+    windows = np.lib.stride_tricks.sliding_window_view(sample.image, (32, 32, 3))[:, :, 0]
+    config = replace(PLAIN, zoom_probability=0.3, scale_min=1.2, scale_max=1.4)
+    crops = (
+        augment(sample, size=32, config=config, rng=np.random.default_rng(seed)).image
+        for seed in range(400)
+    )
+    as_it_is = [(windows == each).all(axis=(2, 3, 4)).any() for each in crops]
+    assert np.mean(as_it_is) == pytest.approx(0.7, abs=0.07)
 
 
 def test_the_published_crops_are_of_one_to_two_times_their_side_spread_evenly():
@@ -329,7 +341,7 @@ def test_an_image_too_small_for_the_crop_is_enlarged_to_its_short_side(width, he
     # Each pixel carries a head: the crop holds those of a square as wide as the short side.
     short = min(width, height)
     heads = [(x + 0.5, y + 0.5) for x in range(width) for y in range(height)]
-    config = replace(PLAIN, scale_min=0.5, scale_max=0.5)
+    config = replace(PLAIN, zoom_probability=1.0, scale_min=0.5, scale_max=0.5)
     cut = augment(
         sample_of(heads, width=width, height=height),
         size=64,
@@ -481,6 +493,7 @@ def test_a_chain_decides_every_setting_that_is_not_given(chain):
 
 def test_the_published_chain_is_what_was_published():
     config = AugmentConfig(chain="published")
+    assert config.zoom_probability == 1
     assert (config.scale_min, config.scale_max, config.scale_draw) == (0.5, 1.0, "side")
     assert config.flip_probability == 0.5
     assert config.colour_probability == 0.2
