@@ -100,8 +100,7 @@ class AugmentConfig:
 
     zoom_probability: float = _OF_CHAIN
     """How often an image is zoomed. Otherwise a crop has the pixels of its image as they are, as
-    images that are counted mostly do: a network can tell them from resampled ones, and one that
-    was shown none of them counts them too high."""
+    images that are counted mostly do, and a network can tell them from resampled ones."""
 
     scale_min: float = _OF_CHAIN
     """Smallest factor by which the content of an image is zoomed."""
