@@ -2,14 +2,7 @@
 
 import numpy as np
 
-from crowdcount.data.scenery import (
-    FABRICS,
-    WALLS,
-    Pixels,
-    palette,
-    pick,
-    varied,
-)
+from crowdcount.data.scenery import FABRICS, WALLS, Pixels, palette, pick, varied
 from crowdcount.data.textures.surfaces import (
     Balls,
     Cells,
