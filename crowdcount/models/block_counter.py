@@ -114,23 +114,28 @@ class BlockCounter(nn.Module, ABC):
                 parameter.requires_grad = False
         self.train(self.training)
 
-    def freeze_statistics(self) -> None:
-        """Let the encoder's batch normalisation go by the statistics it has, in training, too.
+    def freeze_statistics(self, *, head: bool = False) -> None:
+        """Let batch normalisation go by the statistics it has from now on, in training, too.
+
+        Args:
+            head: That of all that is not the encoder, in place of the encoder's.
 
         Raises:
-            ConfigError: If the encoder has no batch normalisation.
+            ConfigError: If there is none.
         """
-        self.unmoved = tuple(
+        names = [
             name
             for name, module in self.named_modules()
-            if name.startswith("encoder.") and isinstance(module, nn.BatchNorm2d)
-        )
-        if not self.unmoved:
+            if isinstance(module, nn.BatchNorm2d) and name.startswith("encoder.") is not head
+        ]
+        if not names:
+            setting = "frozen_head_statistics" if head else "frozen_statistics"
+            part = "head" if head else "encoder"
             raise ConfigError(
-                f"model.frozen_statistics: the encoder of {self.config.backbone} has no batch "
-                "normalisation",
+                f"model.{setting}: the {part} of {self.config.backbone} has no batch normalisation",
                 next_step="leave the setting out",
             )
+        self.unmoved = (*self.unmoved, *names)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "BlockCounter":

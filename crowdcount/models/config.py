@@ -92,6 +92,10 @@ class ModelConfig:
     many images a model will count: those of their own let it lean on their neighbours, and dense
     crowds are then overcounted."""
 
+    frozen_head_statistics: bool = False
+    """The same of all that is not the encoder, for a model that starts from a checkpoint: the neck
+    of a timm backbone, the decoder of CLIP's. A new head has no statistics yet."""
+
     prompt_tokens: int = 32
     """Tokens that ``prompts`` puts between those of the image."""
 

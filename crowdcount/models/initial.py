@@ -13,7 +13,7 @@ from crowdcount.models.config import ModelConfig
 from crowdcount.models.folders import checkpoint_folder
 
 FREE_WITH_INIT = (
-    *("tuning", "frozen_stages", "frozen_statistics"),
+    *("tuning", "frozen_stages", "frozen_statistics", "frozen_head_statistics"),
     *("prompt_dropout", "window", "window_stride"),
 )
 """Settings of a model that may differ from those of its first weights: they say what is trained,

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,39 @@ def test_statistics_can_stay_while_all_parameters_learn(backbone):
 def test_statistics_of_an_encoder_without_any_cannot_stay():
     with pytest.raises(ConfigError, match="no batch normalisation"):
         fresh("clip-vit-b-16", frozen_statistics=True)
+
+
+@pytest.mark.parametrize("backbone", ["clip-rn50", "timm:test_resnet", "resnet18"])
+def test_statistics_of_the_head_can_stay_so_that_training_sees_what_will_count(backbone):
+    moving = fresh(backbone, frozen_statistics=True)
+    train(learner(moving, optim=OPTIM), 1, 2, 3)
+    still = empty_model(replace(moving.config, frozen_head_statistics=True), BINS)
+    still.load_state_dict(moving.state_dict())
+    counts = []
+    for model in (moving, still):
+        before = copy.deepcopy(model.state_dict())
+        images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+        with torch.no_grad():
+            counts.append([model.train()(images).counts, model.eval()(images).counts])
+        after = model.state_dict()
+        means = [name for name in before if name.endswith("running_mean")]
+        same = all(torch.equal(before[name], after[name]) for name in means)
+        assert same is (model is still)
+    assert not torch.allclose(counts[0][0], counts[0][1])
+    torch.testing.assert_close(counts[1][0], counts[1][1])
+    train(learner(still, optim=OPTIM), 1)
+    assert all(parameter.requires_grad for parameter in still.parameters())
+
+
+def test_a_new_head_has_no_statistics_that_could_stay():
+    with pytest.raises(ConfigError, match="no statistics to stay at"):
+        fresh("timm:test_resnet", frozen_head_statistics=True)
+
+
+def test_statistics_of_a_head_without_any_cannot_stay():
+    settings = ModelConfig(backbone="vgg11_bn", pretrained="none", frozen_head_statistics=True)
+    with pytest.raises(ConfigError, match="no batch normalisation"):
+        empty_model(settings, BINS)
 
 
 @pytest.mark.parametrize("frozen", range(6))
