@@ -62,6 +62,11 @@ class RunConfig:
                 "regression tells none apart",
                 next_step="--set loss.classification=none, or another model.head",
             )
+        if self.model.frozen_head_statistics and self.train.init is None:
+            raise ConfigError(
+                "model.frozen_head_statistics: a new head has no statistics to stay at",
+                next_step="start from a checkpoint, with --init, or leave the setting out",
+            )
 
     def to_mapping(self) -> dict[str, dict[str, Any]]:
         """The settings as a tree of plain values, without those that are unset."""

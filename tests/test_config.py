@@ -63,12 +63,18 @@ def test_settings_survive_the_way_through_toml(tmp_path):
         ("train.epochs", "0", "train.epochs must be at least 1, got 0"),
         ("loss.count", "mea", "loss.count: unknown count loss 'mea'; choose from: "),
         ("train", "3", "train: expected"),
+        ("model.frozen_head_statistics", "true", "model.frozen_head_statistics: a new head has no"),
     ],
 )
 def test_a_wrong_setting_is_named_as_the_user_wrote_it(key, value, message):
     with pytest.raises(ConfigError) as caught:
         load_run_config(overrides=[(key, value)])
     assert str(caught.value).startswith(message)
+
+
+def test_statistics_of_the_head_may_stay_where_a_checkpoint_brings_them():
+    given = [("train.init", "starter"), ("model.frozen_head_statistics", "true")]
+    assert load_run_config(overrides=given).model.frozen_head_statistics
 
 
 def test_every_section_forbids_unknown_keys():

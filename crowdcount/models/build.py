@@ -71,11 +71,6 @@ def build_model(config: ModelConfig, bins: Bins, *, offline: bool = False) -> Bl
         UntrustedFileError: If reading the weights file would run code from it.
         BadInputError: If the weights file is damaged or not of this backbone.
     """
-    if config.frozen_head_statistics:
-        raise ConfigError(
-            "model.frozen_head_statistics: a new head has no statistics to stay at",
-            next_step="start from a checkpoint, with --init, or leave the setting out",
-        )
     spec = backbone_spec(config.backbone, pretrained=config.pretrained)
     order = _order(spec, config, bins, normalisation=None)
     return _settled(FAMILIES[order.spec.family].fresh(order, offline))
