@@ -62,10 +62,11 @@ class RunConfig:
                 "regression tells none apart",
                 next_step="--set loss.classification=none, or another model.head",
             )
-        if self.model.frozen_head_statistics and self.train.init is None:
+        new_head = self.train.init is None or self.train.init_part == "encoder"
+        if self.model.frozen_head_statistics and new_head:
             raise ConfigError(
                 "model.frozen_head_statistics: a new head has no statistics to stay at",
-                next_step="start from a checkpoint, with --init, or leave the setting out",
+                next_step="start from a whole checkpoint, with --init, or leave the setting out",
             )
 
     def to_mapping(self) -> dict[str, dict[str, Any]]:
@@ -158,11 +159,14 @@ def _take_initial_settings(tree: dict[str, Any], *, offline: bool) -> None:
     One of the model hub is called by its commit from here on, so that it stays the same.
     """
     train, model = tree.get("train"), tree.get("model", {})
-    init = train.get("init") if isinstance(train, Mapping) else None
-    if isinstance(init, str) and init and isinstance(model, Mapping):
+    if not (isinstance(train, Mapping) and isinstance(model, Mapping)):
+        return
+    init = train.get("init")
+    if isinstance(init, str) and init:
         init = lasting_name(init, offline=offline)
         _merge(tree, _nested("train.init", init))
-        tree["model"] = with_initial_settings(model, init=init)
+        part = train.get("init_part", TrainConfig.init_part)
+        tree["model"] = with_initial_settings(model, init=init, part=part)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -55,7 +55,13 @@ class Family:
     """With weights of no meaning, from no file and no network."""
 
 
-def build_model(config: ModelConfig, bins: Bins, *, offline: bool = False) -> BlockCounter:
+def build_model(
+    config: ModelConfig,
+    bins: Bins,
+    *,
+    normalisation: Normalisation | None = None,
+    offline: bool = False,
+) -> BlockCounter:
     """A model for training: its encoder as the settings ask, everything else random.
 
     Random weights come from PyTorch's global generator, which the caller seeds.
@@ -63,6 +69,7 @@ def build_model(config: ModelConfig, bins: Bins, *, offline: bool = False) -> Bl
     Args:
         config: Settings.
         bins: The bins to tell apart.
+        normalisation: Channel statistics; None: those the settings mean.
         offline: Download nothing; weights come from a file or the libraries' caches.
 
     Raises:
@@ -72,7 +79,7 @@ def build_model(config: ModelConfig, bins: Bins, *, offline: bool = False) -> Bl
         BadInputError: If the weights file is damaged or not of this backbone.
     """
     spec = backbone_spec(config.backbone, pretrained=config.pretrained)
-    order = _order(spec, config, bins, normalisation=None)
+    order = _order(spec, config, bins, normalisation=normalisation)
     return _settled(FAMILIES[order.spec.family].fresh(order, offline))
 
 

@@ -12,6 +12,7 @@ from crowdcount.models import prompts
 from crowdcount.models.backbones import check_backbone, own_window
 from crowdcount.models.grid_transformer import DEPTHS
 from crowdcount.models.heads import HEADS
+from crowdcount.models.neck import NORMS
 
 TUNINGS = ("auto", "full", "prompts", "frozen")
 """What of an encoder is trained. ``full``: all of it. ``prompts``: it stays as it is, and prompt
@@ -115,6 +116,11 @@ class ModelConfig:
     neck_width: int = 128
     """Channels in which the stages of a timm backbone are fused."""
 
+    neck_norm: str = "batch"
+    """How their features are kept in range: one of ``NORMS``. ``layer`` does the same in training
+    and in counting; with ``batch`` few crops a step train a neck that is not the one that counts.
+    """
+
     window: int | None = None
     """Side of the windows in which images are counted, in pixels. None becomes the one that the
     backbone needs, in whole blocks, if it needs any. 0: images are counted whole on any backbone.
@@ -158,6 +164,7 @@ class ModelConfig:
             ("prompt_depth", DEPTHS),
             ("decoder", DECODERS),
             ("projection_init", PROJECTION_INITS),
+            ("neck_norm", NORMS),
         ):
             if getattr(self, setting) not in known:
                 raise ConfigError(

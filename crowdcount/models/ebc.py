@@ -48,7 +48,11 @@ class EBC(BlockCounter):
         self.encoder = encoder
         self._channels_last = getattr(encoder, "output_fmt", None) == "NHWC"
         self.neck = Neck(
-            channels=stages.channels(), strides=strides, block=bins.block, width=config.neck_width
+            channels=stages.channels(),
+            strides=strides,
+            block=bins.block,
+            width=config.neck_width,
+            norm=config.neck_norm,
         )
         self.head = classification_head(config.neck_width, bins, kind=config.head)
         if config.tuning == "frozen":

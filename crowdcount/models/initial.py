@@ -7,7 +7,7 @@ from typing import Any
 from crowdcount.core.bins import Bins, format_range
 from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.build import empty_model
+from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoint import Description, describe, load_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.folders import checkpoint_folder
@@ -19,18 +19,24 @@ FREE_WITH_INIT = (
 """Settings of a model that may differ from those of its first weights: they say what is trained,
 and how images are shown, but not what the weights mean."""
 
+OF_THE_ENCODER = ("backbone", "normalisation", "pretrained", "weights")
+"""Settings of a model that say what its encoder is: all that comes with an encoder alone."""
+
 
 def initial_bins(init: str) -> Bins:
     """The bins of a checkpoint, named as for ``checkpoint_folder``."""
     return describe(checkpoint_folder(init)).bins
 
 
-def with_initial_settings(given: Mapping[str, Any], *, init: str) -> dict[str, Any]:
+def with_initial_settings(
+    given: Mapping[str, Any], *, init: str, part: str = "all"
+) -> dict[str, Any]:
     """The settings of a model that starts from a checkpoint: its own, and those given.
 
     Args:
         given: Settings of the section ``model``.
         init: The checkpoint, named as for ``checkpoint_folder``.
+        part: ``encoder``: only what its encoder is comes from the checkpoint.
 
     Raises:
         InputMissingError: If there is no such checkpoint.
@@ -39,6 +45,8 @@ def with_initial_settings(given: Mapping[str, Any], *, init: str) -> dict[str, A
     """
     own = describe(checkpoint_folder(init))
     settings = _own_settings(own)
+    if part == "encoder":
+        settings = {key: settings[key] for key in OF_THE_ENCODER}
     for key, value in given.items():
         if key in settings and key not in FREE_WITH_INIT and value != settings[key]:
             raise _contradiction(key, value, own=own, init=init)
@@ -67,6 +75,29 @@ def initial_model(config: ModelConfig, *, init: str) -> BlockCounter:
     return model
 
 
+def model_around_initial_encoder(config: ModelConfig, bins: Bins, *, init: str) -> BlockCounter:
+    """A model for training with the encoder and the statistics of a checkpoint; the rest is new.
+
+    Random weights come from PyTorch's global generator, which the caller seeds.
+
+    Raises:
+        InputMissingError: If there is no such checkpoint.
+        BadInputError: If it is damaged.
+        ConfigError: If ``config`` contradicts it, or the new rest needs more than the encoder.
+    """
+    with_initial_settings(dataclasses.asdict(config), init=init, part="encoder")
+    first = load_checkpoint(checkpoint_folder(init)).model
+    if first.prompts is not None:
+        raise ConfigError(
+            f"train.init_part: a head on {config.backbone} compares with sentences, which need "
+            f"the text encoder, and {init} has none",
+            next_step="leave train.init_part out to start from all of it",
+        )
+    model = build_model(config, bins, normalisation=first.normalisation, offline=True)
+    model.get_submodule("encoder").load_state_dict(first.get_submodule("encoder").state_dict())
+    return model
+
+
 def _own_settings(own: Description) -> dict[str, Any]:
     """What a checkpoint says of its model, where nothing else brings weights or bins."""
     return {**dataclasses.asdict(own.model), "pretrained": "none", "weights": None, "bins": None}
@@ -74,7 +105,7 @@ def _own_settings(own: Description) -> dict[str, Any]:
 
 def _contradiction(key: str, value: Any, *, own: Description, init: str) -> ConfigError:
     if key in ("pretrained", "weights"):
-        reason = f"but all weights are those of train.init, {init!r}"
+        reason = f"but the weights are those of train.init, {init!r}"
     elif key == "bins":
         kept = ", ".join(format_range(*ends) for ends in own.bins.ranges)
         reason = f"but the bins are those of train.init, {init!r}: {kept}"

@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
 
+NORMS = ("batch", "layer")
+"""How the neck keeps its features in range. ``batch``: each channel by its mean and spread over a
+batch in training, over all of training in counting. ``layer``: each place by the mean and spread of
+its own channels, in training and in counting alike."""
+
 
 class Neck(nn.Module):
     """A light feature pyramid that ends at the stride of a block.
@@ -23,7 +28,13 @@ class Neck(nn.Module):
     """
 
     def __init__(
-        self, *, channels: Sequence[int], strides: Sequence[int], block: int, width: int
+        self,
+        *,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        block: int,
+        width: int,
+        norm: str = "batch",
     ) -> None:
         """Choose the stages to fuse.
 
@@ -32,6 +43,7 @@ class Neck(nn.Module):
             strides: Stride of each stage in pixels; of equal ones the deepest is used.
             block: Block side in pixels.
             width: Channels of the fused features.
+            norm: One of ``NORMS``.
 
         Raises:
             ConfigError: If every stage is finer than half a block.
@@ -48,8 +60,10 @@ class Neck(nn.Module):
         self._block = block
         self._stages = [deepest[stride] for stride in used]
         self._cells = [max(stride, block) for stride in used]
-        self.lateral = nn.ModuleList(_pointwise(channels[stage], width) for stage in self._stages)
-        self.smooth = nn.ModuleList(_separable(width) for _ in self._stages)
+        self.lateral = nn.ModuleList(
+            _pointwise(channels[stage], width, norm=norm) for stage in self._stages
+        )
+        self.smooth = nn.ModuleList(_separable(width, norm=norm) for _ in self._stages)
 
     def forward(
         self, stages: Sequence[Float[Tensor, "batch _ _ _"]], *, height: int, width: int
@@ -78,14 +92,22 @@ def on_grid(
     return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
 
 
-def _pointwise(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
+def _pointwise(channels: int, width: int, *, norm: str) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), _norm(norm, width))
 
 
-def _separable(width: int) -> nn.Sequential:
+def _separable(width: int, *, norm: str) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
         nn.Conv2d(width, width, 1, bias=False),
-        nn.BatchNorm2d(width),
+        _norm(norm, width),
         nn.SiLU(inplace=True),
     )
+
+
+def _norm(norm: str, channels: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    from timm.layers.norm import LayerNorm2d
+
+    return LayerNorm2d(channels)

@@ -24,6 +24,9 @@ CACHES = ("auto", "memory", "disk", "off")
 SELECTION_SPLITS = ("val", "test")
 """Splits that a run may be validated on."""
 
+INIT_PARTS = ("all", "encoder")
+"""What of the checkpoint in ``train.init`` training starts from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -35,6 +38,10 @@ class TrainConfig:
     """Checkpoint whose weights, model settings, bins and statistics training starts from: a folder,
     a run, ``hf://OWNER/NAME[@REVISION]`` or ``starter``. None: fresh weights, as the section
     ``model`` says."""
+
+    init_part: str = "all"
+    """``encoder``: of that checkpoint the backbone's weights and statistics alone; what is behind
+    it is new, as the section ``model`` says, and bins are those of the data."""
 
     epochs: int = 200
     """Passes over the training images."""
@@ -99,6 +106,16 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.init == "":
             raise ConfigError("train.init: must not be empty")
+        if self.init_part not in INIT_PARTS:
+            raise ConfigError(
+                f"train.init_part: unknown part {self.init_part!r}; "
+                f"choose from: {', '.join(INIT_PARTS)}"
+            )
+        if self.init_part == "encoder" and self.init is None:
+            raise ConfigError(
+                "train.init_part: encoder, and there is no checkpoint to take one from",
+                next_step="name it with --init, or leave the setting out",
+            )
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"train.accumulate must be at most train.batch_size, got {self.accumulate} pieces "

@@ -28,7 +28,7 @@ from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.initial import initial_bins, initial_model
+from crowdcount.models.initial import initial_bins, initial_model, model_around_initial_encoder
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
@@ -413,7 +413,7 @@ def first_bins(
         write: Leave a table that is made beside the data.
         track: Shows progress.
     """
-    if config.train.init is not None:
+    if config.train.init is not None and config.train.init_part == "all":
         return initial_bins(config.train.init)
     model = config.model
     return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
@@ -422,8 +422,11 @@ def first_bins(
 def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
     """The model before its first step; from here on, all that is random is, too."""
     torch.manual_seed(config.train.seed)
-    if config.train.init is not None:
-        return initial_model(config.model, init=config.train.init)
+    init = config.train.init
+    if init is not None and config.train.init_part == "encoder":
+        return model_around_initial_encoder(config.model, bins, init=init)
+    if init is not None:
+        return initial_model(config.model, init=init)
     return build_model(config.model, bins, offline=offline)
 
 

@@ -18,6 +18,7 @@ from crowdcount.models.config import ModelConfig
         ("neck_width", 0),
         ("block", 1025),
         ("neck_width", 4097),
+        ("neck_norm", "group"),
         ("pretrained", ""),
         ("weights", ""),
         ("bins", ""),

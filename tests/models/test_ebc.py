@@ -51,6 +51,21 @@ def test_the_neck_has_the_width_that_is_asked_for():
     assert model(neck_width=48).head[-1].in_channels == 48
 
 
+@pytest.mark.parametrize(("norm", "same"), [("layer", True), ("batch", False)])
+def test_a_neck_of_layer_norms_counts_as_it_was_trained_to(norm, same):
+    counter = model(neck_width=8, neck_norm=norm, frozen_statistics=True)
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        trained, counted = counter.train()(images).logits, counter.eval()(images).logits
+        assert torch.allclose(trained, counted, atol=1e-5) is same
+        assert torch.allclose(counter.train()(images[:1]).logits, trained[:1], atol=1e-5) is same
+
+
+def test_a_neck_of_layer_norms_has_no_statistics_to_keep_still():
+    with pytest.raises(ConfigError, match=r"model\.frozen_head_statistics: .* no batch norm"):
+        model(neck_norm="layer", frozen_head_statistics=True)
+
+
 def test_wide_features_are_reduced_to_512_first():
     narrow, wide = classification_head(512, BINS), classification_head(513, BINS)
     assert [type(layer) for layer in narrow] == [nn.Conv2d]

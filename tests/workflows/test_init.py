@@ -159,6 +159,81 @@ def test_the_starter_is_a_start(starter, data, workplace):
     assert ours.model.config.neck_width == theirs.model.config.neck_width == 8
 
 
+# ---- the encoder alone
+
+
+def test_an_encoder_alone_gets_a_new_head_and_the_bins_of_the_data(taught, data):
+    new = {"model__neck_width": 16, "model__neck_norm": "layer"}
+    config = settings(taught, train__init_part="encoder", **new)
+    assert config.model.backbone == "timm:test_resnet"
+    assert config.model.normalisation == "imagenet"
+    bins = first_bins(config, [data])
+    assert bins.starts != BINS
+    model = first_model(config, bins, offline=True)
+    theirs = load_checkpoint(taught / "best").model
+    found = model.encoder.state_dict()
+    assert all(torch.equal(found[k], each) for k, each in theirs.encoder.state_dict().items())
+    assert model.bins == bins
+    assert model.head[-1].in_channels == 16
+    (data.folder / "bins-r8.json").unlink()
+
+
+def test_the_channel_statistics_come_with_an_encoder(taught, data, tmp_path):
+    shutil.copytree(taught / "best", tmp_path / "own")
+    path = tmp_path / "own" / "config.json"
+    told = json.loads(path.read_text())
+    told["normalisation"] = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+    path.write_text(json.dumps(told))
+    config = settings(tmp_path / "own", train__init_part="encoder")
+    model = first_model(config, first_bins(config, [data], write=False), offline=True)
+    assert model.normalisation.mean == (0.4, 0.5, 0.6)
+
+
+def test_a_run_from_an_encoder_is_seeded_and_remembers_it(taught, data, workplace):
+    config = settings(taught, train__init_part="encoder", model__neck_width=4)
+    one = train(config, [data], out=Path("one"), device="cpu")
+    other = train(config, [data], out=Path("other"), device="cpu")
+    assert weights_of(one.run) == weights_of(other.run)
+    begun = load_checkpoint(one.checkpoint).card["provenance"]["init"]
+    assert begun["weights_sha256"] == sha256_file(taught / "best" / "model.safetensors")
+    (data.folder / "bins-r8.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"model__backbone": "timm:resnet10t"},
+            r"model\.backbone: .* made with 'timm:test_resnet'",
+        ),
+        ({"model__normalisation": "clip"}, r"model\.normalisation: .* made with 'imagenet'"),
+        ({"model__weights": "w.pth"}, r"model\.weights: .* the weights are those of train\.init"),
+        ({"model__frozen_head_statistics": True}, r"model\.frozen_head_statistics: a new head"),
+        ({"train__init_part": "half"}, r"train\.init_part: unknown part 'half'"),
+    ],
+)
+def test_what_contradicts_the_encoder_is_refused(taught, changes, told):
+    with pytest.raises(ConfigError, match=told):
+        settings(taught, **{"train__init_part": "encoder", **changes})
+
+
+def test_an_encoder_of_no_checkpoint_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.init_part: .* no checkpoint"):
+        load_run_config(overrides=[("train.init_part", "encoder")])
+
+
+def test_a_clip_encoder_alone_is_refused_for_want_of_sentences(data, tmp_path):
+    bins = Bins(block=16, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
+    with shrunken():
+        config = ModelConfig(backbone="clip-vit-b-16", pretrained="none", block=16)
+        card = {"working_size": {"short_side_min": 64, "long_side_max": 512}}
+        clip = build_model(config, bins, offline=True)
+        save_checkpoint(tmp_path / "clip", clip, card=card)
+        config = settings(tmp_path / "clip", train__init_part="encoder", model__block=16)
+        with pytest.raises(ConfigError, match=r"train\.init_part: .* text encoder"):
+            first_model(config, bins, offline=True)
+
+
 # ---- settings
 
 
@@ -171,8 +246,8 @@ def test_the_starter_is_a_start(starter, data, workplace):
         ("model.head", "zip", "'ebc'"),
         ("model.normalisation", "clip", "'imagenet'"),
         ("model.prompts", "digits", "'words'"),
-        ("model.weights", "w.pth", "all weights are those of train.init"),
-        ("model.pretrained", "auto", "all weights are those of train.init"),
+        ("model.weights", "w.pth", "the weights are those of train.init"),
+        ("model.pretrained", "auto", "the weights are those of train.init"),
         ("model.bins", "sha-r8-t2", "0, 1-2, 3+"),
     ],
 )
