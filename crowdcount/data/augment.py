@@ -25,11 +25,14 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 SCALE_DRAWS = ("zoom", "side")
 
+PLACE_DRAWS = ("centre", "corner")
+
 _WIDE: dict[str, Any] = {
     "zoom_probability": 0.7,
     "scale_min": 0.5,
     "scale_max": 2.0,
     "scale_draw": "zoom",
+    "place_draw": "centre",
     "flip_probability": 0.5,
     "colour_probability": 0.8,
     "brightness": 0.3,
@@ -53,6 +56,7 @@ _PUBLISHED = _WIDE | {
     # A crop of 1 to 2 times the side it has in the end.
     "scale_max": 1.0,
     "scale_draw": "side",
+    "place_draw": "corner",
     "colour_probability": 0.2,
     "brightness": 0.1,
     "contrast": 0.1,
@@ -111,6 +115,12 @@ class AugmentConfig:
     scale_draw: str = _OF_CHAIN
     """What is spread evenly: ``zoom``, the logarithm of the factor; ``side``, the side of the
     square that is cut, so that small heads are more frequent."""
+
+    place_draw: str = _OF_CHAIN
+    """What of a crop lies anywhere with equal chance. ``corner``: its corner, wherever the crop
+    fits, so that hardly a crop has the outermost rows and columns of its image. ``centre``: its
+    centre, and it is pushed inside, so that they are in half as many crops as others (in a third
+    where the image is twice as large as the crop). Crowds are often densest at the upper edge."""
 
     flip_probability: float = _OF_CHAIN
     """How often left and right are exchanged."""
@@ -189,11 +199,11 @@ class AugmentConfig:
                 "augment.scale_min: must be above 0 and at most augment.scale_max, "
                 f"got {self.scale_min} and {self.scale_max}"
             )
-        if self.scale_draw not in SCALE_DRAWS:
-            raise ConfigError(
-                f"augment.scale_draw: unknown draw {self.scale_draw!r}; "
-                f"choose from: {', '.join(SCALE_DRAWS)}"
-            )
+        for name, known in (("scale_draw", SCALE_DRAWS), ("place_draw", PLACE_DRAWS)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(
+                    f"augment.{name}: unknown draw {value!r}; choose from: {', '.join(known)}"
+                )
         if not 0 <= self.hue <= 180:
             raise ConfigError(f"augment.hue: must be 0 to 180 degrees, got {self.hue}")
         if not 1 <= self.jpeg_quality <= 95:
@@ -289,9 +299,16 @@ def _random_crop(
     else:
         zoom = math.exp(rng.uniform(math.log(config.scale_min), math.log(config.scale_max)))
     side = min(max(round(size / zoom), 1), height, width)
-    left = int(rng.integers(width - side + 1))
-    top = int(rng.integers(height - side + 1))
+    left = _random_start(width, side=side, draw=config.place_draw, rng=rng)
+    top = _random_start(height, side=side, draw=config.place_draw, rng=rng)
     return crop(sample, left=left, top=top, side=side, size=size)
+
+
+def _random_start(length: int, *, side: int, draw: str, rng: np.random.Generator) -> int:
+    """First of ``side`` pixels out of ``length``."""
+    if draw == "corner":
+        return int(rng.integers(length - side + 1))
+    return min(max(int(rng.integers(length)) - side // 2, 0), length - side)
 
 
 def _resized(

@@ -31,6 +31,7 @@ from crowdcount.models.encoder_decoder import (
     bare_parts,
     pretrained_parts,
 )
+from crowdcount.models.neck import Neck
 from crowdcount.models.timm_encoders import bare_timm_encoder, timm_encoder
 
 
@@ -102,6 +103,11 @@ def empty_model(
 
 def _settled(model: BlockCounter) -> BlockCounter:
     """What the settings say of every model, whatever its family."""
+    if model.config.neck_norm != "batch" and not any(isinstance(m, Neck) for m in model.modules()):
+        raise ConfigError(
+            f"model.neck_norm: {model.config.neck_norm}, and {model.config.backbone} has no neck",
+            next_step="leave the setting out, or choose a timm: backbone or model.decoder = slim",
+        )
     if model.config.frozen_statistics:
         model.freeze_statistics()
     if model.config.frozen_head_statistics:

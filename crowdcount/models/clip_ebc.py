@@ -180,6 +180,7 @@ def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
         strides=[level.stride for level in encoder.levels],
         block=config.block,
         width=SLIM_WIDTH,
+        norm=config.neck_norm,
     )
 
 

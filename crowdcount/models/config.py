@@ -117,9 +117,9 @@ class ModelConfig:
     """Channels in which the stages of a timm backbone are fused."""
 
     neck_norm: str = "batch"
-    """How their features are kept in range: one of ``NORMS``. ``layer`` does the same in training
-    and in counting; with ``batch`` few crops a step train a neck that is not the one that counts.
-    """
+    """How they, and those of CLIP's ``slim`` decoder, are kept in range: one of ``NORMS``.
+    ``layer`` does the same in training and in counting; with ``batch`` few crops a step train
+    another neck than the one that counts."""
 
     window: int | None = None
     """Side of the windows in which images are counted, in pixels. None becomes the one that the

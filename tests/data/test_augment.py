@@ -14,6 +14,7 @@ from crowdcount.core.blocks import block_counts, head_pixels
 from crowdcount.core.sample import Sample
 from crowdcount.data.augment import (
     CHAINS,
+    PLACE_DRAWS,
     AugmentConfig,
     augment,
     crop,
@@ -354,16 +355,38 @@ def test_an_image_too_small_for_the_crop_is_enlarged_to_its_short_side(width, he
     assert np.unique(cut.points[:, 1].round(9)) == pytest.approx(expected)
 
 
-def test_every_place_of_an_image_is_cut():
+@pytest.mark.parametrize("draw", PLACE_DRAWS)
+def test_every_place_of_an_image_is_cut(draw):
     columns, rows = np.meshgrid(np.arange(6), np.arange(4))
     where = np.stack([columns, rows, rows], axis=-1).astype(np.uint8)
     sample = replace(sample_of([], width=6, height=4), image=where)
     crops = [
-        augment(sample, size=2, config=PLAIN, rng=np.random.default_rng(seed)).image
+        augment(
+            sample,
+            size=2,
+            config=replace(PLAIN, place_draw=draw),
+            rng=np.random.default_rng(seed),
+        ).image
         for seed in range(200)
     ]
     corners = {(int(image[0, 0, 0]), int(image[0, 0, 1])) for image in crops}
     assert corners == {(left, top) for left in range(5) for top in range(3)}
+
+
+@pytest.mark.parametrize(("draw", "outermost"), [("centre", 1 / 8), ("corner", 1 / 49)])
+def test_how_often_the_edge_of_an_image_is_seen(draw, outermost):
+    sample = sample_of([], width=64, height=16)
+    sample.image[:] = np.arange(64, dtype=np.uint8)[None, :, None]
+    config = replace(PLAIN, place_draw=draw)
+    crops = [
+        augment(sample, size=16, config=config, rng=np.random.default_rng(seed)).image
+        for seed in range(3000)
+    ]
+    seen = np.bincount(np.concatenate([image[0, :, 0] for image in crops]), minlength=64) / 3000
+    assert seen[[0, 63]] == pytest.approx(outermost, abs=0.02)
+    middle = seen[28:36].mean()
+    assert middle == pytest.approx(1 / 4 if draw == "centre" else 16 / 49, abs=0.02)
+
 
 
 def test_a_grey_image_has_equal_channels_and_keeps_its_light():
@@ -498,6 +521,7 @@ def test_the_published_chain_is_what_was_published():
     assert config.flip_probability == 0.5
     assert config.colour_probability == 0.2
     assert (config.brightness, config.contrast, config.saturation, config.hue) == (0.1, 0.1, 0.1, 0)
+    assert config.place_draw == "corner"
     assert config.blur_probability == 0.2
     assert (config.salt_pepper_probability, config.salt_pepper) == (0.5, 0.001)
     assert config.grey_probability == config.noise_probability == config.jpeg_probability == 0
@@ -507,6 +531,7 @@ CHANGES = {
     "scale_min": 0.3,
     "scale_max": 3.0,
     "scale_draw": "side",
+    "place_draw": "corner",
     "brightness": 0.9,
     "contrast": 0.9,
     "saturation": 0.9,
@@ -535,7 +560,7 @@ def test_every_setting_acts(name):
     assert any((before != after).any() for before, after in zip(*images, strict=True))
 
 
-@pytest.mark.parametrize("setting", ["chain", "scale_draw"])
+@pytest.mark.parametrize("setting", ["chain", "scale_draw", "place_draw"])
 def test_an_unknown_name_is_refused_with_those_there_are(setting):
     with pytest.raises(ConfigError, match=rf"^augment\.{setting}: .*'wild'; choose from: \w+, \w+"):
         AugmentConfig(**{setting: "wild"})

@@ -66,6 +66,12 @@ def test_a_neck_of_layer_norms_has_no_statistics_to_keep_still():
         model(neck_norm="layer", frozen_head_statistics=True)
 
 
+def test_a_norm_of_the_neck_is_refused_where_there_is_none():
+    config = ModelConfig(backbone="vgg11", pretrained="none", neck_norm="layer")
+    with pytest.raises(ConfigError, match=r"model\.neck_norm: layer, and vgg11 has no neck"):
+        build_model(config, BINS)
+
+
 def test_wide_features_are_reduced_to_512_first():
     narrow, wide = classification_head(512, BINS), classification_head(513, BINS)
     assert [type(layer) for layer in narrow] == [nn.Conv2d]

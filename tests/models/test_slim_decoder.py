@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -95,6 +96,12 @@ def test_an_untrained_model_takes_blocks_for_empty(backbone, head):
         for decoder in DECODERS:
             heads[decoder] = fresh(backbone, decoder=decoder, head=head)(images).counts.mean()
     assert heads["slim"] < heads["paper"] / 2
+
+
+def test_the_norm_of_the_neck_is_its_norm():
+    with shrunken():
+        decoder = fresh("clip-rn50", decoder="slim", neck_norm="layer").decoder
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in decoder.modules())
 
 
 @pytest.mark.parametrize(
