@@ -388,7 +388,6 @@ def test_how_often_the_edge_of_an_image_is_seen(draw, outermost):
     assert middle == pytest.approx(1 / 4 if draw == "centre" else 16 / 49, abs=0.02)
 
 
-
 def test_a_grey_image_has_equal_channels_and_keeps_its_light():
     sample = sample_of([], width=64, height=64)
     config = replace(PLAIN, grey_probability=1.0)
