@@ -62,8 +62,6 @@ def settings(decoder: str, images: int, options: argparse.Namespace) -> RunConfi
         {
             "model": {"backbone": "clip-rn50", "pretrained": "none", "decoder": decoder},
             "optim": {"lr": options.lr},
-            # Where crops lay when the table in README.md was made.
-            "augment": {"place_draw": "corner"},
             "train": {
                 **{"epochs": epochs, "validate_every": epochs, "seed": options.seed},
                 **{"batch_size": options.batch, "crop": options.crop},

@@ -32,7 +32,7 @@ _WIDE: dict[str, Any] = {
     "scale_min": 0.5,
     "scale_max": 2.0,
     "scale_draw": "zoom",
-    "place_draw": "centre",
+    "place_draw": "corner",
     "flip_probability": 0.5,
     "colour_probability": 0.8,
     "brightness": 0.3,

@@ -530,7 +530,7 @@ CHANGES = {
     "scale_min": 0.3,
     "scale_max": 3.0,
     "scale_draw": "side",
-    "place_draw": "corner",
+    "place_draw": "centre",
     "brightness": 0.9,
     "contrast": 0.9,
     "saturation": 0.9,
