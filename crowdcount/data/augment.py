@@ -56,7 +56,6 @@ _PUBLISHED = _WIDE | {
     # A crop of 1 to 2 times the side it has in the end.
     "scale_max": 1.0,
     "scale_draw": "side",
-    "place_draw": "corner",
     "colour_probability": 0.2,
     "brightness": 0.1,
     "contrast": 0.1,

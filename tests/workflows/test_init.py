@@ -75,6 +75,15 @@ def dotted(changes):
     return {key.replace("__", "."): value for key, value in changes.items()}
 
 
+def with_own_statistics(run, folder):
+    """A copy of the best checkpoint of a run that says it has channel statistics of its own."""
+    copy = shutil.copytree(run / "best", folder / "own")
+    told = json.loads((copy / "config.json").read_text())
+    told["normalisation"] = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+    (copy / "config.json").write_text(json.dumps(told))
+    return copy
+
+
 def first_loss(run):
     return json.loads((run / LOG).read_text().splitlines()[0])["loss"]
 
@@ -113,12 +122,7 @@ def test_it_starts_at_the_loss_of_the_checkpoint_and_not_at_that_of_random_weigh
 
 
 def test_settings_bins_and_statistics_come_with_the_weights(taught, data, tmp_path):
-    shutil.copytree(taught / "best", tmp_path / "own")
-    path = tmp_path / "own" / "config.json"
-    told = json.loads(path.read_text())
-    told["normalisation"] = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
-    path.write_text(json.dumps(told))
-    config = settings(tmp_path / "own")
+    config = settings(with_own_statistics(taught, tmp_path))
     model = first_model(config, first_bins(config, [data]), offline=True)
     assert config.model == dataclasses.replace(
         load_checkpoint(taught / "best").model.config, bins=None
@@ -179,12 +183,7 @@ def test_an_encoder_alone_gets_a_new_head_and_the_bins_of_the_data(taught, data)
 
 
 def test_the_channel_statistics_come_with_an_encoder(taught, data, tmp_path):
-    shutil.copytree(taught / "best", tmp_path / "own")
-    path = tmp_path / "own" / "config.json"
-    told = json.loads(path.read_text())
-    told["normalisation"] = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
-    path.write_text(json.dumps(told))
-    config = settings(tmp_path / "own", train__init_part="encoder")
+    config = settings(with_own_statistics(taught, tmp_path), train__init_part="encoder")
     model = first_model(config, first_bins(config, [data], write=False), offline=True)
     assert model.normalisation.mean == (0.4, 0.5, 0.6)
 
