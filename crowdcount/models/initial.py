@@ -6,6 +6,7 @@ from typing import Any
 
 from crowdcount.core.bins import Bins, format_range
 from crowdcount.errors import ConfigError
+from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoint import Description, describe, load_checkpoint
@@ -41,11 +42,18 @@ def with_initial_settings(
     Raises:
         InputMissingError: If there is no such checkpoint.
         BadInputError: If it is damaged.
-        ConfigError: If a setting that is given contradicts it.
+        ConfigError: If a setting that is given contradicts it, or a new head would need more than
+            its encoder.
     """
     own = describe(checkpoint_folder(init))
     settings = _own_settings(own)
     if part == "encoder":
+        if backbone_spec(own.model.backbone).family == "clip":
+            raise ConfigError(
+                f"train.init_part: a head on {own.model.backbone} compares with sentences, which "
+                f"need the text encoder, and {init} has none",
+                next_step="leave train.init_part out to start from all of it",
+            )
         settings = {key: settings[key] for key in OF_THE_ENCODER}
     for key, value in given.items():
         if key in settings and key not in FREE_WITH_INIT and value != settings[key]:
@@ -83,16 +91,10 @@ def model_around_initial_encoder(config: ModelConfig, bins: Bins, *, init: str) 
     Raises:
         InputMissingError: If there is no such checkpoint.
         BadInputError: If it is damaged.
-        ConfigError: If ``config`` contradicts it, or the new rest needs more than the encoder.
+        ConfigError: If ``config`` contradicts it, or a new head would need more than its encoder.
     """
     with_initial_settings(dataclasses.asdict(config), init=init, part="encoder")
     first = load_checkpoint(checkpoint_folder(init)).model
-    if first.prompts is not None:
-        raise ConfigError(
-            f"train.init_part: a head on {config.backbone} compares with sentences, which need "
-            f"the text encoder, and {init} has none",
-            next_step="leave train.init_part out to start from all of it",
-        )
     model = build_model(config, bins, normalisation=first.normalisation, offline=True)
     model.get_submodule("encoder").load_state_dict(first.get_submodule("encoder").state_dict())
     return model

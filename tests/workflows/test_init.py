@@ -221,16 +221,15 @@ def test_an_encoder_of_no_checkpoint_is_refused():
         load_run_config(overrides=[("train.init_part", "encoder")])
 
 
-def test_a_clip_encoder_alone_is_refused_for_want_of_sentences(data, tmp_path):
+def test_a_clip_encoder_alone_is_refused_for_want_of_sentences(tmp_path):
     bins = Bins(block=16, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
     with shrunken():
         config = ModelConfig(backbone="clip-vit-b-16", pretrained="none", block=16)
         card = {"working_size": {"short_side_min": 64, "long_side_max": 512}}
         clip = build_model(config, bins, offline=True)
         save_checkpoint(tmp_path / "clip", clip, card=card)
-        config = settings(tmp_path / "clip", train__init_part="encoder", model__block=16)
         with pytest.raises(ConfigError, match=r"train\.init_part: .* text encoder"):
-            first_model(config, bins, offline=True)
+            settings(tmp_path / "clip", train__init_part="encoder", model__block=16)
 
 
 # ---- settings
