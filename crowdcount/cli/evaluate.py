@@ -20,7 +20,7 @@ def evaluate(
     data: options.Data = None,
     checkpoint: options.Checkpoint = None,
     fold: options.Fold = None,
-    split: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    split: Annotated[str, typer.Option(help="val, test, train or calibration.")] = "val",
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Also write one line an image to this file.")
     ] = None,

@@ -62,6 +62,10 @@ def preprocess(
     val_fraction: Annotated[
         float, typer.Option(help="Share of training images held out for validation.")
     ] = 0.1,
+    calibration_fraction: Annotated[
+        float,
+        typer.Option(help="Share of training images kept from training and selection."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the held-out choice.", min=0)] = 42,
     folds: Annotated[
         int,
@@ -118,6 +122,7 @@ def preprocess(
                 smallest_head=smallest_head,
                 max_count=max_count,
                 val_fraction=val_fraction,
+                calibration_fraction=calibration_fraction,
                 seed=seed,
                 folds=folds,
             ),
@@ -154,12 +159,13 @@ def _say(result: "PreparedResult", *, dry_run: bool) -> None:
 
     verb = "to prepare" if dry_run else "prepared"
     log.info(
-        "%s: %d images %s, %d right already, %d held out for validation%s%s",
+        "%s: %d images %s, %d right already, %d held out for validation%s%s%s",
         result.name,
         result.written,
         verb,
         result.unchanged,
         result.held_out,
+        f", {result.calibration} for calibration" if result.calibration else "",
         f"; {len(result.folds)} folds of {min(result.folds)} to {max(result.folds)} images"
         if result.folds
         else "",

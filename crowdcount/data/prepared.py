@@ -34,6 +34,9 @@ from crowdcount.errors import BadInputError, ConfigError, InputMissingError, Usa
 MANIFEST = "manifest.json"
 """The file that makes a folder a prepared data set; written last."""
 
+CALIBRATION = "calibration"
+"""The split of the training images that are kept from training and from selection."""
+
 JOURNAL = "manifest.unfinished.jsonl"
 """Beside the manifest while preparation runs: a line for each finished image."""
 
@@ -63,8 +66,11 @@ class PreprocessConfig:
     val_fraction: float = 0.1
     """Share of the training images held out for validation, where a set has no such split."""
 
+    calibration_fraction: float = 0.0
+    """Share of the training images kept from training and selection alike, for calibration."""
+
     seed: int = 42
-    """Seed of the choice of the held-out images."""
+    """Seed of the choice of the images held out for validation and for calibration."""
 
     folds: int = 0
     """Into how many folds the training images are parted; 0: into those of the recipe, if any."""
@@ -84,9 +90,15 @@ class PreprocessConfig:
                 f"preprocess.max_count must be 1 to {self.block**2}, a head on each pixel of a "
                 f"block, got {self.max_count}"
             )
-        if not 0 <= self.val_fraction < 1:
+        for key in ("val_fraction", "calibration_fraction"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ConfigError(
+                    f"preprocess.{key} must be at least 0 and below 1, got {getattr(self, key)}"
+                )
+        if self.val_fraction + self.calibration_fraction >= 1:
             raise ConfigError(
-                f"preprocess.val_fraction must be at least 0 and below 1, got {self.val_fraction}"
+                "preprocess.val_fraction and preprocess.calibration_fraction leave nothing to "
+                f"train on: {self.val_fraction} and {self.calibration_fraction}"
             )
         if self.seed < 0:
             raise ConfigError(f"preprocess.seed must not be negative, got {self.seed}")
@@ -216,8 +228,12 @@ class Manifest:
 
     images: tuple[ImageRecord, ...]
 
+    calibration: tuple[str, ...] = ()
+    """Files of ``train`` that are for calibration: neither trained on nor selected on."""
+
     folds: tuple[tuple[str, ...], ...] = ()
-    """Files of ``train`` in each fold, where the set has folds; together they are all of them."""
+    """Files of ``train`` in each fold, where the set has folds; together they are all of them but
+    those for calibration."""
 
     unlabelled: tuple[str, ...] = ()
     """Splits that are not prepared because their annotations were not published."""
@@ -460,10 +476,12 @@ class PreparedDataset:
         there = {each.split for each in self.manifest.images}
         if self.manifest.held_out:
             there.add("val")
-        return tuple(split for split in SPLITS if split in there)
+        if self.manifest.calibration:
+            there.add(CALIBRATION)
+        return tuple(split for split in (*SPLITS, CALIBRATION) if split in there)
 
     def records(self, split: str) -> tuple[ImageRecord, ...]:
-        """The images of ``train`` (without the held-out ones), ``val`` or ``test``.
+        """The images of ``train`` (without those kept from it), ``val``, ``test``, ``calibration``.
 
         Raises:
             InputMissingError: If the data set has no such split.
@@ -479,17 +497,19 @@ class PreparedDataset:
                 f"{self.folder}: has no split {split!r}",
                 looked_for=f"splits that are there: {', '.join(self.splits)}",
             )
-        kept_back = set(self.manifest.held_out)
-        if split == "val" and kept_back:
-            return tuple(each for each in self.all_training() if each.file in kept_back)
+        kept_back = {"val": self.manifest.held_out, CALIBRATION: self.manifest.calibration}
+        if kept_back.get(split):
+            chosen = set(kept_back[split])
+            return tuple(each for each in self.all_training() if each.file in chosen)
+        from_training = set().union(*kept_back.values()) if split == "train" else set()
         return tuple(
             each
             for each in self.manifest.images
-            if each.split == split and not (split == "train" and each.file in kept_back)
+            if each.split == split and each.file not in from_training
         )
 
     def all_training(self) -> tuple[ImageRecord, ...]:
-        """All images of ``train``, the held-out ones included, as bins are computed over.
+        """All images of ``train``, those kept from training included, as bins are computed over.
 
         Raises:
             InputMissingError: If the data set has no training images.

@@ -31,12 +31,12 @@ def manifest_problems(manifest: Manifest) -> Iterator[str]:
         if sums.get(split) != manifest.totals.get(split):
             yield f"{split}: the totals are not the sums over its images"
     train = {each.file for each in manifest.images if each.split == "train"}
-    kept_back = set(manifest.held_out)
-    if len(kept_back) < len(manifest.held_out):
+    kept_back = {*manifest.held_out, *manifest.calibration}
+    if len(kept_back) < len(manifest.held_out) + len(manifest.calibration):
         yield "held out: an image stands twice"
     for file in sorted(kept_back - train):
         yield f"held out: {file} is no training image"
-    if kept_back and "val" in sums:
+    if manifest.held_out and "val" in sums:
         yield "held out: images, although there is a validation split"
     if kept_back and not train - kept_back:
         yield "held out: every training image"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,9 @@ class PreparedResult:
 
     held_out: int
     """Training images kept for validation."""
+
+    calibration: int
+    """Training images kept for calibration."""
 
     folds: tuple[int, ...]
     """Training images in each fold."""
@@ -266,6 +270,7 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
         folder=plan.folder,
         totals=manifest.totals,
         held_out=len(manifest.held_out),
+        calibration=len(manifest.calibration),
         folds=tuple(len(fold) for fold in manifest.folds),
         unlabelled=plan.unlabelled,
         release=manifest.release,
@@ -320,8 +325,12 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions
     ordered = tuple(by_name[image.name] for image in plan.images)
     release, reasons = release_of(plan, ordered)
     heads = {each.file: each.heads for each in ordered if each.split == "train"}
-    has_val = any(each.split == "val" for each in ordered)
     recipe, config = plan.found.recipe, plan.config
+    drawn = partial(held_out, seed=config.seed, groups=plan.groups)
+    has_val = any(each.split == "val" for each in ordered)
+    validation = () if has_val else drawn(heads, fraction=config.val_fraction)
+    rest = {file: heads[file] for file in heads if file not in validation}
+    calibration = drawn(rest, fraction=config.calibration_fraction * len(heads) / max(len(rest), 1))
     return Manifest(
         format=FORMAT,
         versions=versions,
@@ -338,22 +347,27 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions
         release=release,
         totals=totals_by_split(ordered),
         unpaired=plan.unpaired,
-        held_out=()
-        if has_val
-        else held_out(heads, fraction=config.val_fraction, seed=config.seed, groups=plan.groups),
+        held_out=validation,
+        calibration=calibration,
         images=ordered,
-        folds=_folds(plan, heads),
+        folds=_folds(plan, {file: heads[file] for file in heads if file not in calibration}),
         unlabelled=tuple(plan.unlabelled),
     )
 
 
 def _folds(plan: _Plan, heads: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
-    """The training images of each fold: the recipe's own, or as many as the settings want."""
+    """The images of each fold: the recipe's own, or as many as the settings want."""
     validation, config = plan.found.recipe.validation, plan.config
     if validation.folds:
         training = [image for image in plan.images if image.split == "train"]
         return tuple(
-            tuple(sorted(each.file for each in training if validation.fold_of(each.id) == fold))
+            tuple(
+                sorted(
+                    each.file
+                    for each in training
+                    if each.file in heads and validation.fold_of(each.id) == fold
+                )
+            )
             for fold in range(len(validation.folds))
         )
     if not config.folds:

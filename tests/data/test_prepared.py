@@ -405,6 +405,10 @@ def test_totals_are_sums():
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"val_fraction": -0.1}, "val_fraction"),
         ({"val_fraction": float("nan")}, "val_fraction"),
+        ({"calibration_fraction": 1.0}, "calibration_fraction"),
+        ({"calibration_fraction": -0.1}, "calibration_fraction"),
+        ({"calibration_fraction": float("nan")}, "calibration_fraction"),
+        ({"val_fraction": 0.5, "calibration_fraction": 0.5}, "val_fraction and"),
         ({"seed": -1}, "seed"),
     ],
 )

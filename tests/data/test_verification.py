@@ -154,6 +154,14 @@ EDITS = {
         lambda m: replace(m, held_out=m.held_out * 2),
         "held out: an image stands twice",
     ),
+    "a name of both held-out parts": (
+        lambda m: replace(m, calibration=m.held_out),
+        "held out: an image stands twice",
+    ),
+    "a name for calibration that is not there": (
+        lambda m: replace(m, calibration=("gone.jpg",)),
+        r"gone\.jpg is no training image",
+    ),
     "everything held out": (
         lambda m: replace(
             m, held_out=tuple(each.file for each in m.images if each.split == "train")

@@ -65,6 +65,10 @@ def street(tmp_path):
     return write_family(tmp_path / "street")
 
 
+def files(records):
+    return [each.file for each in records]
+
+
 @pytest.fixture
 def run(tmp_path):
     def prepare(source, **options):
@@ -120,6 +124,47 @@ def test_nothing_is_held_out_where_there_is_a_validation_split(tmp_path, run):
     result = run(tmp_path / "own")
     assert result.held_out == 0
     assert PreparedDataset.open(result.folder).splits == ("train", "val")
+
+
+def test_a_part_for_calibration_is_neither_trained_on_nor_selected_on(street, run):
+    without = PreparedDataset.open(run(street).folder)
+    result = run(street, config=PreprocessConfig(calibration_fraction=0.25), force=True)
+    data = PreparedDataset.open(result.folder)
+    parts = {split: set(files(data.records(split))) for split in ("train", "val", "calibration")}
+    assert {split: len(names) for split, names in parts.items()} == {
+        "train": 8,
+        "val": 1,
+        "calibration": 3,
+    }
+    assert result.calibration == 3
+    assert set.union(*parts.values()) == set(files(data.all_training()))
+    assert data.splits == ("train", "val", "test", "calibration")
+    # What is held out for validation does not change.
+    assert data.records("val") == without.records("val")
+    assert without.splits == ("train", "val", "test")
+
+
+def test_a_part_for_calibration_is_of_sparse_scenes_and_dense_ones(street, run):
+    data = PreparedDataset.open(
+        run(street, config=PreprocessConfig(val_fraction=0.0, calibration_fraction=0.5)).folder
+    )
+    ranked = sorted(data.all_training(), key=lambda each: (each.heads, each.file))
+    chosen = set(files(data.records("calibration")))
+    # Twelve images, six wanted: one of each two neighbours.
+    assert [
+        len({a.file, b.file} & chosen) for a, b in zip(ranked[::2], ranked[1::2], strict=True)
+    ] == [1] * 6
+
+
+def test_folds_leave_out_what_is_for_calibration(street, run):
+    config = PreprocessConfig(folds=3, calibration_fraction=0.25)
+    data = PreparedDataset.open(run(street, config=config).folder)
+    calibration = set(files(data.records("calibration")))
+    folds = [file for fold in data.manifest.folds for file in fold]
+    assert sorted([*folds, *calibration]) == sorted(files(data.all_training()))
+    second = data.with_fold(2)
+    assert sorted(files(second.records("val"))) == list(data.manifest.folds[1])
+    assert calibration.isdisjoint(files(second.records("train")))
 
 
 def test_the_default_folder_is_named_after_the_set(street, tmp_path, monkeypatch):
