@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import torch
+from torch import nn
+
 from crowdcount.core.types import Batch
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.memory import explained_memory, peak_memory
@@ -78,6 +81,11 @@ class EpochReport:
     complete: bool
     """False where the epoch was cut short by a request to stop."""
 
+    without_gradient: tuple[str, ...] = ()
+    """Trained tensors whose gradient was 0 throughout in the last step: what they weigh is behind
+    units that no longer answer, such as ones that every input saturates, and they stay as they
+    are."""
+
 
 def fit(
     learner: Learner,
@@ -148,6 +156,7 @@ def fit(
             encoder_lr=lr if optim.encoder_lr is None else lr * optim.encoder_lr / optim.lr,
             peak=peak_memory(learner.device),
             complete=not stopped,
+            without_gradient=_without_gradient(learner.model),
         )
         if not stopped:
             learner.progress = learner.progress.next_epoch()
@@ -178,8 +187,24 @@ def _after(progress: Progress, result: StepResult, *, seconds: float, waited: fl
     )
 
 
+def _without_gradient(model: nn.Module) -> tuple[str, ...]:
+    """Names of the tensors that have a gradient, and one of nothing but zeros."""
+    gradients = [(name, each.grad) for name, each in model.named_parameters()]
+    there = {name: gradient for name, gradient in gradients if gradient is not None}
+    if not there:
+        return ()
+    answers = torch.stack([gradient.any() for gradient in there.values()]).tolist()
+    return tuple(name for name, answer in zip(there, answers, strict=True) if not answer)
+
+
 def _report(
-    progress: Progress, *, lr: float, encoder_lr: float, peak: int, complete: bool
+    progress: Progress,
+    *,
+    lr: float,
+    encoder_lr: float,
+    peak: int,
+    complete: bool,
+    without_gradient: tuple[str, ...],
 ) -> EpochReport:
     """Means of an epoch from its sums."""
     steps = progress.step
@@ -200,4 +225,5 @@ def _report(
         images_per_second=progress.images / progress.seconds,
         peak_memory=peak,
         complete=complete,
+        without_gradient=without_gradient,
     )

@@ -160,6 +160,7 @@ class RunFolder:
         self.best = record.best
         self.top: tuple[Ranked, ...] = ()
         self._in_tensorboard = False
+        self._said_what_is_still = False
 
     @classmethod
     def create(
@@ -315,6 +316,17 @@ class RunFolder:
             seconds_left=seconds_left,
         )
         log.info("%s", words)
+        if report.without_gradient and not self._said_what_is_still:
+            self._said_what_is_still = True
+            log.warning(
+                "%d trained tensors got no gradient in the last step of epoch %d, from %s to %s: "
+                "they no longer learn, mostly because the units behind them are saturated. A lower "
+                "optim.encoder_lr, or optim.lr, avoids it; the log names them in each epoch",
+                len(report.without_gradient),
+                report.epoch,
+                report.without_gradient[0],
+                report.without_gradient[-1],
+            )
 
     def show_in_tensorboard(self) -> None:
         """Keep an event file beside the log, from what is in that now on."""

@@ -43,6 +43,23 @@ def test_reports_say_how_fast_and_how_large():
     assert 2**20 < reports[0].peak_memory <= reports[-1].peak_memory < 2**40
 
 
+def test_reports_name_what_no_gradient_reaches():
+    healthy, saturated = learner(ConvModel(norm=False)), learner(ConvModel(norm=False))
+    with torch.no_grad():
+        saturated.model.encoder[0].bias.fill_(-100.0)  # its ReLU gives 0 for every image
+    (report,) = run(healthy, FewBatches(), epochs=1)
+    assert report.without_gradient == ()
+    (report,) = run(saturated, FewBatches(), epochs=1)
+    assert report.without_gradient == ("encoder.0.weight", "encoder.0.bias")
+
+
+def test_what_is_not_trained_is_not_named_as_without_gradient():
+    learning = learner(ConvModel(norm=False))
+    learning.model.encoder.requires_grad_(False)
+    (report,) = run(learning, FewBatches(), epochs=1)
+    assert report.without_gradient == ()
+
+
 def test_a_request_to_stop_ends_the_run_after_the_step_and_saves_it():
     steps, saved = [], []
     learning = learner(MeanModel())

@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared import PreparedDataset
 from crowdcount.errors import UsageError
+from crowdcount.models.folders import WEIGHTS_NAME
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
@@ -128,6 +130,22 @@ def changed(**train_settings):
 
 def log_of(run):
     return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def test_a_part_that_no_longer_learns_is_warned_of_once(prepared, workplace, caplog):
+    first = train(CONFIG, [prepared], out=Path("first"), device="cpu").run / "last"
+    assert "no gradient" not in caplog.text
+    tensors = load_file(first / WEIGHTS_NAME)
+    tensors["encoder.bn1.bias"].fill_(-1000.0)  # the ReLU behind it gives 0 for every image
+    save_file(tensors, first / WEIGHTS_NAME)
+    run = train(changed(init=str(first)), [prepared], out=Path("second"), device="cpu").run
+    first_epoch, second_epoch = (line["without_gradient"] for line in log_of(run))
+    assert first_epoch == second_epoch
+    assert {"encoder.bn1.weight", "encoder.bn1.bias"} < set(first_epoch)
+    assert all(name.startswith("encoder.") for name in first_epoch)
+    (warning,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert warning.startswith(f"{len(first_epoch)} trained tensors got no gradient")
+    assert f"of epoch 1, from {first_epoch[0]} to {first_epoch[-1]}" in warning
 
 
 def test_test_images_are_selected_on_only_where_that_is_allowed(prepared, workplace):
