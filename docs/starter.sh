@@ -30,11 +30,18 @@ run() { # FOLDER, then what a new run is given
       --set train.checkpoint_every_minutes=5 "${@:2}"
   fi
 }
-run "$work/first" --weights "$weights"
+# The first two runs train more of the encoder, on crops that are changed less.
+early=(--set model.frozen_stages=1 --set augment.colour_probability=0.3 \
+  --set augment.jpeg_probability=0.15 --set augment.jpeg_quality=40)
+run "$work/first" --weights "$weights" "${early[@]}" --epochs 72 \
+  --set 'loss.multiscale_weights=[12.0,36.0]' --set loss.count_weight=1
 # Its empty blocks are not empty enough: docs/starter.md.
 python docs/sharpen.py "$work/first/last" "$work/sharpened" --factor 1.45 --shift 0.7
-run "$work/second" --init "$work/sharpened" --epochs 12 --set optim.lr=3e-4 --set optim.encoder_lr=1.2e-4 \
-  --set 'loss.multiscale_weights=[4.0,16.0]' --set loss.count_weight=0.5 \
+run "$work/second" --init "$work/sharpened" "${early[@]}" --epochs 12 \
+  --set optim.lr=3e-4 --set optim.encoder_lr=1.2e-4 \
   --set train.ema_decay=0.996 --set train.validate_every=2
+run "$work/third" --init "$work/second/best" --epochs 18 \
+  --set optim.lr=3e-4 --set optim.encoder_lr=1.2e-4 \
+  --set augment.jpeg_probability=0.5 --set train.validate_every=6
 
-crowdcount models pack "$work/second/best" --half --card docs/starter-card.toml -o "$work/starter"
+crowdcount models pack "$work/third/last" --half --card docs/starter-card.toml -o "$work/starter"
