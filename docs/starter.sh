@@ -31,7 +31,7 @@ run() { # FOLDER, then what a new run is given
   fi
 }
 # The first two runs train more of the encoder, on crops that are changed less.
-early=(--set model.frozen_stages=1 --set augment.colour_probability=0.3 \
+early=(--set model.frozen_stages=1 --set augment.colour_probability=0.3
   --set augment.jpeg_probability=0.15 --set augment.jpeg_quality=40)
 run "$work/first" --weights "$weights" "${early[@]}" --epochs 72 \
   --set 'loss.multiscale_weights=[12.0,36.0]' --set loss.count_weight=1
