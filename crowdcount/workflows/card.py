@@ -283,7 +283,7 @@ def _timed(found: Timed) -> list[str]:
 
 
 def _validation(card: Card) -> list[str]:
-    """What the run measured itself, on the images that its weights were selected on."""
+    """What the run measured itself, on the images that it selects its best on."""
     split = card.provenance.get("selected_on", "val")
     found = card.metrics.get(split)
     if not isinstance(found, Mapping) or not {"mae", "rmse", "images"} <= found.keys():
@@ -291,7 +291,7 @@ def _validation(card: Card) -> list[str]:
     epoch = card.provenance.get("epoch", UNKNOWN)
     return [
         f"{split}, {found['images']} images: MAE {found['mae']:.2f} RMSE {found['rmse']:.2f}, "
-        f"by crowdcount train after epoch {epoch}; the weights were selected on these images"
+        f"by crowdcount train after epoch {epoch}; the run selected its best on these images"
     ]
 
 
