@@ -22,7 +22,7 @@ from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.metrics import CountMetrics, count_metrics
 from crowdcount.core.precision import PRECISIONS
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.models.build import empty_model
 from crowdcount.models.config import DECODERS, ModelConfig
 from crowdcount.training.loop import EpochReport

@@ -18,7 +18,7 @@ import numpy as np
 from crowdcount.core.image import resized, scaled_size
 from crowdcount.core.metrics import count_metrics
 from crowdcount.data.negatives import NEGATIVES, UNSEEN, render_negative
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.workflows.counter import Counter, load
 from crowdcount.workflows.locate import find_checkpoint
 

@@ -18,7 +18,7 @@ import torch
 
 from crowdcount.config import load_run_config
 from crowdcount.core.types import BlockPrediction, BlockTarget
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.losses.dace import LossTerms, dace_loss
 from crowdcount.training.loop import fit
 from crowdcount.training.state import Learner

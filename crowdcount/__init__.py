@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crowdcount.config import RunConfig, load_run_config
     from crowdcount.core.bins import Bins
     from crowdcount.core.blocks import block_counts
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import CrowdCountError
     from crowdcount.losses.dace import dace_loss
     from crowdcount.models.clip_ebc import ClipEBC

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from crowdcount.data.augment import AugmentConfig
+from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.models import folders
 from crowdcount.models.build import build_model

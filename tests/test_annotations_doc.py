@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crowdcount.data.points import READERS, TABLES, PointsFormat
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
 from crowdcount.workflows.preprocess import preprocess
 
 TEXT = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")

@@ -26,9 +26,9 @@ from PIL import Image
 
 from crowdcount.cli import main
 from crowdcount.config import load_run_config
-from crowdcount.data.images import IMAGE_SUFFIXES, check_pixels, image_header, load_image
-from crowdcount.data.points import READERS, TABLES, PointsFormat
-from crowdcount.data.prepared import JOURNAL, MANIFEST, PreparedDataset
+from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST, PreparedDataset
+from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
+from crowdcount.data.sources.images import IMAGE_SUFFIXES, check_pixels, image_header, load_image
 from crowdcount.errors import CrowdCountError
 from crowdcount.files import sha256_file
 from crowdcount.models.checkpoint import load_checkpoint

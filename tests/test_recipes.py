@@ -2,7 +2,7 @@
 
 import pytest
 
-from crowdcount.data.recipe import load_recipe, load_recipes, recipe_names
+from crowdcount.data.sources.recipe import load_recipe, load_recipes, recipe_names
 
 KNOWN = {
     # images and heads of train and test; heads in the newer and in the older release

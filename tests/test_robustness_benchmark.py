@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crowdcount.data.negatives import FOR_TRAINING, NEGATIVES, UNSEEN
-from crowdcount.data.prepared import PreparedDataset, PreprocessConfig
+from crowdcount.data.prepared.dataset import PreparedDataset, PreprocessConfig
 from crowdcount.workflows.counter import Provenance
 from crowdcount.workflows.preprocess import preprocess
 

@@ -94,7 +94,7 @@ def bins(
     import os
 
     from crowdcount.cli.report import say_bins
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
     from crowdcount.workflows.bins import bins_chart, bins_path, make_bins, write_table

@@ -45,7 +45,7 @@ def evaluate(
     """
     checkpoint = options.at_hand(checkpoint, offline=offline)
 
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import GateFailedError, UsageError
     from crowdcount.models.folders import called
     from crowdcount.workflows.counter import load

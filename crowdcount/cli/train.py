@@ -25,7 +25,7 @@ from crowdcount.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
     from crowdcount.config import RunConfig
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.training.loop import EpochReport
     from crowdcount.workflows.run_folder import RunFolder
 
@@ -178,7 +178,7 @@ def train(
     Example: crowdcount train --backbone clip-rn50 --set loss.count=mse
     """
     from crowdcount.config import load_run_config
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.workflows import train as workflow
     from crowdcount.workflows.locate import find_prepared, find_run, one_data_set
     from crowdcount.workflows.resumption import check_settings, data_of_run

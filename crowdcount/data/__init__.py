@@ -1,1 +1,1 @@
-"""Raw archive to prepared folder to batches."""
+"""Data sets: sources as people bring them, prepared folders, and batches for training."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crowdcount.data.recipe import TOTAL, Recipe, load_recipes
+from crowdcount.data.sources.recipe import TOTAL, Recipe, load_recipes
 
 
 def catalogue() -> tuple[list[Recipe], list[Recipe]]:

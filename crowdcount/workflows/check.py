@@ -7,10 +7,10 @@ from pathlib import Path
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.checks import faults, remarks
-from crowdcount.data.layout import recognise
-from crowdcount.data.prepared import ImageRecord, PreprocessConfig, totals_by_split
-from crowdcount.data.recipe import TOTAL
+from crowdcount.data.prepared.dataset import ImageRecord, PreprocessConfig, totals_by_split
+from crowdcount.data.sources.layout import recognise
+from crowdcount.data.sources.point_quality import faults, remarks
+from crowdcount.data.sources.recipe import TOTAL
 from crowdcount.errors import CrowdCountError
 from crowdcount.workflows.contents import (
     Contents,

@@ -8,9 +8,15 @@ from pathlib import Path
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track
-from crowdcount.data.conversion import convert
-from crowdcount.data.journal import note, open_journal
-from crowdcount.data.layout import (
+from crowdcount.data.prepared.dataset import (
+    ImageRecord,
+    PreprocessConfig,
+    read_manifest,
+    totals_by_split,
+)
+from crowdcount.data.prepared.journal import note, open_journal
+from crowdcount.data.sources.convert import convert
+from crowdcount.data.sources.layout import (
     Found,
     SourceImage,
     SourceSplit,
@@ -19,8 +25,7 @@ from crowdcount.data.layout import (
     source_splits,
     unlabelled_images,
 )
-from crowdcount.data.prepared import ImageRecord, PreprocessConfig, read_manifest, totals_by_split
-from crowdcount.data.recipe import TOTAL, Recipe
+from crowdcount.data.sources.recipe import TOTAL, Recipe
 from crowdcount.errors import ConfigError, CrowdCountError, InputMissingError, UsageError
 from crowdcount.workflows.threads import mapped
 

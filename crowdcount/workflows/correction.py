@@ -10,7 +10,7 @@ import torch
 from crowdcount.core.blocks import block_counts
 from crowdcount.core.heads import largest_observable_count
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.heat_table import HeatPanel, heat_table
 from crowdcount.errors import UsageError
 

@@ -19,7 +19,7 @@ from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
 from crowdcount.core.precision import check_precision, computed, keep_weights
 from crowdcount.core.typed import typed
 from crowdcount.core.types import BlockPrediction
-from crowdcount.data.images import load_image
+from crowdcount.data.sources.images import load_image
 from crowdcount.errors import BadInputError, NoCountError
 from crowdcount.inference.counting import BlockModel, ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap

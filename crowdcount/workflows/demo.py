@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crowdcount.config import load_run_config
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.errors import UsageError
 from crowdcount.files import write_text

@@ -13,7 +13,7 @@ from typing import Any
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.metrics import CountMetrics, count_metrics
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.files import write_text
 from crowdcount.workflows.counter import Counter

@@ -9,7 +9,7 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_SIDE
 from crowdcount.core.published_bins import PUBLISHED_BINS
-from crowdcount.data.recipe import load_recipe
+from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.block_counter import BlockCounter

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crowdcount.data.prepared import MANIFEST
+from crowdcount.data.prepared.dataset import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.files import point_link
 from crowdcount.models.folders import (

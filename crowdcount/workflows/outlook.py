@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.models.build import empty_model
 from crowdcount.training.memory import MemoryEstimate, estimate_memory
 from crowdcount.workflows.train import TrainPlan, first_bins, plan_training

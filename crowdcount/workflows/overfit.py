@@ -13,9 +13,9 @@ from crowdcount.config import RunConfig
 from crowdcount.core.device import resolve_device
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
-from crowdcount.data.augment import no_augmentation
-from crowdcount.data.batches import FixedBatches, TrainingCrops
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.training.augment import no_augmentation
+from crowdcount.data.training.batches import FixedBatches, TrainingCrops
 from crowdcount.errors import UsageError
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.block_counter import BlockCounter

@@ -9,23 +9,7 @@ from typing import Literal
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.checks import faults, remarks
-from crowdcount.data.conversion import is_right
-from crowdcount.data.journal import (
-    Earlier,
-    Origin,
-    read_earlier,
-    start_journal,
-    strays,
-    sweep,
-)
-from crowdcount.data.layout import (
-    Found,
-    SourceImage,
-    recognise,
-    shortened,
-)
-from crowdcount.data.prepared import (
+from crowdcount.data.prepared.dataset import (
     FORMAT,
     JOURNAL,
     MANIFEST,
@@ -37,7 +21,23 @@ from crowdcount.data.prepared import (
     parted,
     totals_by_split,
 )
-from crowdcount.data.software import Versions, joined_versions, versions_now
+from crowdcount.data.prepared.journal import (
+    Earlier,
+    Origin,
+    read_earlier,
+    start_journal,
+    strays,
+    sweep,
+)
+from crowdcount.data.prepared.versions import Versions, joined_versions, versions_now
+from crowdcount.data.sources.convert import is_right
+from crowdcount.data.sources.layout import (
+    Found,
+    SourceImage,
+    recognise,
+    shortened,
+)
+from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.errors import (
     BadInputError,
     CrowdCountError,

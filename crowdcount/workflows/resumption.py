@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from crowdcount.config import RunConfig, differing_settings
-from crowdcount.data.prepared import MANIFEST, PreparedDataset
+from crowdcount.data.prepared.dataset import MANIFEST, PreparedDataset
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.training.config import FREE_ON_RESUME
 from crowdcount.workflows.run_folder import DataSource, InitSource, RunFolder

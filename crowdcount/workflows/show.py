@@ -12,7 +12,7 @@ import torch
 
 from crowdcount.core.blocks import block_counts
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared import ImageRecord, PreparedDataset, spread_by_count
+from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset, spread_by_count
 from crowdcount.drawing.contact_sheet import (
     LARGEST_NUMBER,
     BlockColours,

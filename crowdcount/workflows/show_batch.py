@@ -15,7 +15,7 @@ from crowdcount.core.bins import Bins, format_range
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
 from crowdcount.core.types import Batch
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.contact_sheet import (
     BlockColours,
     Layout,

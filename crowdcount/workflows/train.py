@@ -20,9 +20,9 @@ from crowdcount.core.image import Normalisation, WorkingSize
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
-from crowdcount.data.batches import Samples, TrainingBatches
-from crowdcount.data.cache import CachedSamples, make_cache
-from crowdcount.data.prepared import ImageRecord, PreparedDataset
+from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset
+from crowdcount.data.training.batches import Samples, TrainingBatches
+from crowdcount.data.training.cache import CachedSamples, make_cache
 from crowdcount.errors import DivergedError, NoCountError, UsageError
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
@@ -126,7 +126,7 @@ class TrainingSamples:
         return source.sample(record)
 
     def kept(self, kind: str, *, directory: Path) -> Samples:
-        """The same, decoded once if there is room; see :func:`crowdcount.data.cache.make_cache`."""
+        """The same, decoded once if there is room."""
         records = [record for _, record in self._images]
         cache = make_cache(records, kind=kind, directory=directory)
         return self if cache is None else CachedSamples(self, cache)

@@ -5,9 +5,9 @@ from itertools import chain
 from pathlib import Path
 
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.layout import shortened
-from crowdcount.data.prepared import ImageRecord, Manifest, read_manifest
-from crowdcount.data.verification import folder_problems, manifest_problems, record_problems
+from crowdcount.data.prepared.dataset import ImageRecord, Manifest, read_manifest
+from crowdcount.data.prepared.verify import folder_problems, manifest_problems, record_problems
+from crowdcount.data.sources.layout import shortened
 from crowdcount.errors import BadInputError, UsageError, ValidationError
 from crowdcount.workflows.threads import mapped
 

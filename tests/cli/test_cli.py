@@ -26,8 +26,8 @@ from crowdcount.cli import app, main
 from crowdcount.config import load_run_config
 from crowdcount.core.precision import PRECISIONS
 from crowdcount.core.published_bins import PUBLISHED_BINS
-from crowdcount.data.prepared import PreparedDataset
-from crowdcount.data.recipe import load_recipe, recipe_names, recipes_folder
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.sources.recipe import load_recipe, recipe_names, recipes_folder
 from crowdcount.errors import DivergedError
 from crowdcount.workflows.train import train
 from tests.layouts import write_set

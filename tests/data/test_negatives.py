@@ -14,7 +14,7 @@ from crowdcount.data.negatives import (
     render_negative,
     write_negatives,
 )
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.workflows.bins import make_bins
 from crowdcount.workflows.preprocess import preprocess

@@ -14,7 +14,7 @@ import torch
 from crowdcount.core.bins import POLICIES, WrittenBins
 from crowdcount.core.blocks import block_counts
 from crowdcount.core.published_bins import PUBLISHED_BINS
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.workflows.bins import (
     AUTO,

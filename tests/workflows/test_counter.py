@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from crowdcount.core.precision import PRECISIONS
-from crowdcount.data.images import load_image
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.sources.images import load_image
 from crowdcount.errors import BadInputError, ConfigError, NoCountError
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate

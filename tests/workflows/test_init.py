@@ -10,7 +10,7 @@ import torch
 
 from crowdcount.config import RunConfig, load_run_config
 from crowdcount.core.bins import Bins
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import ConfigError, InputMissingError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.build import build_model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdcount.data.prepared import JOURNAL, MANIFEST
+from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.verify import verify
 

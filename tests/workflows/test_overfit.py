@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crowdcount.config import RunConfig
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import DivergedError, UsageError
 from crowdcount.workflows.overfit import COUNT_ERROR, LOSS_SHARE, OverfitResult, overfit
 from crowdcount.workflows.preprocess import preprocess

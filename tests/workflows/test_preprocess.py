@@ -11,9 +11,9 @@ import scipy.io
 from PIL import Image
 
 from crowdcount.core.progress import untracked
-from crowdcount.data.images import image_size
-from crowdcount.data.prepared import JOURNAL, MANIFEST, PreparedDataset, PreprocessConfig
-from crowdcount.data.recipe import load_recipe
+from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST, PreparedDataset, PreprocessConfig
+from crowdcount.data.sources.images import image_size
+from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import (
     BadInputError,
     CrowdCountError,
@@ -560,7 +560,7 @@ def test_a_disk_that_cannot_be_written_to_is_one_message(street, run, monkeypatc
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("crowdcount.data.conversion.write_bytes", full)
+    monkeypatch.setattr("crowdcount.data.sources.convert.write_bytes", full)
     with pytest.raises(CrowdCountError, match=r"cannot be written: .*No space left"):
         run(street)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from crowdcount.config import RunConfig
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
 from crowdcount.training.divergence import Evidence

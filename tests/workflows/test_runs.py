@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crowdcount.config import RunConfig
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.run_folder import LOG, RECORD, SETTINGS, RunFolder

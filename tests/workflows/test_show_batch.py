@@ -11,7 +11,7 @@ from PIL import Image
 
 from crowdcount.config import RunConfig
 from crowdcount.core.sample import Sample
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.contact_sheet import Layout, plain_picture
 from crowdcount.errors import UsageError
 from crowdcount.workflows import show_batch as workflow

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from crowdcount.config import RunConfig
-from crowdcount.data.prepared import PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.models.folders import WEIGHTS_NAME
 from crowdcount.workflows.counter import load

@@ -9,7 +9,7 @@ from crowdcount.cli import options
 from crowdcount.cli.console import command
 
 if TYPE_CHECKING:
-    from crowdcount.data.recipe import Recipe, SplitLayout
+    from crowdcount.data.sources.recipe import Recipe, SplitLayout
 
 
 @command
@@ -44,7 +44,7 @@ def catalogue(json_: options.Json = False) -> None:
 
 
 def _cells(recipe: "Recipe") -> tuple[str, ...]:
-    from crowdcount.data.recipe import SPLITS, TOTAL
+    from crowdcount.data.sources.recipe import SPLITS, TOTAL
 
     heads = " or ".join(f"{count:,}" for count in recipe.heads(TOTAL).values())
     images = (_images(recipe.splits[name]) if name in recipe.splits else "-" for name in SPLITS)

@@ -52,7 +52,7 @@ def correction(
 
     Example: crowdcount datasets correction data/sha --smallest-head 4 --smallest-head 6
     """
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
     from crowdcount.workflows import correction as workflow

@@ -53,7 +53,7 @@ def show(
 
     Example: crowdcount datasets show data/sha --number 6 -o sha.png
     """
-    from crowdcount.data.prepared import PreparedDataset
+    from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
     from crowdcount.workflows import show as workflow

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import ConfigDict
 
-from crowdcount.data.matlab import begins_like_mat, matlab_value
+from crowdcount.data.sources.matlab import begins_like_mat, matlab_value
 from crowdcount.errors import ConfigError
 
 Points = Float64[np.ndarray, "heads 2"]

@@ -10,10 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from crowdcount.core.blocks import block_counts
 from crowdcount.core.limits import MAX_SIDE
-from crowdcount.data.resize import ResizeRule, moved_inside, moved_points, outside
+from crowdcount.data.sources.resize import ResizeRule, moved_inside, moved_points, outside
 from crowdcount.errors import ConfigError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess_sizes.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "preprocess_sizes.json"
 CASES = json.loads(GOLDEN.read_text())
 
 sides = st.integers(1, 6000)

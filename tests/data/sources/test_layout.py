@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.data.layout import grouped, natural_key, recognise, shortened, source_splits
+from crowdcount.data.sources.layout import grouped, natural_key, recognise, shortened, source_splits
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from tests.layouts import WRITERS, write_set
 

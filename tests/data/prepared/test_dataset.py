@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crowdcount.core.sample import Sample
-from crowdcount.data.points import PointsFormat
-from crowdcount.data.prepared import (
+from crowdcount.data.prepared.dataset import (
     FORMAT,
     JOURNAL,
     MANIFEST,
@@ -25,7 +24,8 @@ from crowdcount.data.prepared import (
     prepared_paths,
     totals,
 )
-from crowdcount.data.resize import ResizeRule
+from crowdcount.data.sources.annotations import PointsFormat
+from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 
 crowds = st.dictionaries(st.text(min_size=1, max_size=6), st.integers(0, 3000), max_size=60)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from crowdcount.core.blocks import block_counts, head_pixels
 from crowdcount.core.sample import Sample
-from crowdcount.data.augment import (
+from crowdcount.data.training.augment import (
     CHAINS,
     PLACE_DRAWS,
     AugmentConfig,
@@ -21,7 +21,7 @@ from crowdcount.data.augment import (
     flip,
     no_augmentation,
 )
-from crowdcount.data.batches import TrainingCrops
+from crowdcount.data.training.batches import TrainingCrops
 from crowdcount.errors import ConfigError
 
 PROBABILITIES = [field.name for field in fields(AugmentConfig) if "probability" in field.name]

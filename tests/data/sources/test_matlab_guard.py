@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.data.matlab_guard import MAX_UNPACKED, unpacked_mat
-from crowdcount.data.points import PointsFormat
+from crowdcount.data.sources.annotations import PointsFormat
+from crowdcount.data.sources.matlab_guard import MAX_UNPACKED, unpacked_mat
 
 HEADER = b"MATLAB 5.0 MAT-file".ljust(116) + bytes(8) + pack("<H", 0x0100) + b"IM"
 DOUBLES, CELL, STRUCT, CHAR = 6, 1, 2, 4
@@ -143,7 +143,7 @@ def test_bombs_take_no_memory():
     program = dedent(
         """
         import resource, sys
-        from crowdcount.data.points import read_mat
+        from crowdcount.data.sources.annotations import read_mat
         import scipy.io
         resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2)
         for bomb in sys.argv[1:]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.data.images import (
+from crowdcount.data.sources.images import (
     IMAGE_SUFFIXES,
     check_pixels,
     encode_image,
@@ -414,7 +414,7 @@ def test_claims_take_no_memory(tmp_path):
         """
         import resource, sys
         from pathlib import Path
-        from crowdcount.data.images import load_image
+        from crowdcount.data.sources.images import load_image
         from crowdcount.errors import BadInputError
         import cv2
         resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2)
@@ -431,7 +431,7 @@ def test_claims_take_no_memory(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )
     *refused, more_than_the_header_says = done.stdout.splitlines()
     assert refused == ["refused False"] * (len(files) - 1)

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from crowdcount.data.layout import shortened
-from crowdcount.data.prepared import ImageRecord
-from crowdcount.data.resize import outside
+from crowdcount.data.prepared.dataset import ImageRecord
+from crowdcount.data.sources.layout import shortened
+from crowdcount.data.sources.resize import outside
 
 
 def finite(points: Float64[np.ndarray, "heads 2"]) -> Float64[np.ndarray, "finite 2"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crowdcount.data.matlab_guard import unpacked_mat
+from crowdcount.data.sources.matlab_guard import unpacked_mat
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from crowdcount.data.images import IMAGE_SUFFIXES, image_size, read_content
-from crowdcount.data.points import CSV_HEADER, Points, PointsFormat
-from crowdcount.data.recipe import (
+from crowdcount.data.sources.annotations import CSV_HEADER, Points, PointsFormat
+from crowdcount.data.sources.images import IMAGE_SUFFIXES, image_size, read_content
+from crowdcount.data.sources.recipe import (
     SPLITS,
     Recipe,
     SplitLayout,

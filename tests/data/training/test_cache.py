@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crowdcount.core.sample import Sample
-from crowdcount.data import cache as caches
-from crowdcount.data.augment import AugmentConfig
-from crowdcount.data.batches import TrainingBatches
-from crowdcount.data.cache import CachedSamples, SampleCache, make_cache, size_of_cache
+from crowdcount.data.training import cache as caches
+from crowdcount.data.training.augment import AugmentConfig
+from crowdcount.data.training.batches import TrainingBatches
+from crowdcount.data.training.cache import CachedSamples, SampleCache, make_cache, size_of_cache
 from crowdcount.errors import MemoryExhaustedError
 
 SHAPES = [(5, 7, 0), (1, 1, 3), (48, 64, 1), (33, 31, 2)]

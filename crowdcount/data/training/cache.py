@@ -17,7 +17,7 @@ import psutil
 from jaxtyping import Float64, UInt8
 
 from crowdcount.core.sample import Sample
-from crowdcount.data.batches import Samples
+from crowdcount.data.training.batches import Samples
 from crowdcount.errors import MemoryExhaustedError
 
 log = logging.getLogger("crowdcount")

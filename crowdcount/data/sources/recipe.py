@@ -14,8 +14,8 @@ from typing import Annotated, ClassVar
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 
-from crowdcount.data.points import PointsFormat
-from crowdcount.data.resize import ResizeRule
+from crowdcount.data.sources.annotations import PointsFormat
+from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import read_toml
 

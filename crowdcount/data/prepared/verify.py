@@ -8,16 +8,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from crowdcount.core.heads import heads_per_block
-from crowdcount.data.images import image_header
-from crowdcount.data.journal import strays
-from crowdcount.data.prepared import (
+from crowdcount.data.prepared.dataset import (
     JOURNAL,
     ImageRecord,
     Manifest,
     prepared_paths,
     totals_by_split,
 )
-from crowdcount.data.recipe import SPLITS
+from crowdcount.data.prepared.journal import strays
+from crowdcount.data.sources.images import image_header
+from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.files import sha256_bytes
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from crowdcount.core.blocks import block_target
 from crowdcount.core.sample import Sample
 from crowdcount.core.types import Batch
-from crowdcount.data.augment import AugmentConfig, augment
+from crowdcount.data.training.augment import AugmentConfig, augment
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.data.software import joined_versions, versions_now
+from crowdcount.data.prepared.versions import joined_versions, versions_now
 from crowdcount.version import __version__
 
 versions = st.dictionaries(

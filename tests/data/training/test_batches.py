@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from crowdcount.core.sample import Sample
-from crowdcount.data.augment import AugmentConfig
-from crowdcount.data.batches import FixedBatches, TrainingBatches
+from crowdcount.data.training.augment import AugmentConfig
+from crowdcount.data.training.batches import FixedBatches, TrainingBatches
 
 IMAGES = 10
 

@@ -6,8 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.data.checks import axes_seem_swapped, faults, finite, remarks, repeated
-from crowdcount.data.prepared import Hashes, ImageRecord
+from crowdcount.data.prepared.dataset import Hashes, ImageRecord
+from crowdcount.data.sources.point_quality import (
+    axes_seem_swapped,
+    faults,
+    finite,
+    remarks,
+    repeated,
+)
 
 anything = arrays(np.float64, st.tuples(st.integers(0, 30), st.just(2)))
 

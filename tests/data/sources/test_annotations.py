@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.data.points import READERS, TABLES, PointsFormat
+from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
 from crowdcount.errors import ConfigError
 
 NESTED = "image_info[0][0][0][0][0]"

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from crowdcount.data.recipe import load_recipe, recipe_names, recipes_folder
+from crowdcount.data.sources.recipe import load_recipe, recipe_names, recipes_folder
 from crowdcount.errors import ConfigError, InputMissingError, UsageError
 
 SMALL = """

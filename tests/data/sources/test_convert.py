@@ -11,13 +11,13 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from crowdcount.core.image import resized
-from crowdcount.data.conversion import convert, is_right
-from crowdcount.data.images import encode_image, image_header, load_image
-from crowdcount.data.layout import Found, SourceImage
-from crowdcount.data.points import PointsFormat
-from crowdcount.data.prepared import PreprocessConfig, prepared_paths
-from crowdcount.data.recipe import Recipe, SplitLayout
-from crowdcount.data.resize import ResizeRule
+from crowdcount.data.prepared.dataset import PreprocessConfig, prepared_paths
+from crowdcount.data.sources.annotations import PointsFormat
+from crowdcount.data.sources.convert import convert, is_right
+from crowdcount.data.sources.images import encode_image, image_header, load_image
+from crowdcount.data.sources.layout import Found, SourceImage
+from crowdcount.data.sources.recipe import Recipe, SplitLayout
+from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError
 from crowdcount.files import sha256_file
 

@@ -11,8 +11,9 @@ from jaxtyping import Int64, Shaped
 from crowdcount.core.heads import heads_per_block
 from crowdcount.core.image import resized
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.data.checks import axes_seem_swapped, finite, repeated
-from crowdcount.data.images import (
+from crowdcount.data.prepared.dataset import Hashes, ImageRecord, PreprocessConfig, prepared_paths
+from crowdcount.data.sources.annotations import Points, PointsFormat
+from crowdcount.data.sources.images import (
     ImageHeader,
     check_pixels,
     encode_image,
@@ -21,10 +22,9 @@ from crowdcount.data.images import (
     read_content,
     upright_points,
 )
-from crowdcount.data.layout import Found, SourceImage
-from crowdcount.data.points import Points, PointsFormat
-from crowdcount.data.prepared import Hashes, ImageRecord, PreprocessConfig, prepared_paths
-from crowdcount.data.resize import moved_inside, moved_points, outside
+from crowdcount.data.sources.layout import Found, SourceImage
+from crowdcount.data.sources.point_quality import axes_seem_swapped, finite, repeated
+from crowdcount.data.sources.resize import moved_inside, moved_points, outside
 from crowdcount.errors import BadInputError
 from crowdcount.files import sha256_bytes, sha256_file, write_bytes
 

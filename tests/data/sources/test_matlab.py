@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.data.matlab import begins_like_mat, matlab_value
-from crowdcount.data.points import PointsFormat
+from crowdcount.data.sources.annotations import PointsFormat
+from crowdcount.data.sources.matlab import begins_like_mat, matlab_value
 
 NESTED = "image_info[0][0][0][0][0]"
 TWO_HEADS = np.array([[1.5, 2.0], [30.25, 4.0]])

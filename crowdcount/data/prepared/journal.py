@@ -10,8 +10,7 @@ from typing import Any, TextIO
 import pydantic
 from pydantic import TypeAdapter
 
-from crowdcount.data.points import PointsFormat
-from crowdcount.data.prepared import (
+from crowdcount.data.prepared.dataset import (
     JOURNAL,
     MANIFEST,
     ImageRecord,
@@ -20,9 +19,10 @@ from crowdcount.data.prepared import (
     prepared_paths,
     read_manifest,
 )
-from crowdcount.data.recipe import SPLITS
-from crowdcount.data.resize import ResizeRule
-from crowdcount.data.software import Versions
+from crowdcount.data.prepared.versions import Versions
+from crowdcount.data.sources.annotations import PointsFormat
+from crowdcount.data.sources.recipe import SPLITS
+from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import is_temporary, write_text
 

@@ -1,0 +1,1 @@
+"""What is kept: prepared data sets on disk."""

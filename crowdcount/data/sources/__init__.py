@@ -1,0 +1,1 @@
+"""What people bring: recipes, archives as they unpack, annotations, images."""
