@@ -20,9 +20,9 @@ from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig
+from crowdcount.models.checkpoints.names import lasting_name
+from crowdcount.models.checkpoints.warm_start import with_initial_settings
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.folders import lasting_name
-from crowdcount.models.initial import with_initial_settings
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.training.schedule import ScheduleConfig

@@ -12,9 +12,9 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
-from crowdcount.models import folders
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoint import save_checkpoint
+from crowdcount.models.checkpoints import names
+from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.preprocess import preprocess
 
@@ -84,14 +84,14 @@ def starter(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A stand-in for the model that ships with the package, whether this version has one or not."""
     folder = tmp_path / "package" / "starter"
     shutil.copytree(checkpoint, folder)
-    monkeypatch.setattr(folders, "starter_folder", lambda: folder)
+    monkeypatch.setattr(names, "starter_folder", lambda: folder)
     return folder
 
 
 @pytest.fixture
 def no_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that ships no model."""
-    monkeypatch.setattr(folders, "starter_folder", lambda: tmp_path / "package" / "starter")
+    monkeypatch.setattr(names, "starter_folder", lambda: tmp_path / "package" / "starter")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
 from crowdcount.data.sources.images import IMAGE_SUFFIXES, check_pixels, image_header, load_image
 from crowdcount.errors import CrowdCountError
 from crowdcount.files import sha256_file
-from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.workflows.bins import BinsTable, make_bins, read_table, write_bins
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.preprocess import preprocess

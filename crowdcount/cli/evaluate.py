@@ -47,7 +47,7 @@ def evaluate(
 
     from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import GateFailedError, UsageError
-    from crowdcount.models.folders import called
+    from crowdcount.models.checkpoints.names import called
     from crowdcount.workflows.counter import load
     from crowdcount.workflows.evaluate import Gate
     from crowdcount.workflows.evaluate import evaluate as run_evaluation

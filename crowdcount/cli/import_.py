@@ -62,7 +62,7 @@ def import_(
 
     Example: crowdcount import best_mae.pth --bins sha -o clip-ebc-sha
     """
-    from crowdcount.models.checkpoint import save_checkpoint
+    from crowdcount.models.checkpoints.format import save_checkpoint
     from crowdcount.workflows.card import check_free, said_of_assumed
     from crowdcount.workflows.importing import read_published
 

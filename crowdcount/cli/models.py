@@ -74,7 +74,7 @@ def show(
 
     Example: crowdcount models show starter
     """
-    from crowdcount.models.folders import checkpoint_folder
+    from crowdcount.models.checkpoints.names import checkpoint_folder
 
     folder = checkpoint_folder(checkpoint, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows.card import card_lines, read_card
@@ -117,7 +117,7 @@ def pack(
 
     Example: crowdcount models pack runs/latest --half --card card.toml -o my-counter
     """
-    from crowdcount.models.folders import called, checkpoint_folder
+    from crowdcount.models.checkpoints.names import called, checkpoint_folder
 
     folder = checkpoint_folder(run, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows import card as workflow
@@ -160,8 +160,8 @@ def push(
     """
     import tempfile
 
-    from crowdcount.models.folders import README_NAME, called, checkpoint_folder
-    from crowdcount.models.hub import check_repository
+    from crowdcount.models.checkpoints.hub import check_repository
+    from crowdcount.models.checkpoints.names import README_NAME, called, checkpoint_folder
 
     check_repository(repository)
     folder = checkpoint_folder(checkpoint)

@@ -104,7 +104,7 @@ def at_hand(checkpoint: str | None, *, offline: bool) -> str | None:
     Raises:
         CrowdCountError: As from ``checkpoint_folder``, of the hub's alone.
     """
-    from crowdcount.models.folders import CHECKPOINT_VARIABLE, lasting_name
+    from crowdcount.models.checkpoints.names import CHECKPOINT_VARIABLE, lasting_name
 
     name = os.environ.get(CHECKPOINT_VARIABLE) if checkpoint is None else checkpoint
     return None if name is None else lasting_name(name, offline=offline)

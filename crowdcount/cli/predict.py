@@ -92,7 +92,7 @@ def predict(
 
     from crowdcount.errors import UsageError
     from crowdcount.files import write_bytes
-    from crowdcount.models.folders import called
+    from crowdcount.models.checkpoints.names import called
     from crowdcount.workflows import predict as workflow
     from crowdcount.workflows.counter import load
     from crowdcount.workflows.locate import find_checkpoint

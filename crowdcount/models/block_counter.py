@@ -15,7 +15,7 @@ from crowdcount.core.image import Normalisation
 from crowdcount.core.types import BlockPrediction
 from crowdcount.errors import ConfigError
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.heads import check_head
+from crowdcount.models.output import check_head
 
 
 class BlockCounter(nn.Module, ABC):

@@ -12,17 +12,15 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec, backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.clip_ebc import ClipEBC, bin_prompts
-from crowdcount.models.clip_encoders import (
+from crowdcount.models.clip_image import (
     ClipImageEncoder,
     ClipProjection,
-    at_right_angles,
     bare_clip_encoder,
     grid_encoder,
     own_projection,
-    text_features,
-    tokenised,
     whole_clip,
 )
+from crowdcount.models.clip_text import at_right_angles, text_features, tokenised
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import EBC
 from crowdcount.models.encoder_decoder import (

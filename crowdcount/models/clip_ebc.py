@@ -13,11 +13,11 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.clip_encoders import ClipImageEncoder, ClipProjection, level_features
+from crowdcount.models.clip_image import ClipImageEncoder, ClipProjection, level_features
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, PromptTokens
-from crowdcount.models.heads import zero_inflated
 from crowdcount.models.neck import Neck
+from crowdcount.models.output import zero_inflated
 from crowdcount.models.prompts import occupied_prompt, prompt
 from crowdcount.models.residual import BasicBlock, Bottleneck
 

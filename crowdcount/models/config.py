@@ -11,8 +11,8 @@ from crowdcount.errors import ConfigError
 from crowdcount.models import prompts
 from crowdcount.models.backbones import check_backbone, own_window
 from crowdcount.models.grid_transformer import DEPTHS
-from crowdcount.models.heads import HEADS
 from crowdcount.models.neck import NORMS
+from crowdcount.models.output import HEADS
 
 TUNINGS = ("auto", "full", "prompts", "frozen")
 """What of an encoder is trained. ``full``: all of it. ``prompts``: it stays as it is, and prompt

@@ -13,8 +13,8 @@ from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.heads import zero_inflated
 from crowdcount.models.neck import Neck
+from crowdcount.models.output import zero_inflated
 from crowdcount.models.timm_encoders import first_stages
 
 TYPICAL_HEADS_PER_PIXEL = 1e-3

@@ -16,12 +16,12 @@ from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec, check_tag
 from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoints.hub import downloads, require
+from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import check_tuning, classification_head, joined_logits
-from crowdcount.models.hub import downloads, require
 from crowdcount.models.neck import on_grid
 from crowdcount.models.residual import BasicBlock, Bottleneck
-from crowdcount.models.state_dicts import match_tensors, read_tensors
 
 FINE_STRIDE = 16
 """Stride of ResNets whose last stage does not halve the grid."""

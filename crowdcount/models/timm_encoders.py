@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from crowdcount.errors import BadInputError, ConfigError
 from crowdcount.models.backbones import BackboneSpec
+from crowdcount.models.checkpoints.hub import downloads
+from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.hub import downloads
-from crowdcount.models.state_dicts import match_tensors, read_tensors
 
 
 def timm_encoder(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> nn.Module:

@@ -13,9 +13,9 @@ from crowdcount.core.image import Normalisation, WorkingSize
 from crowdcount.core.typed import typed
 from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import sha256_file
-from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.folders import CONFIG_NAME, WEIGHTS_NAME
 from crowdcount.workflows.card_text import CardText, Measured, Source, Timed
 
 TEXT = "text"
@@ -136,7 +136,7 @@ def pack(
         checkpoint: The folder of a checkpoint.
         out: The folder to write.
         text: What a person says of the model; None: what the checkpoint says already.
-        half: Store weights in float16; see :func:`crowdcount.models.checkpoint.save_checkpoint`.
+        half: Store weights in float16, as ``save_checkpoint`` does.
         force: Replace an earlier checkpoint at ``out``.
 
     Raises:

@@ -25,10 +25,10 @@ from crowdcount.inference.counting import BlockModel, ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap
 from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoint import load_checkpoint
-from crowdcount.models.folders import CONFIG_NAME, checkpoint_folder
-from crowdcount.models.folding import fold_batch_norm
-from crowdcount.models.winograd import use_winograd
+from crowdcount.models.checkpoints.format import load_checkpoint
+from crowdcount.models.checkpoints.names import CONFIG_NAME, checkpoint_folder
+from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
+from crowdcount.models.deploy.winograd import use_winograd
 
 
 @dataclass(frozen=True, kw_only=True)

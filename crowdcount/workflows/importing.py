@@ -13,10 +13,9 @@ from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoint import save_checkpoint
-from crowdcount.models.official import classes, official_model
-from crowdcount.models.official_names import unused_names
-from crowdcount.models.state_dicts import read_tensors
+from crowdcount.models.checkpoints.format import save_checkpoint
+from crowdcount.models.checkpoints.published import classes, official_model, unused_names
+from crowdcount.models.checkpoints.tensor_files import read_tensors
 from crowdcount.workflows.bins import find_table
 from crowdcount.workflows.card import check_free
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from crowdcount.data.prepared.dataset import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.files import point_link
-from crowdcount.models.folders import (
+from crowdcount.models.checkpoints.names import (
     CHECKPOINT_VARIABLE,
     STARTER,
     checkpoint_folder,
@@ -78,7 +78,7 @@ def find_checkpoint(
     """The checkpoint meant: given, else of the environment, of the latest run, else the starter.
 
     What is given or in the environment is named as for
-    :func:`crowdcount.models.folders.checkpoint_folder`.
+    :func:`crowdcount.models.checkpoints.names.checkpoint_folder`.
 
     Raises:
         InputMissingError: If there is none.

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crowdcount.errors import CrowdCountError
-from crowdcount.models.backbones import BACKBONES, default_crop
-from crowdcount.models.checkpoint import describe
-from crowdcount.models.figures import FIGURES
-from crowdcount.models.folders import (
+from crowdcount.models.backbones import BACKBONES, FIGURES, default_crop
+from crowdcount.models.checkpoints.format import describe
+from crowdcount.models.checkpoints.names import (
     STARTER,
     checkpoint_folder,
     starter_ships,

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
 from crowdcount.files import write_bytes
-from crowdcount.models.folders import CONFIG_NAME, README_NAME, WEIGHTS_NAME
-from crowdcount.models.hub import HubName, check_repository, download_errors, hub_answers
+from crowdcount.models.checkpoints.hub import (
+    HubName,
+    check_repository,
+    download_errors,
+    hub_answers,
+)
+from crowdcount.models.checkpoints.names import CONFIG_NAME, README_NAME, WEIGHTS_NAME
 from crowdcount.version import __version__
 from crowdcount.workflows.card import Card, card_lines, pack, read_card
 

@@ -46,8 +46,8 @@ from crowdcount.files import (
     write_text,
 )
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoint import describe, save_checkpoint
-from crowdcount.models.folders import WEIGHTS_NAME, checkpoint_folder
+from crowdcount.models.checkpoints.format import describe, save_checkpoint
+from crowdcount.models.checkpoints.names import WEIGHTS_NAME, checkpoint_folder
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state

@@ -28,7 +28,11 @@ from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.initial import initial_bins, initial_model, model_around_initial_encoder
+from crowdcount.models.checkpoints.warm_start import (
+    initial_bins,
+    initial_model,
+    model_around_initial_encoder,
+)
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit

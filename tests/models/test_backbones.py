@@ -1,12 +1,20 @@
 import dataclasses
+import math
 
 import pytest
 import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from crowdcount.core.bins import Bins
 from crowdcount.core.image import NORMALISATIONS, Normalisation
 from crowdcount.errors import ConfigError
-from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop, own_window
-from crowdcount.models.build import FAMILIES
+from crowdcount.models.backbones import BACKBONES, FIGURES, backbone_spec, default_crop, own_window
+from crowdcount.models.build import FAMILIES, empty_model
+from crowdcount.models.config import ModelConfig
+from tests.models.documented import documented
+
+FIVE = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -101,3 +109,42 @@ def test_transformers_count_and_learn_in_windows_of_their_own_size():
     assert (own_window("clip-vit-l-14-336"), default_crop("clip-vit-l-14-336")) == (336, 336)
     assert (own_window("open-clip:ViT-L-14-280"), own_window("open-clip:RN50")) == (280, None)
     assert (own_window("clip-rn50"), own_window("timm:resnet10t")) == (None, None)
+
+
+def billions_of_multiply_adds(model, *, height, width):
+    windows = 1
+    if window := model.config.window:
+        windows = math.ceil(height / window) * math.ceil(width / window)
+        height = width = window
+    height, width = (math.ceil(side / model.stride) * model.stride for side in (height, width))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.block_logits(torch.empty(1, 3, height, width, device="meta"))
+    return windows * counter.get_total_flops() / 2e9
+
+
+def test_every_backbone_has_figures():
+    assert FIGURES.keys() == BACKBONES.keys()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_what_the_models_have(name):
+    figures, row = FIGURES[name], documented(name)
+    with torch.device("meta"):
+        model = empty_model(ModelConfig(backbone=name), FIVE).eval()
+    trained = [each for each in model.parameters() if each.requires_grad]
+    for said, column, parameters in (
+        (figures.encoder, "encoder", model.encoder.parameters()),
+        (figures.parameters, "model", model.parameters()),
+        (figures.trained, "trained", trained),
+    ):
+        assert f"{sum(each.numel() for each in parameters) / 1e6:.1f}" == f"{said:.1f}"
+        assert row[column] == f"{said:.1f}"
+    assert model.stride == figures.stride == int(row["stride"])
+    assert figures.weights == row["weights"].replace("`", "")
+    model.requires_grad_(requires_grad=False)
+    for said, column, height, width in (
+        (figures.gmac_448, "GMAC 448", 448, 448),
+        (figures.gmac_1024, "GMAC 1024", 768, 1024),
+    ):
+        assert round(billions_of_multiply_adds(model, height=height, width=width)) == said
+        assert row[column] == str(said)

@@ -14,12 +14,8 @@ from crowdcount.errors import ConfigError
 from crowdcount.losses.dace import DaceConfig, dace_loss
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.clip_ebc import BasicBlock, Bottleneck
-from crowdcount.models.clip_encoders import (
-    bare_clip_encoder,
-    random_clip,
-    text_features,
-    tokenised,
-)
+from crowdcount.models.clip_image import bare_clip_encoder, random_clip
+from crowdcount.models.clip_text import text_features, tokenised
 from crowdcount.models.config import ModelConfig
 from tests.models.shrunken import CLIP, SHRUNKEN, TRANSFORMERS, shrunken
 

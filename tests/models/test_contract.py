@@ -13,13 +13,13 @@ from torch.testing import assert_close
 from crowdcount.core.bins import Bins
 from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.core.precision import computed
-from crowdcount.models import winograd
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import DECODERS, ModelConfig
-from crowdcount.models.folding import fold_batch_norm
-from crowdcount.models.heads import HEADS
+from crowdcount.models.deploy import winograd
+from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
+from crowdcount.models.output import HEADS
 from tests.models.shrunken import CLIP, SLIM, TRANSFORMERS, shrunken
 
 VALUES = (0.0, 1.0, 2.5, 5.1)

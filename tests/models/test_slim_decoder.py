@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from crowdcount.core.bins import Bins
 from crowdcount.errors import ConfigError
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
-from crowdcount.models.clip_encoders import level_features, own_projection, random_clip
+from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
+from crowdcount.models.clip_image import level_features, own_projection, random_clip
 from crowdcount.models.config import DECODERS, ModelConfig
 from tests.models.shrunken import SHRUNKEN, SLIM, shrunken
 

@@ -19,7 +19,7 @@ from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoint import load_checkpoint
+from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.card import card_lines, read_card
 from crowdcount.workflows.importing import import_checkpoint, read_published

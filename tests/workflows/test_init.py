@@ -14,7 +14,7 @@ from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import ConfigError, InputMissingError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
-from crowdcount.models.folders import WEIGHTS_NAME
+from crowdcount.models.checkpoints.names import WEIGHTS_NAME
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess

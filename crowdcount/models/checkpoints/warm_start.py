@@ -9,9 +9,9 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.checkpoint import Description, describe, load_checkpoint
+from crowdcount.models.checkpoints.format import Description, describe, load_checkpoint
+from crowdcount.models.checkpoints.names import checkpoint_folder
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.folders import checkpoint_folder
 
 FREE_WITH_INIT = (
     *("tuning", "frozen_stages", "frozen_statistics", "frozen_head_statistics"),

@@ -17,9 +17,9 @@ from crowdcount.errors import BadInputError, ConfigError, InputMissingError
 from crowdcount.files import atomic_folder, read_json, write_json
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
+from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
+from crowdcount.models.checkpoints.tensor_files import exact_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.folders import CONFIG_NAME, WEIGHTS_NAME
-from crowdcount.models.state_dicts import exact_tensors, read_tensors
 from crowdcount.version import __version__
 
 FORMAT = 1

@@ -1,23 +1,21 @@
-"""CLIP by the library open_clip: image encoders that keep their grid, and features of sentences."""
+"""CLIP by the library open_clip: whole, or its image encoder with the grid of its features."""
 
-import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BACKBONES, OPEN_CLIP_PREFIX, BackboneSpec, check_tag
+from crowdcount.models.checkpoints.hub import downloads, require
+from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, of_open_clip, of_timm
-from crowdcount.models.hub import downloads, require
-from crowdcount.models.state_dicts import match_tensors, read_tensors
 
 STRIDE = 32
 FINE_STRIDE = 16
@@ -25,9 +23,6 @@ FINE_STRIDE = 16
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 """The smallest text encoder, for a CLIP of which only the image side is wanted."""
-
-_NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
-"""The smallest image encoder, for a CLIP of which only the text side is wanted."""
 
 _COMPARED = ("logit_scale", "logit_bias")
 _POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", *_COMPARED)
@@ -143,8 +138,8 @@ def random_clip(spec: BackboneSpec) -> Any:
     """
     import open_clip
 
-    _architecture(spec)
-    with _quiet_root_logger():
+    architecture(spec)
+    with quiet_root_logger():
         return open_clip.create_model(spec.library_name)
 
 
@@ -163,7 +158,7 @@ def bare_clip_encoder(
     """
     import open_clip
 
-    shape = _architecture(spec)
+    shape = architecture(spec)
     clip = open_clip.CLIP(
         embed_dim=shape["embed_dim"],
         vision_cfg=shape["vision_cfg"],
@@ -171,23 +166,6 @@ def bare_clip_encoder(
         quick_gelu=shape.get("quick_gelu", False),
     )
     return grid_encoder(clip.visual, spec, block=block, position_grid=position_grid)
-
-
-def bare_clip_text(spec: BackboneSpec) -> Any:
-    """CLIP with the text side alone, with random weights; its image side is of no use.
-
-    Raises:
-        ConfigError: If open_clip's model is of another layout.
-    """
-    import open_clip
-
-    shape = _architecture(spec)
-    return open_clip.CLIP(
-        embed_dim=shape["embed_dim"],
-        vision_cfg=_NO_IMAGE,
-        text_cfg=shape["text_cfg"],
-        quick_gelu=shape.get("quick_gelu", False),
-    )
 
 
 def grid_encoder(
@@ -214,7 +192,7 @@ def grid_encoder(
     from timm.models.fastvit import FastVit
     from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 
-    embedding: int = _architecture(spec)["embed_dim"]
+    embedding: int = architecture(spec)["embed_dim"]
     trunk = visual.trunk if isinstance(visual, TimmModel) else visual
     if isinstance(trunk, ModifiedResNet):
         return _resnet(trunk, block=block, embedding=embedding)
@@ -305,7 +283,7 @@ def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncode
     )
 
 
-def _architecture(spec: BackboneSpec) -> dict[str, Any]:
+def architecture(spec: BackboneSpec) -> dict[str, Any]:
     """What open_clip's file on a model says, which is all that decides its shapes.
 
     Raises:
@@ -329,88 +307,6 @@ def _other_layout(spec: BackboneSpec, reason: str) -> ConfigError:
     )
 
 
-@torch.no_grad()
-def text_features(
-    clip: Any, tokens: Int64[Tensor, "sentences context"]
-) -> Float[Tensor, "sentences embedding"]:
-    """What CLIP's text encoder makes of sentences; not normalised."""
-    with _quiet_root_logger():
-        features: Tensor = clip.eval().encode_text(tokens)
-    return features
-
-
-def at_right_angles(
-    features: Float[Tensor, "sentences embedding"],
-) -> Float[Tensor, "sentences embedding"]:
-    """Directions of sentences for training from random weights: of each, what no earlier one says.
-
-    A random text encoder gives nearly the same direction to all sentences. Where the cosine of the
-    first two is 0.95, no block is empty with more than 0.99 at CLIP's first temperature, and
-    thousands of empty blocks make a crowd, for hundreds of steps.
-
-    Args:
-        features: Of no more sentences than the embedding has dimensions.
-    """
-    directions: Tensor = torch.linalg.qr(features.T).Q
-    return directions.T.contiguous()
-
-
-def tokenised(
-    spec: BackboneSpec, sentences: Sequence[str], *, offline: bool, untrained: bool = False
-) -> Int64[Tensor, "sentences context"]:
-    """Sentences in the numbers that the text encoder reads.
-
-    Args:
-        spec: Whose text encoder.
-        sentences: No two alike.
-        offline: Download no tokeniser.
-        untrained: The text encoder has random weights, to which any numbers mean as much: in
-            place of a tokeniser that would have to be downloaded, take the bytes.
-
-    Raises:
-        ConfigError: If sentences are so long that what tells them apart is cut off, or reading
-            them takes a package that is not there.
-        InputMissingError: If the tokeniser is missing and cannot be downloaded.
-    """
-    import open_clip
-
-    text = open_clip.get_model_config(spec.library_name)["text_cfg"]
-    name = text.get("hf_tokenizer_name")
-    if name is not None and untrained:
-        tokens = _bytes_as_tokens(sentences, context=text["context_length"])
-    else:
-        needs: AbstractContextManager[None] = contextlib.nullcontext()
-        if name is not None:
-            needs = downloads(f"the tokeniser {name}", source=name, offline=offline)
-        try:
-            with _quiet_root_logger(), needs:
-                tokens = open_clip.get_tokenizer(spec.library_name)(list(sentences))
-        except ImportError as error:
-            raise ConfigError(
-                f"model.backbone: the sentences of open_clip's {spec.library_name} are read by the "
-                "package transformers, which is not installed",
-                next_step="pip install 'crowdcount-ebc[siglip]', or choose another backbone",
-            ) from error
-    if len(set(map(tuple, tokens.tolist()))) < len(sentences):
-        raise ConfigError(
-            "model.prompt_template: so long that the text encoder does not see the people",
-            looked_for=f"sentences that differ within {tokens.shape[1]} tokens",
-        )
-    return tokens
-
-
-def _bytes_as_tokens(
-    sentences: Sequence[str], *, context: int
-) -> Int64[Tensor, "sentences context"]:
-    """One token a byte, and at the end the highest, where CLIP's text encoders look."""
-    tokens = torch.zeros(len(sentences), context, dtype=torch.int64)
-    tokens[:, -1] = 256
-    for row, sentence in zip(tokens, sentences, strict=True):
-        letters = list(sentence.encode())[: context - 1]
-        row[: len(letters)] = torch.tensor(letters)
-    return tokens
-
-
 def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
     model, tag = spec.library_name, spec.tag
     name = f"open_clip's {model} ({tag})"
@@ -426,7 +322,7 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
         )
     check_tag("open_clip", model, tag=tag, known=open_clip.list_pretrained_tags_by_model(model))
     weights = open_clip.get_pretrained_cfg(model, tag)
-    if weights.get("quick_gelu", False) != _architecture(spec).get("quick_gelu", False):
+    if weights.get("quick_gelu", False) != architecture(spec).get("quick_gelu", False):
         other = (
             f"{model}-quickgelu" if weights.get("quick_gelu") else model.removesuffix("-quickgelu")
         )
@@ -435,12 +331,12 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
             next_step=f"--backbone {OPEN_CLIP_PREFIX}{other}/{tag}",
         )
     source = weights.get("hf_hub") or weights["url"]
-    with _quiet_root_logger(), downloads(name, source=source, offline=offline):
+    with quiet_root_logger(), downloads(name, source=source, offline=offline):
         return open_clip.create_model(model, pretrained=tag)
 
 
 @contextmanager
-def _quiet_root_logger() -> Iterator[None]:
+def quiet_root_logger() -> Iterator[None]:
     """Keep open_clip from setting up logging to stderr for the whole process.
 
     It logs through ``logging.info`` and the like, which give a root logger without handlers one.

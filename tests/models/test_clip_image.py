@@ -8,10 +8,10 @@ import torch
 
 from crowdcount.core.bins import Bins
 from crowdcount.errors import ConfigError
-from crowdcount.models import clip_encoders
+from crowdcount.models import clip_image
 from crowdcount.models.backbones import BACKBONES, backbone_spec, default_crop
 from crowdcount.models.build import empty_model
-from crowdcount.models.clip_encoders import bare_clip_encoder, whole_clip
+from crowdcount.models.clip_image import bare_clip_encoder, whole_clip
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.residual import BasicBlock, Bottleneck
 from tests.models.documented import documented
@@ -109,7 +109,7 @@ def test_other_layouts_are_refused_before_anything_is_downloaded(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a download")
 
-    monkeypatch.setattr(clip_encoders, "downloads", refuse)
+    monkeypatch.setattr(clip_image, "downloads", refuse)
     name = "open-clip:ViTamin-S/datacomp1b"
     with pytest.raises(ConfigError, match=r"ViTamin-S cannot be used"):
         whole_clip(backbone_spec(name), ModelConfig(backbone=name), offline=False)

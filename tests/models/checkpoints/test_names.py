@@ -8,7 +8,7 @@ from PIL import Image
 
 import crowdcount
 from crowdcount.errors import InputMissingError
-from crowdcount.models.folders import (
+from crowdcount.models.checkpoints.names import (
     called,
     checkpoint_folder,
     starter_folder,

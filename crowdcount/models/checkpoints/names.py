@@ -4,7 +4,7 @@ import importlib.resources
 from pathlib import Path
 
 from crowdcount.errors import InputMissingError
-from crowdcount.models.hub import HUB_PREFIX, HubName, hub_folder
+from crowdcount.models.checkpoints.hub import HUB_PREFIX, HubName, hub_folder
 
 STARTER = "starter"
 """The name of the shipped checkpoint. A folder that is called so is written ``./starter``."""

@@ -17,9 +17,9 @@ import crowdcount
 from crowdcount.cli import main, options
 from crowdcount.config import load_run_config
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
-from crowdcount.models import hub
-from crowdcount.models.folders import called, checkpoint_folder, lasting_name
-from crowdcount.models.hub import HubName
+from crowdcount.models.checkpoints import hub
+from crowdcount.models.checkpoints.hub import HubName
+from crowdcount.models.checkpoints.names import called, checkpoint_folder, lasting_name
 from tests.stand_in_hub import point_client_at, running_hub
 
 NAME = "hf://ours/square"

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from crowdcount.models import winograd
-from crowdcount.models.winograd import WinogradConv2d, use_winograd
+from crowdcount.models.deploy import winograd
+from crowdcount.models.deploy.winograd import WinogradConv2d, use_winograd
 
 
 @pytest.mark.parametrize("bias", [True, False])

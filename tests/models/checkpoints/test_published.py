@@ -10,14 +10,21 @@ from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.clip_encoders import random_clip, text_features, tokenised
+from crowdcount.models.checkpoints.published import (
+    BEGINNINGS,
+    PLAIN,
+    official_model,
+    published_name,
+    recognised_backbone,
+    unused_names,
+)
+from crowdcount.models.clip_image import random_clip
+from crowdcount.models.clip_text import text_features, tokenised
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.official import PLAIN, official_model, recognised_backbone
-from crowdcount.models.official_names import BEGINNINGS, published_name, unused_names
 from tests.models.published import OURS, with_published_names
 from tests.models.shrunken import OPENAI, SHRUNKEN, TRANSFORMERS, shrunken
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 PART_A = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.29992))
 PUBLISHED = {
     "clip-rn50": "clip_resnet50_r8_t4",

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError, InputMissingError
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoint import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import ModelConfig
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))

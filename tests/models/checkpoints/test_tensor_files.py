@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileError
-from crowdcount.models.state_dicts import exact_tensors, match_tensors, read_tensors
+from crowdcount.models.checkpoints.tensor_files import exact_tensors, match_tensors, read_tensors
 
 
 def norm_layer(prefix: str, channels: int = 3) -> dict[str, torch.Tensor]:

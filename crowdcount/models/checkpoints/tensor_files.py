@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileError
-from crowdcount.models.programs import is_program, read_program
+from crowdcount.models.checkpoints.torchscript import is_program, read_program
 
 log = logging.getLogger("crowdcount")
 

@@ -12,9 +12,9 @@ from torch import nn
 from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError, UntrustedFileError
 from crowdcount.models.build import build_model
-from crowdcount.models.clip_encoders import random_clip
+from crowdcount.models.checkpoints.tensor_files import read_tensors
+from crowdcount.models.clip_image import random_clip
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.state_dicts import read_tensors
 from tests.models.shrunken import SHRUNKEN, shrunken
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))

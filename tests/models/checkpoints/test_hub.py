@@ -14,9 +14,9 @@ from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
 from crowdcount.errors import InputMissingError, UntrustedFileError
-from crowdcount.models import hub
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
+from crowdcount.models.checkpoints import hub
 from crowdcount.models.config import ModelConfig
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))

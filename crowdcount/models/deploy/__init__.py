@@ -1,0 +1,1 @@
+"""Changes to a trained model that make counting faster."""
