@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from crowdcount.cli import main
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
@@ -25,7 +28,7 @@ settings.load_profile("crowdcount")
 # Two cores: for one process, or one each for the two that pytest-xdist starts.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
-LONG = ("test_demo.py", "test_end_to_end.py", "test_resume.py", "test_cli.py")
+LONG = ("test_demo.py", "test_end_to_end.py", "test_resume.py", "test_train.py")
 TINY = "timm:test_resnet"
 SCENES = SceneSettings(width=448, height=448, max_heads=40)
 
@@ -101,3 +104,32 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def data(prepared: PreparedDataset, workplace: Path) -> PreparedDataset:
+    """A copy of the prepared scenes in ``data/square`` of an empty working directory."""
+    shutil.copytree(prepared.folder, workplace / "data" / "square")
+    return PreparedDataset.open(workplace / "data" / "square")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; returns its exit code, stdout and stderr.
+
+    Bytes of stdout that are not UTF-8 are escaped as in the names of files (``os.fsencode``).
+    """
+
+    def run_command(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["crowdcount", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfdbinary.readouterr()
+        return code, os.fsdecode(out), err.decode()
+
+    return run_command

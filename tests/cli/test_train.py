@@ -1,12 +1,296 @@
-"""The bar of a training run says truly when it will end."""
+"""`crowdcount train` in a shell: paths, flags, resuming, exit codes, and its progress bar."""
 
 import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from crowdcount.cli.console import Settings
 from crowdcount.cli.train import TrainingBar
+from crowdcount.config import load_run_config
+from crowdcount.errors import DivergedError
+from crowdcount.workflows.train import train
+from tests.tiny_run import TINY_RUN
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_train_prints_its_best_checkpoint_and_becomes_the_latest(run, data):
+    code, out, err = run("train", *TINY_RUN)
+    assert code == 0
+    best = Path(out.strip())
+    assert best.name == "best"
+    assert (Path("runs/latest/best").resolve()) == best.resolve()
+    log = [json.loads(line) for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1]
+    assert log[0]["val"]["images"] == 1
+    assert "epoch 1/1" in err
+    # Without a word about models, eval and predict now use this run.
+    assert run("eval")[0] == 0
+    assert run("predict", data.image_path(data.records("test")[0]))[0] == 0
+
+
+def test_the_later_of_flag_and_set_wins(run, data):
+    _, out, _ = run("train", "--dry-run", "--lr", "0.5", "--set", "optim.lr=0.25", *TINY_RUN)
+    assert "lr = 0.25" in out
+    _, out, _ = run("train", "--dry-run", "--set", "optim.lr=0.25", "--lr", "0.5", *TINY_RUN)
+    assert "lr = 0.5" in out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "setting"),
+    [
+        ("--backbone", "timm:resnet18", 'backbone = "timm:resnet18"'),
+        ("--weights", "w.pth", 'weights = "w.pth"'),
+        ("--block", "16", "block = 16"),
+        ("--bins", "sha-r8-t4", 'bins = "sha-r8-t4"'),
+        ("--epochs", "7", "epochs = 7"),
+        ("--batch-size", "3", "batch_size = 3"),
+        ("--seed", "5", "seed = 5"),
+        ("--cache", "disk", 'cache = "disk"'),
+        ("--lr", "0.125", "lr = 0.125"),
+        ("--preset", "demo", "crop = 224"),
+    ],
+)
+def test_every_short_form_sets_its_setting(run, data, flag, value, setting):
+    # Of a flag given twice the later wins; the default backbone takes long to describe.
+    tiny = ("train", "--dry-run", "--backbone", "timm:test_resnet")
+    assert setting not in run(*tiny)[1]
+    assert setting in run(*tiny, flag, value)[1]
+
+
+def test_tensorboard_is_a_flag_that_may_be_given_to_a_run_that_goes_on(run, stopped):
+    assert "tensorboard = true" in run("train", "--dry-run", "--tensorboard")[1]
+    assert run("train", "--resume", stopped, "--tensorboard")[0] == 0
+    assert len(list(stopped.glob("events.out.tfevents.*"))) == 1
+
+
+def test_misspelt_setting_is_one_line_and_exit_2(run, data):
+    assert run("train", "--set", "loss.cuont=mse") == (
+        2,
+        "",
+        "error: loss.cuont: no such setting; did you mean 'count'?\n",
+    )
+
+
+def test_a_run_folder_is_not_overwritten(run, data):
+    assert run("train", *TINY_RUN, "--out", "here")[0] == 0
+    assert run("train", *TINY_RUN, "--out", "here")[0] == 2
+    assert run("train", *TINY_RUN, "--out", "here", "--force")[0] == 0
+
+
+def test_train_can_draw_its_first_batch_instead(run, data):
+    code, out, _ = run("train", *TINY_RUN, "--show-batch", "batch.png")
+    assert (code, out) == (0, "batch.png\n")
+    assert Path("batch.png").read_bytes().startswith(b"\x89PNG")
+    assert not Path("runs").exists()
+    code, out, err = run("train", *TINY_RUN, "--show-batch", "batch.png")
+    assert (code, out) == (2, "")
+    assert "batch.png: there already" in err
+    assert run("train", *TINY_RUN, "--show-batch", "batch.png", "--force")[0] == 0
+
+
+def test_train_dry_run_is_a_run_file_with_sizes_and_writes_nothing(run, data):
+    before = set(data.folder.rglob("*"))
+    code, out, _ = run("train", *TINY_RUN, "--dry-run", "--set", "train.ema_decay=0.9")
+    assert code == 0
+    assert set(data.folder.rglob("*")) == before
+    assert not Path("runs").exists()
+    assert tomllib.loads(out)["train"]["batch_size"] == 4
+    sizes = "\n".join(re.findall("^# .*", out, re.MULTILINE))
+    assert "7 training and 1 validation images, crops of 64 pixels" in sizes
+    assert re.search(r"# ([\d,]+) parameters, \1 of them trained", sizes)
+    assert "# 2 steps an epoch, 2 in all" in sizes
+    assert re.search(r"# memory, estimated: \d+ MiB \(weights .*, activations \d+ MiB\)", sizes)
+
+
+def test_overfit_says_whether_crops_were_learned(run, data):
+    start = ("train", *TINY_RUN, "--set", "train.epochs=150")
+    code, out, err = run(*start, "--lr", "0.01", "--overfit", "1")
+    header, *rows = [line.split("\t") for line in out.splitlines()]
+    assert code == 0
+    assert header == ["", "before", "after", "at_most"]
+    assert [row[0] for row in rows] == ["loss", "count_error"]
+    assert all(float(after) <= float(at_most) for _, _, after, at_most in rows)
+    assert "crops 1, heads " in err
+    code, out, err = run(*start, "--lr", "1e-9", "--epochs", "2", "--overfit", "1")
+    assert (code, len(out.splitlines())) == (5, 3)
+    assert "error: these crops were not learned: the loss fell from" in err
+    assert not Path("runs").exists()
+    assert run(*start, "--overfit", "8")[0] == 2
+    assert run(*start, "--overfit", "0")[0] == 2
+
+
+def test_several_sets_are_named_when_none_is_chosen_and_trained_on_when_chosen(run, data):
+    shutil.copytree("data/square", "data/other")
+    code, _, err = run("train", *TINY_RUN)
+    assert code == 2
+    assert "data/other, data/square" in err
+    code, out, _ = run("train", *TINY_RUN, "--data", "data/other", "--data", "data/square")
+    assert code == 0
+    card = json.loads((Path(out.strip()) / "config.json").read_text())["card"]
+    assert card["provenance"]["training_images"] == 14
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_do_and_leave_no_run(run, data):
+    code, out, err = run("train", "--backbone", "timm:resnet18", "--offline")
+    assert (code, out) == (3, "")
+    assert "--weights" in err
+    assert "--no-pretrained" in err
+    assert not Path("runs").exists()
+
+
+def test_same_seed_same_weights(run, data):
+    files = []
+    for out in ("one", "two"):
+        assert run("train", *TINY_RUN, "--out", out)[0] == 0
+        files.append(Path(out, "last", "model.safetensors").read_bytes())
+    assert files[0] == files[1]
+    assert run("train", *TINY_RUN, "--seed", "1", "--out", "three")[0] == 0
+    assert Path("three", "last", "model.safetensors").read_bytes() != files[0]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_the_last_checkpoint(data, name, code):
+    # To the whole group, as terminals and timeout send it: workers must not hear it.
+    endless = [*TINY_RUN, "--set", "train.workers=1", "--epochs", "100000", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crowdcount", "train", *endless],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            break
+    os.killpg(process.pid, getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert Path(out.strip(), "model.safetensors").is_file()
+    assert Path("run/last/config.json").is_file()
+    assert Path("run/state.pt").is_file()
+    assert err.endswith("go on with: crowdcount train --resume run\n")
+
+
+@pytest.fixture
+def stopped(data):
+    """A run of two epochs that was stopped after its first step."""
+    steps = []
+    settings = load_run_config(
+        overrides=[
+            *(("model.backbone", "timm:test_resnet"), ("model.pretrained", "none")),
+            *(("train.epochs", 2), ("train.batch_size", 4), ("train.crop", 64)),
+            *(("train.workers", 0), ("model.neck_width", 8)),
+        ]
+    )
+    return train(
+        settings, [data], out=Path("runs/begun"), device="cpu", should_stop=lambda: not steps
+    ).run
+
+
+def test_resume_goes_on_and_a_finished_run_says_so(run, stopped):
+    # A file of settings for new runs is none of a run that was begun.
+    Path("crowdcount.toml").write_text("[train]\nepochs = 7\n")
+    code, out, err = run("train", "--resume", "auto")
+    assert (code, out) == (0, "runs/begun/best\n")
+    assert "going on with runs/begun at epoch 1, step 2" in err
+    assert "epoch 2/2" in err
+    code, out, err = run("train", "--resume", "runs/begun")
+    assert (code, out) == (0, "runs/begun/best\n")
+    assert err == "runs/begun is finished; there is nothing to go on with\n"
+
+
+def test_resume_refuses_other_settings_by_name(run, stopped, monkeypatch):
+    code, out, err = run("train", "--resume", stopped, "--lr", "0.5", "--epochs", "2")
+    assert (code, out) == (2, "")
+    assert "optim.lr: was 0.0001, now 0.5\n" in err
+    assert "epochs" not in err
+    monkeypatch.setenv("CROWDCOUNT_TRAIN__SEED", "5")
+    assert "train.seed: was 42, now 5\n" in run("train", "--resume", stopped)[2]
+
+
+@pytest.mark.parametrize("flag", [("--out", "x"), ("--force",), ("--deterministic",)])
+def test_resume_refuses_what_is_for_a_new_run(run, stopped, flag):
+    code, _, err = run("train", "--resume", stopped, *flag)
+    assert code == 2
+    assert f"{flag[0]} is for a new run" in err
+
+
+def test_resume_without_a_run_exits_3(run, data):
+    assert run("train", "--resume", "auto")[0] == 3
+    assert run("train", "--resume", "nowhere")[0] == 3
+
+
+def test_resume_dry_run_shows_the_settings_of_the_run(run, stopped):
+    before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
+    code, out, _ = run("train", "--resume", stopped, "--dry-run")
+    assert code == 0
+    assert "epochs = 2" in out
+    assert {path: path.stat().st_mtime_ns for path in stopped.rglob("*")} == before
+    assert run("train", "--resume", stopped, "--dry-run", "--lr", "0.5")[0] == 2
+
+
+def test_deterministic_is_kept_with_the_run(run, data):
+    assert run("train", *TINY_RUN, "--out", "run", "--deterministic")[0] == 0
+    assert json.loads(Path("run/run.json").read_text())["deterministic"]
+
+
+def test_divergence_exits_7_and_leaves_what_reproduces_it(run, data):
+    code, out, err = run("train", *TINY_RUN, "--lr", "1e30")
+    assert (code, out) == (7, "")
+    assert "training diverged at step 2 (epoch 1)" in err
+    assert "/diverged.pt reproduces the step" in err
+    assert Path("runs/latest/diverged.pt").is_file()
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with pytest.raises(DivergedError, match="what the network predicts is not finite"):
+        exec(compile(written, "docs/training.md", "exec"), {})
+
+
+def test_a_divergence_that_shows_in_validation_exits_7(run, data):
+    # One step an epoch; the first breaks the weights, after its loss was found finite.
+    steep = ("--lr", "1e30", "--batch-size", "8", "--epochs", "2")
+    code, out, err = run("train", *TINY_RUN, *steep)
+    assert (code, out) == (7, "")
+    assert "training diverged in epoch 1: " in err
+    assert "gives nan heads" in err
+
+
+def test_train_starts_from_a_checkpoint(run, data, starter):
+    size = ("--set", "train.crop=64", "--set", "train.workers=0", "--epochs", "1")
+    tuned = ("train", *size, "--batch-size", "4", "--init", "starter")
+    code, out, _ = run(*tuned, "--dry-run")
+    told = tomllib.loads(out)
+    assert code == 0
+    assert told["train"]["init"] == "starter"
+    assert told["model"]["backbone"] == "timm:test_resnet"
+    assert told["model"]["neck_width"] == 8
+    assert run(*tuned, "--show-batch", "batch.png")[:2] == (0, "batch.png\n")
+    code, out, _ = run(*tuned, "--overfit", "1")
+    assert (code, len(out.splitlines())) == (5, 3)
+    assert not list(data.folder.glob("bins-*"))
+    code, out, _ = run(*tuned)
+    assert code == 0
+    card = json.loads((Path(out.strip()) / "config.json").read_text())["card"]
+    assert card["provenance"]["init"]["name"] == "tiny"
+    code, out, err = run(*tuned, "--backbone", "clip-rn50")
+    assert (code, out) == (2, "")
+    assert "model.backbone: 'clip-rn50', but train.init, 'starter', was made with 'timm:" in err
+    assert run(*tuned, "--no-pretrained")[0] == 2
+    code, _, err = run("train", "--resume", "runs/latest", "--init", "./other")
+    assert code == 2
+    assert "train.init: was 'starter', now './other'" in err
 
 
 class Screen:

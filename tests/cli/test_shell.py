@@ -1,0 +1,191 @@
+"""What all commands share: help, streams, progress, the choice of a checkpoint."""
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.main import get_command
+
+import crowdcount
+from crowdcount.cli import app
+from crowdcount.core.precision import PRECISIONS
+from tests.tiny_run import TINY_RUN
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(group, prefix=""):
+    """Every command by what a user types, those of groups too."""
+    found = {}
+    for name, each in group.commands.items():
+        found[prefix + name] = each
+        if hasattr(each, "commands"):
+            found |= commands(each, f"{prefix}{name} ")
+    return found
+
+
+COMMANDS = commands(get_command(app))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(run, command):
+    code, out, _ = run(*command.split(), "-h")
+    assert code == 0
+    assert f"Example: crowdcount {command}" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_place_in_the_readme(command):
+    assert f"crowdcount {command}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_option_of_every_command_says_what_it_does():
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_version(run):
+    assert run("--version") == (0, f"crowdcount {crowdcount.__version__}\n", "")
+
+
+def test_unknown_option_exits_2(run):
+    assert run("predict", "--sclae", "1", "x.jpg")[0] == 2
+
+
+def test_the_environment_names_a_checkpoint(run, photos, checkpoint, monkeypatch):
+    monkeypatch.setenv("CROWDCOUNT_CHECKPOINT", str(checkpoint))
+    assert run("predict", "a.png")[0] == 0
+
+
+def test_without_a_run_the_starter_counts_and_stderr_says_so(run, photos, data, starter):
+    code, out, err = run("predict", "a.png")
+    assert (code, err) == (0, "model starter (ships with crowdcount)\n")
+    assert run("predict", "-q", "a.png") == (0, out, "")
+    assert run("predict", "a.png", "--checkpoint", "starter") == (0, out, err)
+    code, _, err = run("eval")
+    assert code == 0
+    assert err.startswith("model starter (ships with crowdcount), split val of square\n")
+    assert run("eval", "--checkpoint", "starter")[2] == err
+
+
+def test_the_starter_by_name_counts_where_there_is_a_run(run, data, starter):
+    assert run("train", *TINY_RUN)[0] == 0
+    image = data.image_path(data.records("val")[0])
+    assert "ships with" not in run("predict", image)[2]
+    assert "ships with" in run("predict", image, "--checkpoint", "starter")[2]
+
+
+def test_a_folder_called_starter_is_written_with_its_directory(run, photos, no_starter, checkpoint):
+    shutil.copytree(checkpoint, "starter")
+    code, out, err = run("predict", "a.png", "--checkpoint", "starter")
+    assert (code, out) == (3, "")
+    assert "./starter" in err
+    code, _, err = run("predict", "a.png", "--checkpoint", "./starter")
+    assert (code, err) == (0, "model starter\n")
+
+
+def test_quiet_says_nothing_but_errors(run, photos, checkpoint):
+    assert run("predict", "-q", "a.png", "--checkpoint", checkpoint)[2] == ""
+    assert "broken.jpg" in run("predict", "-q", "broken.jpg", "--checkpoint", checkpoint)[2]
+
+
+def test_the_log_file_holds_what_stderr_said(run, photos, checkpoint):
+    run("predict", "-q", "--log-file", "logs/run.log", "a.png", "--checkpoint", checkpoint)
+    assert "model" in Path("logs/run.log").read_text()
+
+
+def test_an_unknown_device_is_a_usage_error(run, photos, checkpoint):
+    code, _, err = run("predict", "a.png", "--device", "warp", "--checkpoint", checkpoint)
+    assert code == 2
+    assert "device" in err
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision_is_what_the_network_computes_with(run, data, photos, checkpoint, precision):
+    files = {path: path.read_bytes() for path in checkpoint.iterdir()}
+    commands = (
+        ("predict", "--json", "a.png", "--checkpoint", checkpoint),
+        ("eval", "--json", "--checkpoint", checkpoint),
+    )
+    for command in commands:
+        used = {}  # the last of each convolution: loading folds its weights in float32
+        hook = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, given, result, used=used: (
+                used.update({module: result.dtype}) if isinstance(module, torch.nn.Conv2d) else None
+            )
+        )
+        try:
+            code, out, err = run(*command, "--precision", precision)
+        finally:
+            hook.remove()
+        assert (code, set(used.values())) == (0, {PRECISIONS[precision]})
+        _, exact_out, exact_err = run(*command)
+        told, exact = json.loads(out), json.loads(exact_out)
+        assert err == exact_err
+        if command[0] == "predict":
+            (told,), (exact,) = told, exact
+        measured = "count" if command[0] == "predict" else "mae"
+        assert told[measured] == pytest.approx(exact[measured], rel=0.02)
+        assert {key: type(value) for key, value in told.items()} == {
+            key: type(value) for key, value in exact.items()
+        }
+    assert {path: path.read_bytes() for path in checkpoint.iterdir()} == files
+
+
+@pytest.mark.parametrize("command", [("predict", "a.png"), ("eval",)])
+def test_an_unknown_precision_is_a_usage_error(run, data, photos, checkpoint, command):
+    code, out, err = run(*command, "--precision", "fp8", "--checkpoint", checkpoint)
+    assert (code, out) == (2, "")
+    assert "precision: unknown precision 'fp8'; choose from: fp32, bf16, fp16" in err
+
+
+def on_a_terminal(*arguments, **environment):
+    """What a command writes to a stderr that is a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "crowdcount", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | environment
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other side is closed
+        while piece := os.read(ours, 65536):
+            seen += piece
+    os.close(ours)
+    assert process.wait() == 0
+    return seen
+
+
+def test_bars_are_drawn_on_a_terminal_unless_forbidden(data):
+    assert b"counting windows" in on_a_terminal("bins", "--dry-run", TERM="xterm")
+    assert b"counting windows" not in on_a_terminal("bins", "--dry-run", TERM="dumb")
+    assert b"counting windows" not in on_a_terminal("bins", "--no-progress", TERM="xterm")
+
+
+def test_forced_colours_draw_no_bars_in_a_pipe(run, data, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    _, _, err = run("bins", "--dry-run")
+    assert "counting windows" not in err
+    assert "\x1b[33mwarning" in err
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[33m" not in run("bins", "--dry-run")[2]
+
+
+def test_a_closed_pipe_ends_quietly(photos, checkpoint):
+    command = f"{sys.executable} -m crowdcount predict -q a.png tiny.png a.png tiny.png"
+    result = subprocess.run(
+        ["bash", "-c", f"{command} --checkpoint {checkpoint} | head -c 1"],
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in result.stderr
+    assert "Broken" not in result.stderr
