@@ -6,7 +6,6 @@ directory, the defaults of the fields.
 """
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from crowdcount.models.config import ModelConfig
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.training.schedule import ScheduleConfig
+from crowdcount.wording import did_you_mean
 
 ENVIRONMENT_PREFIX = "CROWDCOUNT_"
 PROJECT_FILE = "crowdcount.toml"
@@ -227,7 +227,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _read_preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise ConfigError(
-            f"--preset {name}: no such preset{_suggestion(name, preset_names())}",
+            f"--preset {name}: no such preset{did_you_mean(name, preset_names())}",
             looked_for=", ".join(preset_names()),
         )
     text = (files("crowdcount") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
@@ -240,7 +240,9 @@ def _explain(error: ValidationError) -> str:
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{name}: no such setting{_suggestion(path[-1], _keys(path[:-1]))}"
+        known = _keys(path[:-1])
+        hint = did_you_mean(path[-1], known) or f"; choose from: {', '.join(known)}"
+        return f"{name}: no such setting{hint}"
     expected = problem["msg"].removeprefix("Input should be ")
     return f"{name}: expected {expected}, got {problem['input']!r}"
 
@@ -251,10 +253,3 @@ def _keys(path: list[str]) -> list[str]:
     for part in path:
         level = getattr(level, part)
     return [each.name for each in dataclasses.fields(level)]
-
-
-def _suggestion(wrong: str, known: Iterable[str]) -> str:
-    """``; did you mean 'count'?``, or the choices where nothing is close."""
-    known = list(known)
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Writing that leaves nothing half-written, and content hashes."""
+"""Files and folders: whole or not at all, never replaced unasked; content hashes."""
 
 import hashlib
 import json
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from crowdcount.errors import BadInputError, UsageError
 
 
 @contextmanager
@@ -95,6 +97,29 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def refuse_existing(path: Path | None, *, force: bool) -> None:
+    """Refuse to write to a path where something exists; None means that nothing is written.
+
+    Raises:
+        UsageError: If ``path`` exists and ``force`` is not set.
+    """
+    if path is not None and path.exists() and not force:
+        raise UsageError(f"{path}: already exists", next_step="name another, or pass --force")
+
+
+def check_format(path: Path, found: Any, *, expected: int, next_step: str) -> None:
+    """Refuse a file of ours in a format that this version does not read.
+
+    Raises:
+        BadInputError: If ``found`` is not the format ``expected``.
+    """
+    if found != expected:
+        raise BadInputError(
+            f"{path}: format {found}; this version of crowdcount reads format {expected}",
+            next_step=next_step,
+        )
 
 
 def point_link(link: Path, target: Path) -> None:

@@ -4,12 +4,15 @@ import json
 
 import pytest
 
+from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import (
     atomic_file,
     atomic_folder,
+    check_format,
     point_link,
     read_json,
     read_toml,
+    refuse_existing,
     sha256_bytes,
     sha256_file,
     write_json,
@@ -105,3 +108,17 @@ def test_a_file_that_cannot_be_understood_is_one_kind_of_error(read, content, tm
 def test_toml_is_read(tmp_path):
     (tmp_path / "a.toml").write_text("[model]\nblock = 8\n")
     assert read_toml(tmp_path / "a.toml") == {"model": {"block": 8}}
+
+
+def test_what_exists_is_refused_without_force(tmp_path):
+    refuse_existing(None, force=False)
+    refuse_existing(tmp_path / "new", force=False)
+    refuse_existing(tmp_path, force=True)
+    with pytest.raises(UsageError, match="already exists"):
+        refuse_existing(tmp_path, force=False)
+
+
+def test_another_format_is_refused(tmp_path):
+    check_format(tmp_path, 1, expected=1, next_step="")
+    with pytest.raises(BadInputError, match=r"format 2; .* reads format 1"):
+        check_format(tmp_path, 2, expected=1, next_step="")

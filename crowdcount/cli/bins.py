@@ -96,7 +96,7 @@ def bins(
     from crowdcount.cli.report import say_bins
     from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import UsageError
-    from crowdcount.files import write_bytes
+    from crowdcount.files import refuse_existing, write_bytes
     from crowdcount.workflows.bins import bins_chart, bins_path, make_bins, write_table
     from crowdcount.workflows.locate import find_prepared
 
@@ -116,8 +116,7 @@ def bins(
             looked_for=", ".join(str(each.folder) for each in sets),
             next_step="name one of them with --data, or take them --together",
         )
-    if png is not None and png.exists() and not force:
-        raise UsageError(f"{png}: there already", next_step="name another, or pass --force")
+    refuse_existing(png, force=force)
     to_stdout = json_ or output == STDOUT
     if together and len(sets) > 1 and output is None and not (to_stdout or dry_run):
         raise UsageError(

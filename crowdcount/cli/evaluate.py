@@ -46,7 +46,8 @@ def evaluate(
     checkpoint = options.at_hand(checkpoint, offline=offline)
 
     from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.errors import GateFailedError, UsageError
+    from crowdcount.errors import GateFailedError
+    from crowdcount.files import refuse_existing
     from crowdcount.models.checkpoints.names import called
     from crowdcount.workflows.counter import load
     from crowdcount.workflows.evaluate import Gate
@@ -54,8 +55,7 @@ def evaluate(
     from crowdcount.workflows.locate import find_checkpoint, find_prepared, one_data_set
 
     gates = [Gate.parse(text) for text in fail_if or ()]
-    if csv is not None and csv.exists() and not force:
-        raise UsageError(f"{csv}: there already", next_step="name another, or pass --force")
+    refuse_existing(csv, force=force)
     folders = one_data_set(find_prepared(data or (), environment=os.environ), chosen=bool(data))
     sets = [PreparedDataset.open(folder) for folder in folders]
     if fold is not None:

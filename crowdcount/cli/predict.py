@@ -91,7 +91,7 @@ def predict(
     checkpoint = options.at_hand(checkpoint, offline=offline)
 
     from crowdcount.errors import UsageError
-    from crowdcount.files import write_bytes
+    from crowdcount.files import refuse_existing, write_bytes
     from crowdcount.models.checkpoints.names import called
     from crowdcount.workflows import predict as workflow
     from crowdcount.workflows.counter import load
@@ -106,8 +106,7 @@ def predict(
         raise UsageError("choose one of --format, --json, --jsonl and --count-only")
     form = chosen.pop() if chosen else Format.text
     to_stdout = str(output) == "-"
-    if not to_stdout and output.exists() and not force:
-        raise UsageError(f"{output}: there already", next_step="name another, or pass --force")
+    refuse_existing(None if to_stdout else output, force=force)
     workflow.require_some(images)
     model = find_checkpoint(checkpoint, environment=os.environ)
     log.info("model %s", called(model))

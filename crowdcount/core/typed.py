@@ -4,6 +4,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from crowdcount.wording import first_problem
+
 T = TypeVar("T")
 
 
@@ -17,10 +19,3 @@ def typed(kind: type[T], values: Any) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first problem that pydantic found: ``bins.2.value: Input should be a valid number``."""
-    problem = error.errors()[0]
-    what = problem["msg"].removeprefix("Value error, ")
-    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), what]))

@@ -1,12 +1,12 @@
 """What the name of a backbone means: its library, its statistics, its usual weights."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from crowdcount.core.image import NORMALISATIONS, Normalisation
 from crowdcount.errors import ConfigError
+from crowdcount.wording import did_you_mean
 
 TIMM_PREFIX = "timm:"
 """``timm:NAME`` is the model NAME of the library timm."""
@@ -227,7 +227,7 @@ def check_backbone(name: str) -> None:
         return
     known = [*BACKBONES, f"{TIMM_PREFIX}NAME", f"{OPEN_CLIP_PREFIX}ARCH/PRETRAINED"]
     raise ConfigError(
-        f"model.backbone: unknown backbone {name!r}{_suggestion(name, BACKBONES)}",
+        f"model.backbone: unknown backbone {name!r}{did_you_mean(name, BACKBONES)}",
         looked_for=f"one of: {', '.join(known)}",
     )
 
@@ -294,7 +294,7 @@ def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> No
     if tag not in known:
         raise ConfigError(
             f"model.pretrained: {library} has no weights {tag!r} for {model}"
-            f"{_suggestion(tag, known)}",
+            f"{did_you_mean(tag, known)}",
             looked_for=f"one of: {', '.join(known) or 'none at all'}",
         )
 
@@ -306,7 +306,7 @@ def _timm_spec(name: str, *, tag: str) -> BackboneSpec:
     model, _, tag_in_name = name.partition(".")
     if not timm.is_model(model):
         raise ConfigError(
-            f"model.backbone: timm has no model {model!r}{_suggestion(model, timm.list_models())}",
+            f"model.backbone: timm has no model {model!r}{did_you_mean(model, timm.list_models())}",
             next_step="timm.list_models('*part-of-a-name*') in Python lists what it has",
         )
     tag = tag or tag_in_name
@@ -332,7 +332,7 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
     known_models = open_clip.list_models()
     if model not in known_models:
         raise ConfigError(
-            f"model.backbone: open_clip has no model {model!r}{_suggestion(model, known_models)}",
+            f"model.backbone: open_clip has no model {model!r}{did_you_mean(model, known_models)}",
             next_step="open_clip.list_models() in Python lists what it has",
         )
     tag = tag or tag_in_name
@@ -359,8 +359,3 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
         window=window,
         patch=patch,
     )
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from crowdcount.errors import BadInputError
-from crowdcount.files import atomic_file
+from crowdcount.files import atomic_file, check_format
 from crowdcount.training.average import WeightAverage
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig, build_optimiser
@@ -179,9 +179,6 @@ def load_state(path: Path) -> SavedState:
             f"{path}: not a training state, or a damaged one",
             next_step="start the run again, with --force",
         ) from error
-    if version != FORMAT:
-        raise BadInputError(
-            f"{path}: format {version}; this version of crowdcount reads format {FORMAT}",
-            next_step="go on with the version of crowdcount that wrote it",
-        )
+    same = "go on with the version of crowdcount that wrote it"
+    check_format(path, version, expected=FORMAT, next_step=same)
     return state

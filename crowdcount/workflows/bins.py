@@ -1,6 +1,5 @@
 """Bins of prepared data: count windows, choose bins, average, keep the table beside the data."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from crowdcount.data.prepared.dataset import MANIFEST, Manifest, PreparedDataset
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import read_json, read_toml, sha256_file, write_json
+from crowdcount.wording import did_you_mean
 
 AUTO = "auto"
 """The policy that reads the histogram: as many bins as hold enough blocks each."""
@@ -312,7 +312,7 @@ def write_table(path: Path, table: BinsTable, *, force: bool = False) -> None:
         there = BinsTable.from_file(path)
         if _settings(there) != _settings(table):
             raise UsageError(
-                f"{path}: there already, made with other settings: {_describe(there)}",
+                f"{path}: already exists, made with other settings: {_describe(there)}",
                 looked_for=f"a table made with {_describe(table)}",
                 next_step="pass --force to replace it",
             )
@@ -404,10 +404,8 @@ def published_table(name: str) -> WrittenBins:
         ConfigError: If none has this name.
     """
     if name not in PUBLISHED_BINS:
-        close = difflib.get_close_matches(name, PUBLISHED_BINS, n=1)
         raise ConfigError(
-            f"{name}: no published table of bins"
-            + (f"; did you mean {close[0]!r}?" if close else ""),
+            f"{name}: no published table of bins{did_you_mean(name, PUBLISHED_BINS)}",
             looked_for=", ".join(PUBLISHED_BINS),
             next_step="see crowdcount bins --list-presets; a file ends in .json or .toml",
         )

@@ -12,7 +12,7 @@ from crowdcount.core.bins import Bins, format_range
 from crowdcount.core.image import Normalisation, WorkingSize
 from crowdcount.core.typed import typed
 from crowdcount.errors import BadInputError, UsageError
-from crowdcount.files import sha256_file
+from crowdcount.files import refuse_existing, sha256_file
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
 from crowdcount.models.config import ModelConfig
@@ -140,7 +140,7 @@ def pack(
         force: Replace an earlier checkpoint at ``out``.
 
     Raises:
-        UsageError: If ``out`` is there already, or is no checkpoint and would be replaced.
+        UsageError: If ``out`` already exists, or is no checkpoint and would be replaced.
         InputMissingError: If there is no checkpoint.
         BadInputError: If it is damaged.
     """
@@ -168,11 +168,10 @@ def check_free(out: Path, *, force: bool) -> None:
     Raises:
         UsageError: If something is there, and it is no checkpoint or ``force`` is not set.
     """
-    if out.exists() and not force:
-        raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
+    refuse_existing(out, force=force)
     if out.exists() and not (out / CONFIG_NAME).is_file():
         raise UsageError(
-            f"{out}: there already, and no checkpoint, so --force does not replace it",
+            f"{out}: already exists and is not a checkpoint, so --force does not replace it",
             next_step="name another folder",
         )
 

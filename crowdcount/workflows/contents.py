@@ -21,12 +21,12 @@ from crowdcount.data.sources.layout import (
     SourceImage,
     SourceSplit,
     grouped,
-    shortened,
     source_splits,
     unlabelled_images,
 )
 from crowdcount.data.sources.recipe import TOTAL, Recipe
 from crowdcount.errors import ConfigError, CrowdCountError, InputMissingError, UsageError
+from crowdcount.wording import shorten
 from crowdcount.workflows.threads import mapped
 
 log = logging.getLogger("crowdcount")
@@ -145,7 +145,7 @@ def _check_folds(
         astray = [image.file for image in training if validation.fold_of(image.id) is None]
         if astray:
             raise ConfigError(
-                f"{found.recipe.name}.toml: validation.folds: in none of them: {shortened(astray)}"
+                f"{found.recipe.name}.toml: validation.folds: in none of them: {shorten(astray)}"
             )
         return
     apart = len(training) - len(groups) + len(set(groups.values()))
@@ -161,7 +161,7 @@ def _refuse_unpaired(label: str, split: SourceSplit) -> None:
     count = len(split.unpaired)
     raise InputMissingError(
         f"{label}: {count} image{'s have' if count > 1 else ' has'} no annotation: "
-        f"{shortened(split.unpaired)}",
+        f"{shorten(split.unpaired)}",
         looked_for=split.looked_for,
         next_step="add them, or pass --skip-unpaired to leave these images out",
     )
@@ -180,9 +180,9 @@ def _image_reasons(recipe: Recipe, splits: Mapping[str, SourceSplit]) -> Iterato
         images, unpaired = len(splits[name].images), splits[name].unpaired
         if splits[name].absent:
             named_by = layout.list or layout.points[0]
-            yield f"{name}: named by {named_by}, not there: {shortened(splits[name].absent)}"
+            yield f"{name}: named by {named_by}, not there: {shorten(splits[name].absent)}"
         if unpaired:
-            yield f"{name}: left out without annotation: {shortened(unpaired)}"
+            yield f"{name}: left out without annotation: {shorten(unpaired)}"
         if expected is not None and images != expected:
             yield f"{name}: {images} images, {expected} expected"
 

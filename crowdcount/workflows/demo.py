@@ -123,7 +123,7 @@ def _refuse_other(folder: Path) -> None:
     taken = folder.is_file() or (folder.exists() and any(folder.iterdir()))
     if taken and not (folder / MARK).is_file():
         raise UsageError(
-            f"{folder}: there already, and not an earlier demo",
+            f"{folder}: already exists and is not an earlier demo",
             next_step="name another folder: crowdcount demo --out FOLDER",
         )
 

@@ -29,15 +29,3 @@ class Pace:
         if taken < 1:
             return None
         return (self._total - done) * (self._clock() - self._began) / taken
-
-
-def in_words(seconds: float) -> str:
-    """A time as ``3 d 4 h``, ``4 h 12 min``, ``12 min`` or ``40 s``."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -137,7 +137,7 @@ def save_heatmap(count: Count, path: Path, *, force: bool = False) -> None:
     """
     if path.exists() and not force and not _is_heatmap(path):
         raise UsageError(
-            f"{path}: there already, and no heatmap of ours",
+            f"{path}: already exists and is not a heatmap of ours",
             next_step="name another folder (--heatmap-dir), or pass --force",
         )
     author = PngImagePlugin.PngInfo()

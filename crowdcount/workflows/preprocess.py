@@ -35,7 +35,6 @@ from crowdcount.data.sources.layout import (
     Found,
     SourceImage,
     recognise,
-    shortened,
 )
 from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.errors import (
@@ -45,6 +44,7 @@ from crowdcount.errors import (
     ValidationError,
 )
 from crowdcount.files import write_json
+from crowdcount.wording import shorten
 from crowdcount.workflows.contents import (
     Contents,
     read_contents,
@@ -204,8 +204,7 @@ def _planned(
     gone = [name for name in earlier.records if name not in there]
     if gone:
         raise UsageError(
-            f"{folder}: {len(gone)} prepared images are no longer in {found.root}: "
-            f"{shortened(gone)}",
+            f"{folder}: {len(gone)} prepared images are no longer in {found.root}: {shorten(gone)}",
             next_step="choose another --out, or pass --force to prepare it anew without them",
         )
     return _Plan(**vars(contents), folder=folder, origin=origin, earlier=earlier)

@@ -104,7 +104,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> HubName:
 
     Raises:
         InputMissingError: If there is no token, or no hub that answers.
-        UsageError: If it should be private, and is there already for everybody.
+        UsageError: If it should be private, and already exists in public.
         CrowdCountError: If the hub refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -118,7 +118,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> HubName:
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
             raise UsageError(
-                f"{repository}: there already, and everybody sees it",
+                f"{repository}: already exists and is public",
                 next_step="make it private on the hub, name another, or leave out --private",
             )
         commit = api.create_commit(

@@ -51,8 +51,8 @@ from crowdcount.models.checkpoints.names import WEIGHTS_NAME, checkpoint_folder
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
+from crowdcount.wording import duration
 from crowdcount.workflows.evaluate import Evaluation
-from crowdcount.workflows.pace import in_words
 from crowdcount.workflows.run_log import draw_curves, read_log
 from crowdcount.workflows.tensorboard import append_events, rewrite_events
 
@@ -422,7 +422,7 @@ def epoch_in_words(
     if better:
         parts.append("best")
     if seconds_left:
-        parts.append(f"{in_words(seconds_left)} left")
+        parts.append(f"{duration(seconds_left)} left")
     return "  ".join(parts)
 
 

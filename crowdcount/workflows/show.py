@@ -1,6 +1,5 @@
 """Look at a prepared data set: sums of its counts, and a sheet of annotated images."""
 
-import difflib
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from crowdcount.drawing.contact_sheet import (
     picture,
 )
 from crowdcount.errors import InputMissingError, UsageError
+from crowdcount.wording import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +149,8 @@ def _find(name: str, known: Sequence[ImageRecord]) -> ImageRecord:
             next_step=f"name one in full, such as {fitting[0].name}",
         )
     endings = dict.fromkeys(chain.from_iterable(_endings(each) for each in known))
-    close = difflib.get_close_matches(name, endings, n=1)
     raise InputMissingError(
-        f"{name}: no such image" + (f"; did you mean {close[0]!r}?" if close else ""),
+        f"{name}: no such image{did_you_mean(name, endings)}",
         looked_for=f"{len(known)} names in the manifest, such as {known[0].name}",
     )
 

@@ -25,7 +25,7 @@ from crowdcount.drawing.contact_sheet import (
     plain_picture,
 )
 from crowdcount.errors import UsageError
-from crowdcount.files import write_bytes
+from crowdcount.files import refuse_existing, write_bytes
 from crowdcount.workflows.train import (
     TrainingSamples,
     first_bins,
@@ -70,12 +70,11 @@ def show_batch(
         track: Shows progress.
 
     Raises:
-        UsageError: If ``out`` is there already, or does not end in ``.png``.
+        UsageError: If ``out`` already exists, or does not end in ``.png``.
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out}: the sheet is a PNG file", next_step="end its name in .png")
-    if out.exists() and not force:
-        raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
+    refuse_existing(out, force=force)
     write_bytes(out, draw_batch(config, data, track=track))
 
 

@@ -24,6 +24,7 @@ from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset
 from crowdcount.data.training.batches import Samples, TrainingBatches
 from crowdcount.data.training.cache import CachedSamples, make_cache
 from crowdcount.errors import DivergedError, NoCountError, UsageError
+from crowdcount.files import refuse_existing
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
@@ -222,7 +223,7 @@ def train(
         latest: Let ``latest`` beside the run folder point at this run.
 
     Raises:
-        UsageError: If ``out`` is there already, or test images would be selected on unasked.
+        UsageError: If ``out`` already exists, or test images would be selected on unasked.
         DivergedError: If a loss is not finite.
         MemoryExhaustedError: If a step needs more memory than there is.
     """
@@ -230,8 +231,7 @@ def train(
     if config.train.tensorboard:
         check_installed()
     plan = plan_training(config, data)
-    if out is not None and out.exists() and not force:
-        raise UsageError(f"{out}: there already", next_step="name another, or pass --force")
+    refuse_existing(out, force=force)
     target = resolve_device(device)
     with deterministic_algorithms(deterministic):
         bins = first_bins(config, data, track=track)

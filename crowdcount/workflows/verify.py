@@ -7,8 +7,8 @@ from pathlib import Path
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import ImageRecord, Manifest, read_manifest
 from crowdcount.data.prepared.verify import folder_problems, manifest_problems, record_problems
-from crowdcount.data.sources.layout import shortened
 from crowdcount.errors import BadInputError, UsageError, ValidationError
+from crowdcount.wording import shorten
 from crowdcount.workflows.threads import mapped
 
 log = logging.getLogger("crowdcount")
@@ -59,7 +59,7 @@ def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest
     if problems:
         raise ValidationError(
             f"{folder}: {len(problems)} thing{'s are' if len(problems) > 1 else ' is'} not as the "
-            f"manifest says: {shortened(problems)}",
+            f"manifest says: {shorten(problems)}",
             next_step=NEXT_STEP,
         )
     return manifest

@@ -96,7 +96,7 @@ def test_train_can_draw_its_first_batch_instead(run, data):
     assert not Path("runs").exists()
     code, out, err = run("train", *TINY_RUN, "--show-batch", "batch.png")
     assert (code, out) == (2, "")
-    assert "batch.png: there already" in err
+    assert "batch.png: already exists" in err
     assert run("train", *TINY_RUN, "--show-batch", "batch.png", "--force")[0] == 0
 
 

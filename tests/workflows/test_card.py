@@ -212,7 +212,7 @@ def test_packing_the_same_run_again_gives_the_same_bytes_and_keeps_the_text(run,
 def test_only_a_checkpoint_is_replaced_and_only_when_told(run, tmp_path):
     out = tmp_path / "packed"
     pack(run / "best", out)
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         pack(run / "best", out, half=True)
     pack(run / "best", out, half=True, force=True)
     assert read_card(out).stored_as == ("float16", "float32")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.workflows.pace import Pace, in_words
+from crowdcount.workflows.pace import Pace
 
 
 class Clock:
@@ -31,19 +31,3 @@ def test_pauses_between_steps_count():
     for _ in range(2):  # epochs of ten steps of a second, with ten seconds of validation
         clock.now += 10 * 1.0 + 10
     assert pace.seconds_left(20) == 20.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.2, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min"),
-        (3570.0, "1 h 0 min"),
-        (15_120.0, "4 h 12 min"),
-        (86_390.0, "1 d 0 h"),
-        (273_600.0, "3 d 4 h"),
-    ],
-)
-def test_times_are_told_as_one_would(seconds, words):
-    assert in_words(seconds) == words

@@ -116,7 +116,7 @@ def test_an_earlier_file_stays_unless_told(square, workplace):
     out = Path("sheets/batch.png")
     show_batch(config_of(), [square], out)
     before = out.read_bytes()
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         show_batch(config_of(seed=1), [square], out)
     assert out.read_bytes() == before
     show_batch(config_of(seed=1), [square], out, force=True)

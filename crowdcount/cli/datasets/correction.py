@@ -53,12 +53,10 @@ def correction(
     Example: crowdcount datasets correction data/sha --smallest-head 4 --smallest-head 6
     """
     from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.errors import UsageError
-    from crowdcount.files import write_bytes
+    from crowdcount.files import refuse_existing, write_bytes
     from crowdcount.workflows import correction as workflow
 
-    if png is not None and png.exists() and not force:
-        raise UsageError(f"{png}: there already", next_step="name another, or pass --force")
+    refuse_existing(png, force=force)
     source = PreparedDataset.open(data)
     found = workflow.corrections(
         source,

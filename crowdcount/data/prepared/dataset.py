@@ -23,13 +23,13 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from crowdcount.core.heads import largest_observable_count
 from crowdcount.core.limits import MAX_BLOCK, MAX_PIXELS
 from crowdcount.core.sample import Sample
-from crowdcount.core.typed import first_problem
 from crowdcount.data.prepared.versions import Versions
 from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.images import load_image
 from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
+from crowdcount.wording import first_problem
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a prepared data set; written last."""

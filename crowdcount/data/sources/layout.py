@@ -17,6 +17,7 @@ from crowdcount.data.sources.recipe import (
     load_recipes,
 )
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
+from crowdcount.wording import natural_key, shorten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +72,6 @@ class SourceSplit:
     """Ids that the split's list, or the table of points, names and that have no image."""
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts ``IMG_9`` before ``IMG_10``."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    # The text comes last, too, so that 01 and 1 have one order.
-    return [(0, int(p), p) if p[0] in "0123456789" else (1, 0, p) for p in parts]
-
-
-def shortened(names: Sequence[str], *, show: int = 5) -> str:
-    """Names for a message: the first few, and how many more there are."""
-    more = f" and {len(names) - show} more" if len(names) > show else ""
-    return ", ".join(names[:show]) + more
-
-
 def recognise(source: Path, *, dataset: str | Path | None = None) -> list[Found]:
     """The data sets that a folder is or holds, up to two levels below it.
 
@@ -118,7 +106,7 @@ def recognise(source: Path, *, dataset: str | Path | None = None) -> list[Found]
         if names.count(name) > 1:
             roots_of_it = [str(each.root) for each in found if each.name == name]
             raise UsageError(
-                f"{source}: more than one folder is {name}: {shortened(roots_of_it)}",
+                f"{source}: more than one folder is {name}: {shorten(roots_of_it)}",
                 next_step="name one of them",
             )
     return found
@@ -171,7 +159,7 @@ def _refuse_shared(found: Found, splits: Mapping[str, SourceSplit]) -> None:
         if shared:
             raise BadInputError(
                 f"{found.root.name}: {len(shared)} images of {name} are in another split, too: "
-                f"{shortened(shared)}",
+                f"{shorten(shared)}",
                 looked_for=", ".join(
                     each.list for each in found.recipe.splits.values() if each.list
                 ),
@@ -418,7 +406,7 @@ def _nothing_found(source: Path, recipes: Sequence[Recipe]) -> InputMissingError
     }
     there = sorted((path.name for path in source.iterdir()), key=natural_key)
     return InputMissingError(
-        f"{source}: no data set recognised; found {shortened(there) or 'nothing'}",
+        f"{source}: no data set recognised; found {shorten(there) or 'nothing'}",
         looked_for="; ".join(sorted(layouts)),
         next_step="name the folder that holds these; a table of own images begins with "
         f'{",".join(CSV_HEADER)} or {{"images": [',
@@ -552,7 +540,7 @@ def _as_number(image_id: str) -> str:
 def _refuse_absent(table: Path, missing: Sequence[str]) -> None:
     if missing:
         raise InputMissingError(
-            f"{table}: names {len(missing)} images that are not there: {shortened(missing)}",
+            f"{table}: names {len(missing)} images that are not there: {shorten(missing)}",
             looked_for=str(table.parent / missing[0]),
             next_step="correct the names (paths start at the table's folder), or add the images",
         )

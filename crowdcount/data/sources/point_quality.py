@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from crowdcount.data.prepared.dataset import ImageRecord
-from crowdcount.data.sources.layout import shortened
 from crowdcount.data.sources.resize import outside
+from crowdcount.wording import shorten
 
 
 def finite(points: Float64[np.ndarray, "heads 2"]) -> Float64[np.ndarray, "finite 2"]:
@@ -53,7 +53,7 @@ def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tup
         other = "yx" if order == "xy" else "xy"
         found.append(
             f"x and y seem to have changed places in {_images(len(swapped))}, whose heads outside "
-            f"would lie inside: {shortened(swapped)}; if so, pass --order {other}"
+            f"would lie inside: {shorten(swapped)}; if so, pass --order {other}"
         )
     found += _told("{} outside, moved to the edge", records, lambda each: each.outside)
     found += _told("{} without a finite place, left out", records, lambda each: each.dropped)
@@ -65,7 +65,7 @@ def remarks(records: Sequence[ImageRecord]) -> tuple[str, ...]:
     found = list(_told("{} at the place of another, kept", records, lambda each: each.duplicates))
     empty = [each.name for each in records if each.heads == 0]
     if empty:
-        found.append(f"nobody in {_images(len(empty))}: {shortened(empty)}")
+        found.append(f"nobody in {_images(len(empty))}: {shorten(empty)}")
     return tuple(found)
 
 
@@ -76,7 +76,7 @@ def _told(
     concerned = {each.name: number(each) for each in records if number(each)}
     if concerned:
         heads = sum(concerned.values())
-        listed = shortened([f"{name} ({count})" for name, count in concerned.items()])
+        listed = shorten([f"{name} ({count})" for name, count in concerned.items()])
         each = what.format(f"{heads} head{'s' if heads > 1 else ''}")
         yield f"{each}, in {_images(len(concerned))}: {listed}"
 

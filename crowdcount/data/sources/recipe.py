@@ -1,6 +1,5 @@
 """A data set as a description: the Recipe, loading and validating its TOML, listing the names."""
 
-import difflib
 import hashlib
 import importlib.resources
 import itertools
@@ -18,6 +17,7 @@ from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import read_toml
+from crowdcount.wording import did_you_mean
 
 SPLITS = ("train", "val", "test")
 """Splits a data set can have, in the order in which they are told."""
@@ -257,10 +257,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if isinstance(name_or_path, str) and path.suffix != ".toml":
         name = str(name_or_path)
         if name not in recipe_names():
-            close = difflib.get_close_matches(name, recipe_names(), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UsageError(
-                f"no data set is called {name!r}{hint}",
+                f"no data set is called {name!r}{did_you_mean(name, recipe_names())}",
                 next_step=f"choose from: {', '.join(recipe_names())}",
             )
         path = recipes_folder() / f"{name}.toml"

@@ -14,7 +14,7 @@ from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
 from crowdcount.core.typed import typed
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
-from crowdcount.files import atomic_folder, read_json, write_json
+from crowdcount.files import atomic_folder, check_format, read_json, write_json
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
@@ -165,9 +165,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         version = config["format"]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"{path}: not the description of a checkpoint: {error}") from error
-    if version != FORMAT:
-        raise BadInputError(
-            f"{path}: format {version}; this version of crowdcount reads format {FORMAT}",
-            next_step="use the version of crowdcount that wrote it, or a newer one",
-        )
+    newer = "use the version of crowdcount that wrote it, or a newer one"
+    check_format(path, version, expected=FORMAT, next_step=newer)
     return dict(config)

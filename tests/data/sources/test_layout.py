@@ -1,12 +1,11 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.data.sources.layout import grouped, natural_key, recognise, shortened, source_splits
+from crowdcount.data.sources.layout import grouped, recognise, source_splits
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from tests.layouts import WRITERS, write_set
 
@@ -264,23 +263,6 @@ def test_a_link_tells_by_its_own_name(tmp_path):
     family(tmp_path / "8f3a")
     (tmp_path / "part_A").symlink_to(tmp_path / "8f3a")
     assert list(found(tmp_path / "part_A")) == ["sha"]
-
-
-@given(st.lists(st.integers(0, 10**6), unique=True))
-def test_natural_order_is_that_of_the_numbers(numbers):
-    names = [f"IMG_{n}.jpg" for n in numbers]
-    assert sorted(names, key=natural_key) == [f"IMG_{n}.jpg" for n in sorted(numbers)]
-
-
-@given(st.lists(st.text(max_size=8)))
-def test_natural_order_does_not_depend_on_the_first_order(names):
-    shuffled = np.random.default_rng(3).permutation(np.array(names, dtype=object)).tolist()
-    assert sorted(names, key=natural_key) == sorted(shuffled, key=natural_key)
-
-
-def test_long_lists_are_shortened():
-    assert shortened(list("abcdefg")) == "a, b, c, d, e and 2 more"
-    assert shortened(["a"]) == "a"
 
 
 # ---- what people really have

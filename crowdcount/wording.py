@@ -1,0 +1,46 @@
+"""Pieces of messages for people: suggestions, lists, natural order, durations."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'count'?`` for the known name closest to ``name``, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shorten(names: Sequence[str], *, show: int = 5) -> str:
+    """Join the first names of a list and say how many more there are."""
+    more = f" and {len(names) - show} more" if len(names) > show else ""
+    return ", ".join(names[:show]) + more
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts ``IMG_9`` before ``IMG_10``."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    # The text comes last, too, so that 01 and 1 have one order.
+    return [(0, int(p), p) if p[0] in "0123456789" else (1, 0, p) for p in parts]
+
+
+def duration(seconds: float) -> str:
+    """Write a time as ``3 d 4 h``, ``4 h 12 min``, ``12 min`` or ``40 s``."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Return pydantic's first problem: ``bins.2.value: Input should be a valid number``."""
+    problem = error.errors()[0]
+    text = problem["msg"].removeprefix("Value error, ")
+    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), text]))

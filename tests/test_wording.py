@@ -1,0 +1,46 @@
+"""Pieces of messages."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crowdcount.wording import did_you_mean, duration, natural_key, shorten
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True))
+def test_natural_order_is_that_of_the_numbers(numbers):
+    names = [f"IMG_{n}.jpg" for n in numbers]
+    assert sorted(names, key=natural_key) == [f"IMG_{n}.jpg" for n in sorted(numbers)]
+
+
+@given(st.lists(st.text(max_size=8)))
+def test_natural_order_does_not_depend_on_the_first_order(names):
+    shuffled = np.random.default_rng(3).permutation(np.array(names, dtype=object)).tolist()
+    assert sorted(names, key=natural_key) == sorted(shuffled, key=natural_key)
+
+
+def test_long_lists_are_shorten():
+    assert shorten(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert shorten(["a"]) == "a"
+
+
+def test_only_a_close_name_is_suggested():
+    assert did_you_mean("cuont", ["weight", "count"]) == "; did you mean 'count'?"
+    assert did_you_mean("xyz", iter(["weight", "count"])) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (3570.0, "1 h 0 min"),
+        (15_120.0, "4 h 12 min"),
+        (86_390.0, "1 d 0 h"),
+        (273_600.0, "3 d 4 h"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds, words):
+    assert duration(seconds) == words
