@@ -62,7 +62,7 @@ _HOMES = {
     "Count": "workflows.counter",
     "Counter": "workflows.counter",
     "CrowdCountError": "errors",
-    "PreparedDataset": "data.prepared",
+    "PreparedDataset": "data.prepared.dataset",
     "RunConfig": "config",
     "RunFolder": "workflows.run_folder",
     "block_counts": "core.blocks",

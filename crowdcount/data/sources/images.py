@@ -5,7 +5,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError
+from crowdcount.errors import BadInputError, InputMissingError, MemoryExhaustedError
 
 log = logging.getLogger("crowdcount")
 
@@ -91,7 +91,7 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     writable: bool = True,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Upright RGB pixels of an image file, or of its content.
+    """Load the upright RGB pixels of an image file, or of its content.
 
     EXIF orientation is applied. Grey, palette and CMYK images become RGB; transparent parts lie on
     white; 16 bits a channel and floats are brought to 8 bits; of several frames or pages the first
@@ -107,16 +107,18 @@ def load_image(
     Raises:
         InputMissingError: If there is no such file.
         BadInputError: If it is no image, is damaged or too large.
+        MemoryExhaustedError: If its pixels do not fit into memory.
     """
+    name = _name_of(source, name)
     with _opened(source, name=name, max_pixels=max_pixels) as image:
-        _decode(image)
+        _decode(image, name=name)
         # After decoding: PNG may hold EXIF behind its pixels, and Pillow turns TIFF by itself.
         with _quietly():
             upright = _UPRIGHT.get(_orientation(image))
-        rgb = _rgb(image)
+        rgb = _rgb(image, name=name)
         # Last, because GIF moves on to its second frame to find out.
         if _is_animated(image):
-            log.info("%s: holds several frames; the first is used", _called(source, name))
+            log.info("%s: holds several frames; the first is used", name)
         turned = rgb if upright is None else rgb.transpose(upright)
         return np.array(turned) if writable else np.asarray(turned)
 
@@ -124,7 +126,7 @@ def load_image(
 def image_header(
     source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> ImageHeader:
-    """Size, orientation and format of an image, as :func:`load_image` will see it.
+    """Read size, orientation and format of an image, as :func:`load_image` will see it.
 
     Reads the header only, except for PNG without EXIF before its pixels, and for TIFF.
 
@@ -132,10 +134,12 @@ def image_header(
         InputMissingError: If there is no such file.
         BadInputError: If it is no image or too large.
     """
+    name = _name_of(source, name)
     with _opened(source, name=name, max_pixels=max_pixels) as image, _quietly():
         orientation = _orientation(image)
         if image.format == "TIFF":
-            image.load()  # Pillow turns TIFF by itself, when it is decoded
+            with _damage_reported(name):
+                image.load()  # Pillow turns TIFF by itself, when it is decoded
             width, height = image.size
         else:
             width, height = image.size if orientation < 5 else image.size[::-1]
@@ -181,8 +185,9 @@ def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> 
         BadInputError: If it is truncated, damaged or too large.
     """
     with _opened(content, name=name, max_pixels=max_pixels) as image:
-        image.draft("L", (1, 1))  # JPEG: an eighth of the size, half the time
-        _decode(image)
+        with _damage_reported(name):
+            image.draft("L", (1, 1))  # JPEG: an eighth of the size, half the time
+        _decode(image, name=name)
 
 
 def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) -> bytes:
@@ -245,75 +250,88 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(source: Path | bytes, *, name: str | None, max_pixels: int) -> Iterator[Image.Image]:
-    """A Pillow image whose size is allowed; what goes wrong with it is a :class:`BadInputError`."""
+def _opened(source: Path | bytes, *, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a Pillow image and refuse one that is too large, before or in the block."""
     content = source if isinstance(source, bytes) else read_content(source, what="image")
-    called = _called(source, name)
     try:
         with _quietly():
-            image = _identified(content, max_pixels=max_pixels)
+            image = _identified(content, name=name, max_pixels=max_pixels)
         with image:
-            _refuse_larger(image.size, max_pixels=max_pixels)
+            _refuse_larger(image.size, name=name, max_pixels=max_pixels)
             yield image
-    except CrowdCountError as error:
-        raise BadInputError(
-            f"{called}: {error.message}", looked_for=error.looked_for, next_step=error.next_step
+    except MemoryError as error:
+        raise MemoryExhaustedError(
+            f"{name}: the image needs more memory than there is",
+            next_step="reduce the image, or close other programs",
         ) from error
-    except UnidentifiedImageError as error:
-        raise BadInputError(
-            f"{called}: {_instead_of_an_image(content)}", next_step=f"known formats are {_KNOWN}"
-        ) from error
-    # Pillow's decoders raise whatever their parsing ran into: OSError, SyntaxError, struct.error.
+
+
+@contextmanager
+def _damage_reported(name: str) -> Iterator[None]:
+    """Report an exception of Pillow's as damage. Only calls of Pillow may stand in the block.
+
+    Its decoders raise whatever their parsing ran into: OSError, SyntaxError, struct.error.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
     except Exception as error:
-        raise BadInputError(f"{called}: the image is damaged: {error}") from error
+        raise BadInputError(f"{name}: the image is damaged: {error}") from error
 
 
-def _called(source: Path | bytes, name: str | None) -> str:
+def _name_of(source: Path | bytes, name: str | None) -> str:
     return name or (str(source) if isinstance(source, Path) else "image")
 
 
-def _refuse_larger(size: tuple[int, int], *, max_pixels: int) -> None:
+def _refuse_larger(size: tuple[int, int], *, name: str, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise BadInputError(
-            f"{width}x{height} pixels are more than the {max_pixels} allowed",
+            f"{name}: {width}x{height} pixels are more than the {max_pixels} allowed",
             next_step="reduce the image, or allow more with --max-pixels",
         )
 
 
-def _identified(content: bytes, *, max_pixels: int) -> Image.Image:
-    """An image of any known format; from most only the header is read."""
-    try:
+def _identified(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
+    """Open an image of any known format; from most only the header is read."""
+    with _damage_reported(name), suppress(UnidentifiedImageError):
         return Image.open(io.BytesIO(content), formats=_FORMATS)
-    except UnidentifiedImageError:
-        if content.startswith(_TIFF_STARTS):
-            return _tiff_that_pillow_refuses(content, max_pixels=max_pixels)
-        if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
-            return _heif(content)
-        raise
+    if content.startswith(_TIFF_STARTS):
+        return _tiff_that_pillow_refuses(content, name=name, max_pixels=max_pixels)
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+        return _heif(content, name=name)
+    raise BadInputError(
+        f"{name}: {_instead_of_an_image(content)}", next_step=f"known formats are {_KNOWN}"
+    )
 
 
-def _heif(content: bytes) -> Image.Image:
-    """A HEIC photograph. The decoder turns it upright by itself, and its EXIF says so."""
+def _heif(content: bytes, *, name: str) -> Image.Image:
+    """Open a HEIC photograph. The decoder turns it upright by itself, and its EXIF says so."""
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise BadInputError(
-            "is a HEIC image, and nothing is installed that reads these",
+            f"{name}: is a HEIC image, and nothing is installed that reads these",
             next_step="pip install 'crowdcount-ebc[heif]'",
         ) from error
-    image: Image.Image = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    with _damage_reported(name):
+        image: Image.Image = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
     return image
 
 
-def _tiff_that_pillow_refuses(content: bytes, *, max_pixels: int) -> Image.Image:
-    """A TIFF of types that OpenCV reads and Pillow does not: colours of 32 bits or floats."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[:4] else 8])
-    stream = io.BytesIO(content)
-    stream.seek(tags.next)
-    tags.load(stream)
-    width, height = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
-    _refuse_larger((width, height), max_pixels=max_pixels)
+def _tiff_that_pillow_refuses(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
+    """Decode a TIFF of types that OpenCV reads and Pillow does not: 32-bit or float colours."""
+    with _damage_reported(name):
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[:4] else 8])
+        stream = io.BytesIO(content)
+        stream.seek(tags.next)
+        tags.load(stream)
+        width = int(tags[TiffImagePlugin.IMAGEWIDTH])
+        height = int(tags[TiffImagePlugin.IMAGELENGTH])
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        depth = f"{len(bits)} channels of {bits[0]} bits"
+    _refuse_larger((width, height), name=name, max_pixels=max_pixels)
     # OpenCV writes what it thinks of a damaged file to stderr.
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -324,11 +342,9 @@ def _tiff_that_pillow_refuses(content: bytes, *, max_pixels: int) -> Image.Image
         values = None
     finally:
         cv2.utils.logging.setLogLevel(level)
-    if values is None:
-        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    if values is None or (values.ndim == 3 and values.shape[2] not in (3, 4)):
         raise BadInputError(
-            f"a TIFF with {len(bits)} channels of {bits[0]} bits that cannot be read: it is "
-            "damaged or of a rare kind",
+            f"{name}: a TIFF with {depth} that cannot be read: it is damaged or of a rare kind",
             next_step="save it with 8 or 16 bits a channel, or as PNG",
         )
     eight = _eight_bits(values)
@@ -339,16 +355,16 @@ def _tiff_that_pillow_refuses(content: bytes, *, max_pixels: int) -> Image.Image
     return image
 
 
-def _decode(image: Image.Image) -> None:
-    """Read the pixels. Their size is that of the header, by which points were scaled."""
+def _decode(image: Image.Image, *, name: str) -> None:
+    """Decode the pixels; refuse another size than the header's, by which points were scaled."""
     size = image.size
     # TIFF parses its tags again, and may warn, when it is decoded.
-    with _quietly() if image.format == "TIFF" else nullcontext():
+    with _quietly() if image.format == "TIFF" else nullcontext(), _damage_reported(name):
         image.load()
     if image.size != size:
         raise BadInputError(
-            f"the image is damaged: it holds {image.width}x{image.height} pixels, and its header "
-            f"says {size[0]}x{size[1]}"
+            f"{name}: the image is damaged: it holds {image.width}x{image.height} pixels, "
+            f"and its header says {size[0]}x{size[1]}"
         )
 
 
@@ -383,20 +399,21 @@ def _instead_of_an_image(content: bytes) -> str:
     return "is not an image of a known format"
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow as RGB of 8 bits a channel."""
+def _rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """Convert a decoded image of any mode to RGB with 8 bits a channel."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", colour.size, "white")
-        return Image.alpha_composite(white, colour).convert("RGB")
-    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Only Adobe stores the inks inverted; Pillow takes every JPEG for one of theirs.
-        return ImageChops.invert(image).convert("RGB")
-    return image.convert("RGB")
+    with _damage_reported(name):
+        if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+            colour = image.convert("RGBA")
+            white = Image.new("RGBA", colour.size, "white")
+            return Image.alpha_composite(white, colour).convert("RGB")
+        if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+            # Only Adobe stores the inks inverted; Pillow takes every JPEG for one of theirs.
+            return ImageChops.invert(image).convert("RGB")
+        return image.convert("RGB")
 
 
 def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "*shape"]:

@@ -27,7 +27,7 @@ from crowdcount.data.sources.images import (
     load_image,
     upright_points,
 )
-from crowdcount.errors import BadInputError, InputMissingError
+from crowdcount.errors import BadInputError, InputMissingError, MemoryExhaustedError
 
 ORIENTATION = 0x0112
 
@@ -485,6 +485,26 @@ def test_what_is_no_image_is_said(tmp_path, content, message):
     with pytest.raises(BadInputError, match=message) as caught:
         load_image(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["_identified", "_refuse_larger", "_decode", "_rgb"])
+def test_a_bug_of_ours_is_not_called_damage(part, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(f"crowdcount.data.sources.images.{part}", broken)
+    with pytest.raises(ZeroDivisionError):
+        load_image(photograph())
+
+
+@pytest.mark.parametrize("call", ["PIL.Image.open", "PIL.JpegImagePlugin.JpegImageFile.load"])
+def test_an_image_that_does_not_fit_into_memory_is_not_called_damaged(call, monkeypatch):
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(call, exhausted)
+    with pytest.raises(MemoryExhaustedError, match="it: the image needs more memory"):
+        load_image(photograph(), name="it")
 
 
 def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
