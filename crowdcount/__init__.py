@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from crowdcount.errors import CrowdCountError
     from crowdcount.losses.dace import dace_loss
     from crowdcount.models.clip_ebc import ClipEBC
+    from crowdcount.runs.folder import RunFolder
     from crowdcount.workflows.bins import make_bins
     from crowdcount.workflows.counter import Count, Counter, load
     from crowdcount.workflows.evaluate import evaluate
     from crowdcount.workflows.importing import import_checkpoint
     from crowdcount.workflows.predict import predict
     from crowdcount.workflows.preprocess import preprocess
-    from crowdcount.workflows.run_folder import RunFolder
     from crowdcount.workflows.train import resume, train
 
 __all__ = [
@@ -64,7 +64,7 @@ _HOMES = {
     "CrowdCountError": "errors",
     "PreparedDataset": "data.prepared.dataset",
     "RunConfig": "config",
-    "RunFolder": "workflows.run_folder",
+    "RunFolder": "runs.folder",
     "block_counts": "core.blocks",
     "dace_loss": "losses.dace",
     "evaluate": "workflows.evaluate",

@@ -26,8 +26,8 @@ from crowdcount.errors import GateFailedError, UsageError
 if TYPE_CHECKING:
     from crowdcount.config import RunConfig
     from crowdcount.data.prepared.dataset import PreparedDataset
+    from crowdcount.runs.folder import RunFolder
     from crowdcount.training.loop import EpochReport
-    from crowdcount.workflows.run_folder import RunFolder
 
 SHORT_FORMS = {
     "backbone": "model.backbone",
@@ -179,10 +179,10 @@ def train(
     """
     from crowdcount.config import load_run_config
     from crowdcount.data.prepared.dataset import PreparedDataset
+    from crowdcount.runs.folder import RunFolder
+    from crowdcount.runs.resume import check_settings, data_of_run
     from crowdcount.workflows import train as workflow
     from crowdcount.workflows.locate import find_prepared, find_run, one_data_set
-    from crowdcount.workflows.resumption import check_settings, data_of_run
-    from crowdcount.workflows.run_folder import RunFolder
 
     if {"init", "no_pretrained"} <= given:
         raise UsageError(
@@ -213,7 +213,7 @@ def train(
         if run is not None:
             check_settings(run, settings)
             sets = list(data_of_run(run, sets))
-        _print_outlook(settings, sets or [], run, track=tracker(console))
+        _print_estimate(settings, sets or [], run, track=tracker(console))
         return
     if show_batch is not None:
         from crowdcount.workflows.show_batch import show_batch as draw
@@ -292,7 +292,7 @@ def _refuse_beside_resume(given: frozenset[str]) -> None:
             )
 
 
-def _print_outlook(
+def _print_estimate(
     settings: "RunConfig",
     sets: "Sequence[PreparedDataset]",
     run: "RunFolder | None",
@@ -303,10 +303,10 @@ def _print_outlook(
     import tomli_w
 
     from crowdcount.core.bins import Bins
-    from crowdcount.workflows.outlook import outlook
+    from crowdcount.workflows.estimate import estimate_run
 
     bins = None if run is None else Bins.from_json(run.record.bins)
-    found = outlook(settings, sets, bins=bins, track=track)
+    found = estimate_run(settings, sets, bins=bins, track=track)
     plan, memory = found.plan, found.memory
     parts = ", ".join(
         f"{name} {_mebibytes(getattr(memory, name))}"

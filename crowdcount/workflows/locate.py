@@ -12,7 +12,7 @@ from crowdcount.models.checkpoints.names import (
     checkpoint_folder,
     starter_ships,
 )
-from crowdcount.workflows.run_folder import RECORD, is_locked, read_record
+from crowdcount.runs.folder import RECORD, is_locked, read_record
 
 DATA_FOLDER = Path("data")
 RUNS_FOLDER = Path("runs")

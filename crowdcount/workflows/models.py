@@ -11,9 +11,9 @@ from crowdcount.models.checkpoints.names import (
     checkpoint_folder,
     starter_ships,
 )
+from crowdcount.runs.folder import RECORD
 from crowdcount.workflows.card import told_by
 from crowdcount.workflows.locate import RUNS_FOLDER
-from crowdcount.workflows.run_folder import RECORD
 
 
 @dataclass(frozen=True, kw_only=True)

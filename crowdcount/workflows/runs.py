@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from crowdcount.config import differing_settings
 from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
+from crowdcount.runs.folder import LOG, RECORD, RunFolder, RunRecord, is_locked
+from crowdcount.runs.log import Line, best_line, epochs_done, read_log
 from crowdcount.workflows.locate import RUNS_FOLDER
-from crowdcount.workflows.run_folder import LOG, RECORD, RunFolder, RunRecord, is_locked
-from crowdcount.workflows.run_log import Line, best_line, epochs_done, read_log
 
 T = TypeVar("T")
 

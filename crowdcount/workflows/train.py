@@ -34,6 +34,15 @@ from crowdcount.models.checkpoints.warm_start import (
     initial_model,
     model_around_initial_encoder,
 )
+from crowdcount.runs.folder import RunFolder
+from crowdcount.runs.log import Pace
+from crowdcount.runs.resume import (
+    check_init,
+    check_settings,
+    data_of_run,
+    warn_of_another_machine,
+)
+from crowdcount.runs.tensorboard import check_installed
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
@@ -42,15 +51,6 @@ from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import Evaluation, evaluate
 from crowdcount.workflows.locate import mark_latest, new_run_folder
-from crowdcount.workflows.pace import Pace
-from crowdcount.workflows.resumption import (
-    check_init,
-    check_settings,
-    data_of_run,
-    warn_of_another_machine,
-)
-from crowdcount.workflows.run_folder import RunFolder
-from crowdcount.workflows.tensorboard import check_installed
 
 log = logging.getLogger("crowdcount")
 
@@ -387,7 +387,14 @@ def _carry_out(
                 split = config.train.select_on
                 found = _validated(counter, data, split=split, epoch=report.epoch)
             seconds_left = pace.seconds_left(report.steps)
-            run.record_epoch(report, found, counter.model, card=card, seconds_left=seconds_left)
+            run.record_epoch(
+                report,
+                None if found is None else found.metrics,
+                counter.model,
+                sets={} if found is None else found.sets,
+                card=card,
+                seconds_left=seconds_left,
+            )
             watcher.finished_epoch(report, None if run.best is None else run.best.mae)
             if found is not None and run.out_of_patience(report.epoch):
                 log.info("%d epochs without a better one: training ends", config.train.patience)

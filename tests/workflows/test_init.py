@@ -16,12 +16,12 @@ from crowdcount.files import sha256_file
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import ModelConfig
+from crowdcount.runs.folder import LOG, STATE, RunFolder
 from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load
-from crowdcount.workflows.outlook import outlook
+from crowdcount.workflows.estimate import estimate_run
 from crowdcount.workflows.overfit import overfit
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.run_folder import LOG, STATE, RunFolder
 from crowdcount.workflows.runs import compare
 from crowdcount.workflows.show_batch import draw_batch
 from crowdcount.workflows.train import first_bins, first_model, resume, train
@@ -373,7 +373,7 @@ def test_all_that_looks_before_a_run_sees_the_checkpoint(taught, data):
     own = dataclasses.replace(config, train=dataclasses.replace(config.train, init=None))
     model = load_checkpoint(taught / "best").model
     parameters = sum(each.numel() for each in model.parameters())
-    assert outlook(config, [data]).parameters == parameters
+    assert estimate_run(config, [data]).parameters == parameters
     drawn, found = draw_batch(config, [data]), overfit(config, [data], crops=2, device="cpu")
     assert not (data.folder / "bins-r8.json").exists()
     assert drawn != draw_batch(own, [data])

@@ -9,8 +9,8 @@ import pytest
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
+from crowdcount.runs.folder import LOG, RECORD, SETTINGS, RunFolder
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.run_folder import LOG, RECORD, SETTINGS, RunFolder
 from crowdcount.workflows.runs import compare, find_named, list_runs, summary
 from crowdcount.workflows.train import train
 

@@ -12,10 +12,10 @@ from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME
+from crowdcount.runs.folder import LOG
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.run_folder import LOG
 from crowdcount.workflows.runs import compare, find_named, list_runs
 from crowdcount.workflows.train import train
 

@@ -48,13 +48,11 @@ from crowdcount.files import (
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.format import describe, save_checkpoint
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME, checkpoint_folder
+from crowdcount.runs.log import draw_curves, epoch_in_words, read_log
+from crowdcount.runs.tensorboard import append_events, rewrite_events
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
-from crowdcount.wording import duration
-from crowdcount.workflows.evaluate import Evaluation
-from crowdcount.workflows.run_log import draw_curves, read_log
-from crowdcount.workflows.tensorboard import append_events, rewrite_events
 
 log = logging.getLogger("crowdcount")
 
@@ -66,9 +64,6 @@ STATE = "state.pt"
 DIVERGED = "diverged.pt"
 LOCK = ".lock"
 TOP = "top"
-
-WORTH_SAYING = 0.05
-"""Share of the time spent waiting for data above which the line of an epoch names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,9 +265,10 @@ class RunFolder:
     def record_epoch(
         self,
         report: EpochReport,
-        found: Evaluation | None,
+        metrics: CountMetrics | None,
         model: BlockCounter,
         *,
+        sets: Mapping[str, CountMetrics],
         card: Mapping[str, Any],
         seconds_left: float | None = None,
     ) -> None:
@@ -280,19 +276,19 @@ class RunFolder:
 
         Args:
             report: What happened in it.
-            found: Its validation, if there was one.
+            metrics: Its validation, if there was one.
             model: The model to keep.
+            sets: The validation of each data set.
             card: What the checkpoint says of the run.
             seconds_left: How long the rest of the run may take, as far as that can be told.
         """
-        metrics = None if found is None else found.metrics
         better = metrics is not None and (self.best is None or metrics.mae < self.best.mae)
         if better:
             self.best = metrics
-        measured = self._measured(found)
+        measured = self._measured(metrics, sets)
         card = dict(card)
         card["provenance"] = {**card["provenance"], "epoch": report.epoch}
-        card["metrics"] = {} if found is None else measured
+        card["metrics"] = {} if metrics is None else measured
         save_checkpoint(self.folder / "last", model, card=card)
         if better:
             save_checkpoint(self.folder / "best", model, card=card)
@@ -310,7 +306,9 @@ class RunFolder:
             append_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
         words = epoch_in_words(
             report,
-            found,
+            metrics,
+            sets=sets,
+            split=self.config.train.select_on,
             epochs=self.config.train.epochs,
             better=better,
             seconds_left=seconds_left,
@@ -333,16 +331,17 @@ class RunFolder:
         rewrite_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
         self._in_tensorboard = True
 
-    def _measured(self, found: Evaluation | None) -> dict[str, Any]:
+    def _measured(
+        self, metrics: CountMetrics | None, sets: Mapping[str, CountMetrics]
+    ) -> dict[str, Any]:
         """A validation as plain values; that of each set, too, where there are several."""
         split = self.config.train.select_on
-        if found is None:
+        if metrics is None:
             return {split: None}
-        metrics = dataclasses.asdict(found.metrics)
-        if len(self.record.data) == 1:
-            return {split: metrics}
-        sets = {name: dataclasses.asdict(of_set) for name, of_set in found.sets.items()}
-        return {split: metrics, f"{split}_sets": sets}
+        measured: dict[str, Any] = {split: dataclasses.asdict(metrics)}
+        if len(self.record.data) > 1:
+            measured[f"{split}_sets"] = {name: dataclasses.asdict(sets[name]) for name in sets}
+        return measured
 
     def out_of_patience(self, epoch: int) -> bool:
         """Whether the validation of ``epoch`` is so long after the best that training ends."""
@@ -391,49 +390,6 @@ class RunFolder:
         return NotFiniteError(
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         )
-
-
-def epoch_in_words(
-    report: EpochReport,
-    found: Evaluation | None,
-    *,
-    epochs: int,
-    better: bool,
-    seconds_left: float | None,
-) -> str:
-    """One line on an epoch for people; it names the wait for data where there is much of it.
-
-    Args:
-        report: What happened in it.
-        found: Its validation, if there was one.
-        epochs: Epochs of the whole run.
-        better: Whether that is the best so far.
-        seconds_left: How long the rest of the run may take, as far as that can be told.
-    """
-    parts = [
-        f"epoch {report.epoch}/{epochs}",
-        f"loss {report.loss:.2f}",
-        f"{report.images_per_second:.1f} images/s",
-    ]
-    if report.waiting > WORTH_SAYING:
-        parts.append(f"{report.waiting:.0%} waiting for data")
-    if found is not None:
-        parts.append(_in_short(found))
-    if better:
-        parts.append("best")
-    if seconds_left:
-        parts.append(f"{duration(seconds_left)} left")
-    return "  ".join(parts)
-
-
-def _in_short(found: Evaluation) -> str:
-    """A validation in a few words; the MAE of each set, too, where there are several."""
-    metrics = found.metrics
-    whole = f"{found.split} MAE {metrics.mae:.2f} RMSE {metrics.rmse:.2f}"
-    if len(found.sets) < 2:
-        return whole
-    parts = ", ".join(f"{name} {of_set.mae:.2f}" for name, of_set in found.sets.items())
-    return f"{whole} ({parts})"
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -7,7 +7,7 @@ import pytest
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.models.build import empty_model
-from crowdcount.workflows.outlook import outlook
+from crowdcount.workflows.estimate import estimate_run
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
 
@@ -22,7 +22,7 @@ def settings(**train):
 
 
 def test_sizes_are_those_of_the_run(prepared):
-    found = outlook(settings(), [prepared], bins=BINS)
+    found = estimate_run(settings(), [prepared], bins=BINS)
     model = empty_model(settings().model, BINS)
     numbers = sum(each.numel() for each in model.parameters())
     assert found.parameters == found.trained_parameters == numbers
@@ -34,14 +34,14 @@ def test_sizes_are_those_of_the_run(prepared):
 
 
 def test_several_crops_of_an_image_make_more_steps(prepared):
-    assert outlook(settings(crops_per_image=3), [prepared], bins=BINS).steps_per_epoch == 6
+    assert estimate_run(settings(crops_per_image=3), [prepared], bins=BINS).steps_per_epoch == 6
 
 
 def test_nothing_is_written(prepared):
     files = set(prepared.folder.rglob("*"))
-    found = outlook(settings(), [prepared])
+    found = estimate_run(settings(), [prepared])
     assert set(prepared.folder.rglob("*")) == files
-    assert found.parameters != outlook(settings(), [prepared], bins=BINS).parameters
+    assert found.parameters != estimate_run(settings(), [prepared], bins=BINS).parameters
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_nothing_is_written(prepared):
     ],
 )
 def test_what_is_kept_grows_with_what_is_seen_at_once(prepared, changes, factor):
-    before = outlook(settings(), [prepared], bins=BINS).memory
-    after = outlook(settings(**changes), [prepared], bins=BINS).memory
+    before = estimate_run(settings(), [prepared], bins=BINS).memory
+    after = estimate_run(settings(**changes), [prepared], bins=BINS).memory
     assert after.activations == pytest.approx(factor * before.activations, rel=0.1)
     assert dataclasses.replace(after, activations=before.activations) == before
     assert before.total - before.activations == after.total - after.activations
 
 
 def test_an_average_takes_as_much_as_the_weights(prepared):
-    found = outlook(settings(ema_decay=0.9), [prepared], bins=BINS).memory
+    found = estimate_run(settings(ema_decay=0.9), [prepared], bins=BINS).memory
     assert found.average == found.weights > 0

@@ -13,7 +13,7 @@ from crowdcount.workflows.train import TrainPlan, first_bins, plan_training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class RunEstimate:
     """Sizes of a run."""
 
     plan: TrainPlan
@@ -28,13 +28,13 @@ class Outlook:
         return self.steps_per_epoch * self.plan.config.train.epochs
 
 
-def outlook(
+def estimate_run(
     config: RunConfig,
     data: Sequence[PreparedDataset],
     *,
     bins: Bins | None = None,
     track: Track = untracked,
-) -> Outlook:
+) -> RunEstimate:
     """Work out the sizes of a run. Writes nothing, and needs neither network nor weights.
 
     Args:
@@ -49,7 +49,7 @@ def outlook(
     model = empty_model(config.model, bins)
     crops = plan.training_images * config.train.crops_per_image
     parameters = list(model.parameters())
-    return Outlook(
+    return RunEstimate(
         plan=plan,
         parameters=sum(each.numel() for each in parameters),
         trained_parameters=sum(each.numel() for each in parameters if each.requires_grad),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crowdcount.errors import InputMissingError
-from crowdcount.workflows.run_log import Line
+from crowdcount.runs.log import Line
 
 EVENTS = "events.out.tfevents."
 """How the name of an event file begins; TensorBoard knows it by that."""

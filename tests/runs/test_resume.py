@@ -17,11 +17,11 @@ from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
+from crowdcount.runs.folder import CURVES, LOG, RECORD, STATE, RunFolder
 from crowdcount.training.divergence import Evidence
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.workflows.locate import find_run
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.run_folder import CURVES, LOG, RECORD, STATE, RunFolder
 from crowdcount.workflows.train import resume, train
 
 TIMES = ("seconds", "waiting", "images_per_second", "peak_memory")

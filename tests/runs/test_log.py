@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from crowdcount.runs.log import Pace, epoch_in_words
 from crowdcount.training.loop import EpochReport
-from crowdcount.workflows.run_folder import epoch_in_words
 
 REPORT = EpochReport(
     epoch=3,
@@ -28,7 +30,11 @@ REPORT = EpochReport(
 
 def words(report, **changes):
     return epoch_in_words(
-        report, None, **{"epochs": 80, "better": False, "seconds_left": None, **changes}
+        report,
+        None,
+        sets={},
+        split="val",
+        **{"epochs": 80, "better": False, "seconds_left": None, **changes},
     )
 
 
@@ -46,3 +52,29 @@ def test_the_wait_for_data_is_named_where_there_is_much_of_it(share, named):
     said = words(replace(REPORT, waiting=share))
     assert ("waiting" in said) == bool(named)
     assert named in said
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@given(before=st.integers(0, 500), taken=st.integers(1, 400), each=st.floats(0.01, 100))
+def test_steps_of_an_earlier_process_do_not_make_this_one_faster(before, taken, each):
+    clock = Clock()
+    pace = Pace(total=1000, done=before, clock=clock)
+    assert pace.seconds_left(before) is None
+    clock.now += taken * each
+    left = 1000 - before - taken
+    assert pace.seconds_left(before + taken) == pytest.approx(left * each)
+
+
+def test_pauses_between_steps_count():
+    clock = Clock()
+    pace = Pace(total=30, clock=clock)
+    for _ in range(2):  # epochs of ten steps of a second, with ten seconds of validation
+        clock.now += 10 * 1.0 + 10
+    assert pace.seconds_left(20) == 20.0

@@ -9,9 +9,9 @@ import pytest
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import InputMissingError
+from crowdcount.runs.folder import LOG, RunFolder
+from crowdcount.runs.tensorboard import EVENTS, append_events, rewrite_events, scalars
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.run_folder import LOG, RunFolder
-from crowdcount.workflows.tensorboard import EVENTS, append_events, rewrite_events, scalars
 from crowdcount.workflows.train import resume, train
 
 STARTED = "2026-01-02T03:04:05+00:00"

@@ -9,8 +9,8 @@ import torch
 from crowdcount.config import RunConfig, differing_settings
 from crowdcount.data.prepared.dataset import MANIFEST, PreparedDataset
 from crowdcount.errors import InputMissingError, UsageError
+from crowdcount.runs.folder import DataSource, InitSource, RunFolder
 from crowdcount.training.config import FREE_ON_RESUME
-from crowdcount.workflows.run_folder import DataSource, InitSource, RunFolder
 
 log = logging.getLogger("crowdcount")
 

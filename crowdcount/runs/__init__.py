@@ -1,0 +1,1 @@
+"""A training run on disk: folder and lock, checkpoints, log, TensorBoard events, resuming."""
