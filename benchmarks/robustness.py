@@ -19,8 +19,8 @@ from crowdcount.core.image import resized, scaled_size
 from crowdcount.core.metrics import count_metrics
 from crowdcount.data.negatives import NEGATIVES, UNSEEN, render_negative
 from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.models.checkpoints.names import resolve_checkpoint
 from crowdcount.workflows.counter import Counter, load
-from crowdcount.workflows.locate import find_checkpoint
 
 PICTURES = 50
 """Of the kinds in their order, again and again: the unseen ones come first."""
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     counter = load(
-        find_checkpoint(options.checkpoint, environment=os.environ), device=options.device
+        resolve_checkpoint(options.checkpoint, environment=os.environ), device=options.device
     )
     show_negatives(counter)
     if options.data:

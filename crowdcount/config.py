@@ -19,7 +19,7 @@ from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 from crowdcount.losses.dace import DaceConfig
-from crowdcount.models.checkpoints.names import lasting_name
+from crowdcount.models.checkpoints.names import resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import with_initial_settings
 from crowdcount.models.config import ModelConfig
 from crowdcount.training.config import TrainConfig
@@ -163,10 +163,10 @@ def _take_initial_settings(tree: dict[str, Any], *, offline: bool) -> None:
         return
     init = train.get("init")
     if isinstance(init, str) and init:
-        init = lasting_name(init, offline=offline)
-        _merge(tree, _nested("train.init", init))
+        checkpoint = resolve_checkpoint(init, offline=offline)
+        _merge(tree, _nested("train.init", checkpoint.name))
         part = train.get("init_part", TrainConfig.init_part)
-        tree["model"] = with_initial_settings(model, init=init, part=part)
+        tree["model"] = with_initial_settings(model, init=checkpoint, part=part)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -95,10 +95,10 @@ def bins(
 
     from crowdcount.cli.report import say_bins
     from crowdcount.data.prepared.dataset import PreparedDataset
+    from crowdcount.data.prepared.find import find_prepared
     from crowdcount.errors import UsageError
     from crowdcount.files import refuse_existing, write_bytes
     from crowdcount.workflows.bins import bins_chart, bins_path, make_bins, write_table
-    from crowdcount.workflows.locate import find_prepared
 
     if list_presets:
         _print_presets()

@@ -43,16 +43,17 @@ def evaluate(
 
     Example: crowdcount eval --split test --json
     """
-    checkpoint = options.at_hand(checkpoint, offline=offline)
+    from crowdcount.models.checkpoints.names import resolve_checkpoint
 
+    model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
+    # Imports PyTorch, which takes seconds: a missing checkpoint is reported before.
     from crowdcount.data.prepared.dataset import PreparedDataset
+    from crowdcount.data.prepared.find import find_prepared, one_data_set
     from crowdcount.errors import GateFailedError
     from crowdcount.files import refuse_existing
-    from crowdcount.models.checkpoints.names import called
     from crowdcount.workflows.counter import load
     from crowdcount.workflows.evaluate import Gate
     from crowdcount.workflows.evaluate import evaluate as run_evaluation
-    from crowdcount.workflows.locate import find_checkpoint, find_prepared, one_data_set
 
     gates = [Gate.parse(text) for text in fail_if or ()]
     refuse_existing(csv, force=force)
@@ -60,9 +61,8 @@ def evaluate(
     sets = [PreparedDataset.open(folder) for folder in folders]
     if fold is not None:
         sets = [each.with_fold(fold) for each in sets]
-    model = find_checkpoint(checkpoint, environment=os.environ)
     names = ", ".join(each.name for each in sets)
-    log.info("model %s, split %s of %s", called(model), split, names)
+    log.info("model %s, split %s of %s", model, split, names)
     if dry_run:
         images = sum(len(each.records(split)) for each in sets)
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")

@@ -74,12 +74,12 @@ def show(
 
     Example: crowdcount models show starter
     """
-    from crowdcount.models.checkpoints.names import checkpoint_folder
+    from crowdcount.models.checkpoints.names import resolve_checkpoint
 
-    folder = checkpoint_folder(checkpoint, offline=offline)  # before PyTorch is imported
+    found = resolve_checkpoint(checkpoint, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows.card import card_lines, read_card
 
-    card = read_card(folder)
+    card = read_card(found.path)
     if json_:
         typer.echo(json.dumps(card.to_json(), indent=2))
     else:
@@ -117,19 +117,19 @@ def pack(
 
     Example: crowdcount models pack runs/latest --half --card card.toml -o my-counter
     """
-    from crowdcount.models.checkpoints.names import called, checkpoint_folder
+    from crowdcount.models.checkpoints.names import resolve_checkpoint
 
-    folder = checkpoint_folder(run, offline=offline)  # before PyTorch is imported
+    checkpoint = resolve_checkpoint(run, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows import card as workflow
     from crowdcount.workflows.card_text import read_card_text
 
     text = None if card is None else read_card_text(card)
     workflow.check_free(output, force=force)
-    log.info("model %s", called(folder))
+    log.info("model %s", checkpoint)
     if dry_run:
         log.info("to be packed into %s", output)
         return
-    workflow.pack(folder, output, text=text, half=half, force=force)
+    workflow.pack(checkpoint.path, output, text=text, half=half, force=force)
     print_paths([output])
 
 
@@ -161,18 +161,18 @@ def push(
     import tempfile
 
     from crowdcount.models.checkpoints.hub import check_repository
-    from crowdcount.models.checkpoints.names import README_NAME, called, checkpoint_folder
+    from crowdcount.models.checkpoints.names import README_NAME, resolve_checkpoint
 
     check_repository(repository)
-    folder = checkpoint_folder(checkpoint)
+    found = resolve_checkpoint(checkpoint)
     from crowdcount.workflows import push as workflow
 
     if not dry_run:
         workflow.check_reachable()
-    log.info("model %s", called(folder))
+    log.info("model %s", found)
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "pushed"
-        workflow.write_pushed(folder, repository, out=out)
+        workflow.write_pushed(found.path, repository, out=out)
         if dry_run:
             for name in workflow.PUSHED:
                 log.info("to be pushed: %s, %.1f kB", name, (out / name).stat().st_size / 1e3)

@@ -1,7 +1,6 @@
 """Options that more than one command takes."""
 
 import itertools
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,24 +89,6 @@ def one_recipe(dataset: str | None, recipe: Path | None) -> str | Path | None:
     if dataset is not None and recipe is not None:
         raise UsageError("--dataset and --recipe both name a recipe; give one of them")
     return dataset if recipe is None else recipe
-
-
-def at_hand(checkpoint: str | None, *, offline: bool) -> str | None:
-    """The name of a checkpoint that needs no network any more: one of the model hub is fetched.
-
-    To be called before PyTorch is imported, which takes as long as to see that nobody answers.
-
-    Args:
-        checkpoint: As given; None: that of the environment counts, too.
-        offline: Download nothing.
-
-    Raises:
-        CrowdCountError: As from ``checkpoint_folder``, of the hub's alone.
-    """
-    from crowdcount.models.checkpoints.names import CHECKPOINT_VARIABLE, lasting_name
-
-    name = os.environ.get(CHECKPOINT_VARIABLE) if checkpoint is None else checkpoint
-    return None if name is None else lasting_name(name, offline=offline)
 
 
 class OrderedCommand(TyperCommand):

@@ -88,14 +88,9 @@ def predict(
 
     Example: crowdcount predict img.jpg --heatmap
     """
-    checkpoint = options.at_hand(checkpoint, offline=offline)
-
     from crowdcount.errors import UsageError
     from crowdcount.files import refuse_existing, write_bytes
-    from crowdcount.models.checkpoints.names import called
-    from crowdcount.workflows import predict as workflow
-    from crowdcount.workflows.counter import load
-    from crowdcount.workflows.locate import find_checkpoint
+    from crowdcount.models.checkpoints.names import resolve_checkpoint
 
     chosen = {
         *([Format.json] if json_ else []),
@@ -107,9 +102,13 @@ def predict(
     form = chosen.pop() if chosen else Format.text
     to_stdout = str(output) == "-"
     refuse_existing(None if to_stdout else output, force=force)
+    model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
+    # Imports PyTorch, which takes seconds: a missing checkpoint is reported before.
+    from crowdcount.workflows import predict as workflow
+    from crowdcount.workflows.counter import load
+
     workflow.require_some(images)
-    model = find_checkpoint(checkpoint, environment=os.environ)
-    log.info("model %s", called(model))
+    log.info("model %s", model)
     heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
     if dry_run:
         log.info("%d images to count into %s", len(images), "stdout" if to_stdout else output)

@@ -47,7 +47,7 @@ from crowdcount.files import (
 )
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.format import describe, save_checkpoint
-from crowdcount.models.checkpoints.names import WEIGHTS_NAME, checkpoint_folder
+from crowdcount.models.checkpoints.names import WEIGHTS_NAME, resolve_checkpoint
 from crowdcount.runs.log import draw_curves, epoch_in_words, read_log
 from crowdcount.runs.tensorboard import append_events, rewrite_events
 from crowdcount.training.divergence import NotFiniteError
@@ -91,7 +91,7 @@ class InitSource:
     @classmethod
     def of(cls, init: str) -> "InitSource":
         """What a checkpoint, named as in ``train.init``, is called and holds."""
-        folder = checkpoint_folder(init)
+        folder = resolve_checkpoint(init).path
         name = describe(folder).card.get("name")
         return cls(name=str(name or folder.name), weights_sha256=sha256_file(folder / WEIGHTS_NAME))
 

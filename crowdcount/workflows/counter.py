@@ -26,7 +26,11 @@ from crowdcount.inference.heatmap import heatmap
 from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.format import load_checkpoint
-from crowdcount.models.checkpoints.names import CONFIG_NAME, checkpoint_folder
+from crowdcount.models.checkpoints.names import (
+    CONFIG_NAME,
+    ResolvedCheckpoint,
+    resolve_checkpoint,
+)
 from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
 from crowdcount.models.deploy.winograd import use_winograd
 
@@ -179,7 +183,7 @@ def _from_normalised(model: BlockCounter, *, precision: str) -> BlockModel:
 
 
 def load(
-    checkpoint: Path | str,
+    checkpoint: Path | str | ResolvedCheckpoint,
     *,
     device: str = "auto",
     precision: str = "fp32",
@@ -203,7 +207,7 @@ def load(
         ConfigError: If there is no such device or precision.
     """
     check_precision("precision", precision)
-    folder = checkpoint_folder(checkpoint, offline=offline)
+    folder = resolve_checkpoint(checkpoint, offline=offline).path
     target = resolve_device(device)
     loaded = load_checkpoint(folder)
     try:

@@ -8,7 +8,8 @@ from crowdcount.models.backbones import BACKBONES, FIGURES, default_crop
 from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import (
     STARTER,
-    checkpoint_folder,
+    resolve_checkpoint,
+    starter_folder,
     starter_ships,
 )
 from crowdcount.runs.folder import RECORD
@@ -95,12 +96,12 @@ def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
     Args:
         runs: Folder that holds runs.
     """
-    found = [(STARTER, checkpoint_folder(STARTER))] if starter_ships() else []
+    found = [(STARTER, starter_folder())] if starter_ships() else []
     for run in sorted(path.parent for path in runs.glob(f"*/{RECORD}")):
         if run.is_symlink():
             continue
         try:
-            found.append((run.name, checkpoint_folder(run)))
+            found.append((run.name, resolve_checkpoint(run).path))
         except CrowdCountError:
             continue  # it has not come so far
     rows = []

@@ -29,6 +29,7 @@ from crowdcount.losses.dace import dace_loss
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
+from crowdcount.models.checkpoints.names import resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import (
     initial_bins,
     initial_model,
@@ -425,7 +426,7 @@ def first_bins(
         track: Shows progress.
     """
     if config.train.init is not None and config.train.init_part == "all":
-        return initial_bins(config.train.init)
+        return initial_bins(resolve_checkpoint(config.train.init))
     model = config.model
     return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
 
@@ -433,12 +434,12 @@ def first_bins(
 def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
     """The model before its first step; from here on, all that is random is, too."""
     torch.manual_seed(config.train.seed)
-    init = config.train.init
-    if init is not None and config.train.init_part == "encoder":
+    if config.train.init is None:
+        return build_model(config.model, bins, offline=offline)
+    init = resolve_checkpoint(config.train.init, offline=offline)
+    if config.train.init_part == "encoder":
         return model_around_initial_encoder(config.model, bins, init=init)
-    if init is not None:
-        return initial_model(config.model, init=init)
-    return build_model(config.model, bins, offline=offline)
+    return initial_model(config.model, init=init)
 
 
 def _validated(

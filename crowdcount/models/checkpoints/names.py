@@ -1,65 +1,128 @@
-"""Where checkpoints lie: the one that ships, those of folders and runs, those of the model hub."""
+"""Names of checkpoints: the shipped model, folders of checkpoints and runs, the model hub."""
 
 import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from crowdcount.errors import InputMissingError
 from crowdcount.models.checkpoints.hub import HUB_PREFIX, HubName, hub_folder
 
 STARTER = "starter"
-"""The name of the shipped checkpoint. A folder that is called so is written ``./starter``."""
+"""The name of the shipped checkpoint. A folder with this name is written ``./starter``."""
 
 CHECKPOINT_VARIABLE = "CROWDCOUNT_CHECKPOINT"
-"""The environment variable that names the checkpoint where nothing else does."""
+"""The environment variable that names the default checkpoint."""
+
+LATEST_RUN = Path("runs") / "latest"
+"""The run to count with by default, relative to the working directory."""
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 README_NAME = "README.md"
-"""The card in words, of checkpoints on the model hub."""
+"""The card as text, in repositories of the model hub."""
 
 
-def starter_folder() -> Path:
-    """Where the shipped checkpoint is, or would be: not every version ships one."""
-    return Path(str(importlib.resources.files("crowdcount"))) / STARTER
+@dataclass(frozen=True, kw_only=True)
+class ResolvedCheckpoint:
+    """A checkpoint on this machine."""
+
+    path: Path
+    """Its folder."""
+
+    name: str
+    """The name it was asked for by. Of the model hub it includes the commit."""
+
+    revision: str | None = None
+    """Commit on the model hub; None: it is not from there."""
+
+    def __str__(self) -> str:
+        if self.path == starter_folder():
+            return f"{STARTER} (ships with crowdcount)"
+        return str(self.path) if self.revision is None else self.name
 
 
-def starter_ships() -> bool:
-    """Whether this version has a starter."""
-    return (starter_folder() / CONFIG_NAME).is_file()
+def resolve_checkpoint(
+    given: str | Path | ResolvedCheckpoint | None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path = Path(),
+    offline: bool = False,
+) -> ResolvedCheckpoint:
+    """Find the checkpoint that a name means; download it if it is on the model hub.
 
-
-def checkpoint_folder(name: str | Path, *, offline: bool = False) -> Path:
-    """The checkpoint that is named: the shipped one, a checkpoint's folder, a run's, or the hub's.
-
-    A run folder stands for its best checkpoint, or its last where it was never validated. One of
-    the model hub is fetched into the cache of its client.
+    Imports neither PyTorch nor the hub's client unless the name is one of the hub.
 
     Args:
-        name: The text ``starter`` is the shipped one; text that starts with ``hf://`` is a
-            repository of the model hub. Other text, and every ``Path``, is a folder.
-        offline: Download nothing: of the hub's, take what is in the cache.
+        given: The text ``starter``: the shipped model. Text that starts with ``hf://``: a
+            repository of the model hub. Other text, and every ``Path``: a folder of a checkpoint,
+            or of a run, whose best checkpoint is taken, or its last if it was never validated.
+            None: the name in ``environment``, else the latest run, else the starter.
+        environment: Environment variables; ``CROWDCOUNT_CHECKPOINT`` holds a name as above.
+        directory: The folder that holds ``runs``.
+        offline: Download nothing; a checkpoint of the hub must be in the cache.
 
     Raises:
-        InputMissingError: If there is none, or it cannot be fetched.
-        UsageError: If the name of a repository is not written like one.
-        UntrustedFileError: If what was fetched is not what the hub lists.
+        InputMissingError: If there is no such checkpoint, or it cannot be downloaded.
+        UsageError: If a repository name has the wrong form.
+        UntrustedFileError: If a downloaded file differs from the one that the hub lists.
     """
-    if isinstance(name, str) and name.startswith(HUB_PREFIX):
-        return hub_folder(
-            HubName.parse(name),
+    if given is None:
+        given = (environment or {}).get(CHECKPOINT_VARIABLE)
+    if given is None:
+        given = _default(directory)
+    if isinstance(given, ResolvedCheckpoint):
+        return given
+    if isinstance(given, str) and given.startswith(HUB_PREFIX):
+        source = HubName.parse(given)
+        folder = hub_folder(
+            source,
             needed=(CONFIG_NAME, WEIGHTS_NAME),
             useful=(README_NAME,),
             offline=offline,
         )
-    if name == STARTER:
-        if not starter_ships():
-            raise InputMissingError(
-                f"{STARTER}: no model ships with this version",
-                looked_for=f"{starter_folder()}; a folder of your own is written ./{STARTER}",
-                next_step="name a checkpoint or a run, such as runs/latest",
-            )
-        return starter_folder()
-    given = Path(name)
+        pinned = HubName(source.repository, folder.name)
+        return ResolvedCheckpoint(path=folder, name=str(pinned), revision=folder.name)
+    path = _shipped() if given == STARTER else _local(Path(given))
+    return ResolvedCheckpoint(path=path, name=str(given))
+
+
+def starter_folder() -> Path:
+    """Return the folder of the shipped checkpoint, which not every version has."""
+    return Path(str(importlib.resources.files("crowdcount"))) / STARTER
+
+
+def starter_ships() -> bool:
+    """Return whether this version ships a starter."""
+    return (starter_folder() / CONFIG_NAME).is_file()
+
+
+def _default(directory: Path) -> str | Path:
+    """Return the latest run, or the starter if there is no run."""
+    latest = (directory / LATEST_RUN).resolve()
+    if latest.exists():
+        return latest
+    if starter_ships():
+        return STARTER
+    raise InputMissingError(
+        "there is no model to count with",
+        looked_for=f"--checkpoint, {CHECKPOINT_VARIABLE} and {LATEST_RUN}; "
+        "no model ships with this version",
+        next_step="train one: crowdcount train, or see a small one at work: crowdcount demo",
+    )
+
+
+def _shipped() -> Path:
+    if not starter_ships():
+        raise InputMissingError(
+            f"{STARTER}: no model ships with this version",
+            looked_for=f"{starter_folder()}; a folder of your own is written ./{STARTER}",
+            next_step="name a checkpoint or a run, such as runs/latest",
+        )
+    return starter_folder()
+
+
+def _local(given: Path) -> Path:
     for folder in (given, given / "best", given / "last"):
         if (folder / CONFIG_NAME).is_file():
             return folder
@@ -68,21 +131,3 @@ def checkpoint_folder(name: str | Path, *, offline: bool = False) -> Path:
         looked_for=f"{CONFIG_NAME} in it, in its best/ and in its last/",
         next_step="name a checkpoint or a run, such as runs/latest",
     )
-
-
-def lasting_name(name: str, *, offline: bool = False) -> str:
-    """The name of a checkpoint that means the same tomorrow: one of the hub's gets its commit.
-
-    Raises:
-        CrowdCountError: As from :func:`checkpoint_folder`, of the hub's alone.
-    """
-    if not name.startswith(HUB_PREFIX):
-        return name
-    return str(HubName.of_folder(checkpoint_folder(name, offline=offline)))
-
-
-def called(folder: Path) -> str:
-    """A checkpoint's folder for people: the shipped one and the hub's by name, others by path."""
-    if folder == starter_folder():
-        return f"{STARTER} (ships with crowdcount)"
-    return str(HubName.of_folder(folder) or folder)

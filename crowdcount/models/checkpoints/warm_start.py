@@ -10,7 +10,7 @@ from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoints.format import Description, describe, load_checkpoint
-from crowdcount.models.checkpoints.names import checkpoint_folder
+from crowdcount.models.checkpoints.names import ResolvedCheckpoint
 from crowdcount.models.config import ModelConfig
 
 FREE_WITH_INIT = (
@@ -24,19 +24,19 @@ OF_THE_ENCODER = ("backbone", "normalisation", "pretrained", "weights")
 """Settings of a model that say what its encoder is: all that comes with an encoder alone."""
 
 
-def initial_bins(init: str) -> Bins:
-    """The bins of a checkpoint, named as for ``checkpoint_folder``."""
-    return describe(checkpoint_folder(init)).bins
+def initial_bins(init: ResolvedCheckpoint) -> Bins:
+    """Return the bins of a checkpoint."""
+    return describe(init.path).bins
 
 
 def with_initial_settings(
-    given: Mapping[str, Any], *, init: str, part: str = "all"
+    given: Mapping[str, Any], *, init: ResolvedCheckpoint, part: str = "all"
 ) -> dict[str, Any]:
     """The settings of a model that starts from a checkpoint: its own, and those given.
 
     Args:
         given: Settings of the section ``model``.
-        init: The checkpoint, named as for ``checkpoint_folder``.
+        init: The checkpoint.
         part: ``encoder``: only what its encoder is comes from the checkpoint.
 
     Raises:
@@ -45,13 +45,13 @@ def with_initial_settings(
         ConfigError: If a setting that is given contradicts it, or a new head would need more than
             its encoder.
     """
-    own = describe(checkpoint_folder(init))
+    own = describe(init.path)
     settings = _own_settings(own)
     if part == "encoder":
         if backbone_spec(own.model.backbone).family == "clip":
             raise ConfigError(
                 f"train.init_part: a head on {own.model.backbone} compares with sentences, which "
-                f"need the text encoder, and {init} has none",
+                f"need the text encoder, and {init.name} has none",
                 next_step="leave train.init_part out to start from all of it",
             )
         settings = {key: settings[key] for key in OF_THE_ENCODER}
@@ -61,7 +61,7 @@ def with_initial_settings(
     return {**settings, **given}
 
 
-def initial_model(config: ModelConfig, *, init: str) -> BlockCounter:
+def initial_model(config: ModelConfig, *, init: ResolvedCheckpoint) -> BlockCounter:
     """A model for training with the weights, bins and statistics of a checkpoint.
 
     Raises:
@@ -70,20 +70,22 @@ def initial_model(config: ModelConfig, *, init: str) -> BlockCounter:
         ConfigError: If ``config`` contradicts it.
     """
     with_initial_settings(dataclasses.asdict(config), init=init)
-    first = load_checkpoint(checkpoint_folder(init)).model
+    first = load_checkpoint(init.path).model
     model = empty_model(config, first.bins, normalisation=first.normalisation)
     weights = first.state_dict()
     if model.state_dict().keys() != weights.keys():
         raise ConfigError(
             f"model.tuning: {config.tuning!r} has other weights than {first.config.tuning!r}, "
-            f"with which {init} was made",
+            f"with which {init.name} was made",
             next_step=f"leave it at {first.config.tuning}",
         )
     model.load_state_dict(weights)
     return model
 
 
-def model_around_initial_encoder(config: ModelConfig, bins: Bins, *, init: str) -> BlockCounter:
+def model_around_initial_encoder(
+    config: ModelConfig, bins: Bins, *, init: ResolvedCheckpoint
+) -> BlockCounter:
     """A model for training with the encoder and the statistics of a checkpoint; the rest is new.
 
     Random weights come from PyTorch's global generator, which the caller seeds.
@@ -94,7 +96,7 @@ def model_around_initial_encoder(config: ModelConfig, bins: Bins, *, init: str) 
         ConfigError: If ``config`` contradicts it, or a new head would need more than its encoder.
     """
     with_initial_settings(dataclasses.asdict(config), init=init, part="encoder")
-    first = load_checkpoint(checkpoint_folder(init)).model
+    first = load_checkpoint(init.path).model
     model = build_model(config, bins, normalisation=first.normalisation, offline=True)
     model.get_submodule("encoder").load_state_dict(first.get_submodule("encoder").state_dict())
     return model
@@ -105,14 +107,16 @@ def _own_settings(own: Description) -> dict[str, Any]:
     return {**dataclasses.asdict(own.model), "pretrained": "none", "weights": None, "bins": None}
 
 
-def _contradiction(key: str, value: Any, *, own: Description, init: str) -> ConfigError:
+def _contradiction(
+    key: str, value: Any, *, own: Description, init: ResolvedCheckpoint
+) -> ConfigError:
     if key in ("pretrained", "weights"):
-        reason = f"but the weights are those of train.init, {init!r}"
+        reason = f"but the weights are those of train.init, {init.name!r}"
     elif key == "bins":
         kept = ", ".join(format_range(*ends) for ends in own.bins.ranges)
-        reason = f"but the bins are those of train.init, {init!r}: {kept}"
+        reason = f"but the bins are those of train.init, {init.name!r}: {kept}"
     else:
-        reason = f"but train.init, {init!r}, was made with {_own_settings(own)[key]!r}"
+        reason = f"but train.init, {init.name!r}, was made with {_own_settings(own)[key]!r}"
     return ConfigError(
         f"model.{key}: {value!r}, {reason}", next_step=f"leave out model.{key}, or train.init"
     )

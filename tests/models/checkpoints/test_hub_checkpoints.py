@@ -14,12 +14,12 @@ from huggingface_hub import constants
 from PIL import Image
 
 import crowdcount
-from crowdcount.cli import main, options
+from crowdcount.cli import main
 from crowdcount.config import load_run_config
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
 from crowdcount.models.checkpoints import hub
 from crowdcount.models.checkpoints.hub import HubName
-from crowdcount.models.checkpoints.names import called, checkpoint_folder, lasting_name
+from crowdcount.models.checkpoints.names import resolve_checkpoint
 from tests.stand_in_hub import point_client_at, running_hub
 
 NAME = "hf://ours/square"
@@ -32,6 +32,14 @@ def served(tmp_path, monkeypatch, checkpoint):
         point_client_at(server.url, cache=tmp_path / "cache", monkeypatch=monkeypatch)
         server.serve("ours/square", checkpoint)
         yield server
+
+
+def fetched(name, **options):
+    return resolve_checkpoint(name, **options).path
+
+
+def lasting_name(name):
+    return resolve_checkpoint(name).name
 
 
 def closed_port():
@@ -55,13 +63,13 @@ def test_a_name_is_a_repository_and_a_revision(text, repository, revision):
 @pytest.mark.parametrize("text", ["hf://a", "hf://a/b/c", "hf://a/b@", "hf://../b", "hf://a/b c"])
 def test_another_way_of_writing_is_refused(text):
     with pytest.raises(UsageError, match="hf://OWNER/NAME@REVISION"):
-        checkpoint_folder(text)
+        fetched(text)
 
 
 def test_it_counts_like_the_checkpoint_that_was_served(served, checkpoint):
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    fetched, own = (crowdcount.load(name, device="cpu") for name in (NAME, checkpoint))
-    assert fetched.count(image).total == own.count(image).total
+    theirs, own = (crowdcount.load(name, device="cpu") for name in (NAME, checkpoint))
+    assert theirs.count(image).total == own.count(image).total
 
 
 def test_only_the_checkpoint_and_its_readme_are_fetched(served, tmp_path):
@@ -69,32 +77,32 @@ def test_only_the_checkpoint_and_its_readme_are_fetched(served, tmp_path):
     for name in ("README.md", "training.log"):
         (tmp_path / "more" / name).write_text("words")
     served.serve("ours/square", tmp_path / "more")
-    folder = checkpoint_folder(NAME)
+    folder = fetched(NAME)
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_afterwards_no_network_is_needed(served, tmp_path, monkeypatch):
-    folder = checkpoint_folder(NAME)
+    folder = fetched(NAME)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")
-    assert checkpoint_folder(NAME) == folder
+    assert fetched(NAME) == folder
     served.asked.clear()
-    assert checkpoint_folder(NAME, offline=True) == folder
+    assert fetched(NAME, offline=True) == folder
     assert served.asked == []
 
 
 def test_a_revision_stays_and_the_name_alone_moves(served, tmp_path, checkpoint):
-    first = checkpoint_folder(NAME)
+    first = fetched(NAME)
     lasting = lasting_name(NAME)
-    assert lasting == f"{NAME}@{first.name}" == called(first)
+    assert lasting == f"{NAME}@{first.name}" == str(resolve_checkpoint(lasting))
     changed = shutil.copytree(checkpoint, tmp_path / "changed")
     config = json.loads((changed / "config.json").read_text())
     config["card"]["name"] = "second"
     (changed / "config.json").write_text(json.dumps(config))
     second = served.serve("ours/square", changed)
-    assert checkpoint_folder(NAME).name == second
+    assert fetched(NAME).name == second
     served.asked.clear()
-    assert checkpoint_folder(lasting) == first
+    assert fetched(lasting) == first
     assert served.asked == []
     assert crowdcount.load(lasting, device="cpu").name == "tiny"
     assert crowdcount.load(NAME, device="cpu").name == "second"
@@ -102,7 +110,7 @@ def test_a_revision_stays_and_the_name_alone_moves(served, tmp_path, checkpoint)
 
 def test_a_path_is_never_on_the_hub(served, workplace):
     with pytest.raises(InputMissingError, match="no checkpoint"):
-        checkpoint_folder(Path("hf://ours/square"))
+        fetched(Path("hf://ours/square"))
     assert served.asked == []
 
 
@@ -114,7 +122,7 @@ def test_without_a_network_a_person_learns_within_seconds_what_to_do(
     point_client_at(url, cache=tmp_path, monkeypatch=monkeypatch)
     start = time.monotonic()
     with pytest.raises(InputMissingError) as caught:
-        checkpoint_folder(NAME, offline=offline)
+        fetched(NAME, offline=offline)
     assert time.monotonic() - start < 5
     message = str(caught.value)
     assert ("--offline" in message) == offline
@@ -130,14 +138,14 @@ def test_a_silent_hub_costs_no_more_than_waiting_for_it(tmp_path, monkeypatch):
         point_client_at(url, cache=tmp_path, monkeypatch=monkeypatch)
         start = time.monotonic()
         with pytest.raises(InputMissingError, match="does not answer"):
-            checkpoint_folder(NAME)
+            fetched(NAME)
         assert time.monotonic() - start < 2
 
 
 def test_the_clients_own_variable_forbids_downloads_too(served, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputMissingError, match="forbidden"):
-        checkpoint_folder(NAME)
+        fetched(NAME)
     assert served.asked == []
 
 
@@ -149,7 +157,7 @@ def test_what_the_hub_does_not_have_is_missing(served, tmp_path, checkpoint, nam
     shutil.copy(checkpoint / "config.json", tmp_path / "incomplete")
     served.serve("ours/incomplete", tmp_path / "incomplete")
     with pytest.raises(InputMissingError, match="cannot be loaded") as caught:
-        checkpoint_folder(name)
+        fetched(name)
     assert name in caught.value.message
 
 
@@ -157,23 +165,22 @@ def test_weights_that_are_not_those_the_hub_lists_are_refused(served, checkpoint
     weights = (checkpoint / "model.safetensors").read_bytes()
     served.lies["model.safetensors"] = weights[:-1] + bytes([weights[-1] ^ 1])
     with pytest.raises(UntrustedFileError) as caught:
-        checkpoint_folder(NAME)
+        fetched(NAME)
     assert hashlib.sha256(weights).hexdigest() in caught.value.looked_for
     with pytest.raises(UntrustedFileError):
-        checkpoint_folder(NAME, offline=True)
+        fetched(NAME, offline=True)
     del served.lies["model.safetensors"]
     (damaged,) = Path(constants.HF_HUB_CACHE).glob("*/snapshots/*/model.safetensors")
     damaged.resolve().unlink()
-    assert checkpoint_folder(NAME) == damaged.parent
+    assert fetched(NAME) == damaged.parent
 
 
-def test_commands_fetch_what_is_given_or_in_the_environment(served, monkeypatch):
-    lasting = lasting_name(NAME)
-    assert options.at_hand(NAME, offline=False) == lasting
-    assert options.at_hand("runs/latest", offline=False) == "runs/latest"
-    assert options.at_hand(None, offline=False) is None
-    monkeypatch.setenv("CROWDCOUNT_CHECKPOINT", NAME)
-    assert options.at_hand(None, offline=True) == lasting
+def test_a_name_in_the_environment_is_resolved_to_its_commit(served):
+    first = resolve_checkpoint(NAME)
+    named = {"CROWDCOUNT_CHECKPOINT": NAME}
+    assert resolve_checkpoint(None, environment=named, offline=True) == first
+    assert (first.name, first.revision) == (f"{NAME}@{first.path.name}", first.path.name)
+    assert resolve_checkpoint(first) is first
 
 
 def test_a_training_starts_from_one_commit_whatever_is_pushed(served):

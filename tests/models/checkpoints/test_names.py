@@ -8,9 +8,9 @@ from PIL import Image
 
 import crowdcount
 from crowdcount.errors import InputMissingError
+from crowdcount.files import point_link
 from crowdcount.models.checkpoints.names import (
-    called,
-    checkpoint_folder,
+    resolve_checkpoint,
     starter_folder,
     starter_ships,
 )
@@ -23,28 +23,68 @@ def described(folder):
     return folder
 
 
+def found(given, **options):
+    return resolve_checkpoint(given, **options).path
+
+
 def test_the_name_alone_is_the_shipped_one_and_a_path_never_is(starter, workplace):
     own = described(Path("starter"))
-    assert checkpoint_folder("starter") == starter
-    assert checkpoint_folder("./starter") == own
-    assert checkpoint_folder(own) == own
-    assert called(starter) == "starter (ships with crowdcount)"
-    assert called(own) == "starter"
+    assert found("starter") == starter
+    assert found("./starter") == own
+    assert found(own) == own
+    assert str(resolve_checkpoint("starter")) == "starter (ships with crowdcount)"
+    assert str(resolve_checkpoint("./starter")) == "starter"
 
 
 def test_a_run_stands_for_its_best_or_else_its_last(tmp_path):
     last = described(tmp_path / "run/last")
-    assert checkpoint_folder(tmp_path / "run") == last
+    assert found(tmp_path / "run") == last
     best = described(tmp_path / "run/best")
-    assert checkpoint_folder(str(tmp_path / "run")) == best
-    assert checkpoint_folder(best) == best
+    assert found(str(tmp_path / "run")) == best
+    assert found(best) == best
 
 
 def test_what_is_not_there_says_where_was_looked(tmp_path, no_starter):
     with pytest.raises(InputMissingError, match=r"no model ships .*\n.*written \./starter"):
-        checkpoint_folder("starter")
+        found("starter")
     with pytest.raises(InputMissingError, match="no checkpoint"):
-        checkpoint_folder(tmp_path)
+        found(tmp_path)
+
+
+def test_checkpoint_given_beats_the_environment_beats_the_latest_run(tmp_path):
+    given, named = described(tmp_path / "given"), described(tmp_path / "named")
+    best = described(tmp_path / "runs/one/best")
+    point_link(tmp_path / "runs/latest", tmp_path / "runs/one")
+    environment = {"CROWDCOUNT_CHECKPOINT": str(named)}
+    assert found(given, environment=environment, directory=tmp_path) == given
+    assert found(None, environment=environment, directory=tmp_path) == named
+    assert found(None, environment={}, directory=tmp_path) == best.resolve()
+
+
+def test_without_a_run_the_starter_is_meant(tmp_path, starter):
+    assert found(None, environment={}, directory=tmp_path) == starter
+    named = {"CROWDCOUNT_CHECKPOINT": "starter"}
+    best = described(tmp_path / "runs/one/best")
+    point_link(tmp_path / "runs/latest", tmp_path / "runs/one")
+    assert found(None, environment={}, directory=tmp_path) == best.resolve()
+    assert found(None, environment=named, directory=tmp_path) == starter
+    assert found("starter", environment={}, directory=tmp_path) == starter
+
+
+def test_a_run_without_a_checkpoint_is_not_passed_over_for_the_starter(tmp_path, starter):
+    (tmp_path / "runs/one").mkdir(parents=True)
+    point_link(tmp_path / "runs/latest", tmp_path / "runs/one")
+    with pytest.raises(InputMissingError, match="no checkpoint"):
+        found(None, environment={}, directory=tmp_path)
+
+
+def test_no_checkpoint_exits_3_and_says_what_to_do(tmp_path, no_starter):
+    with pytest.raises(InputMissingError) as caught:
+        found(None, environment={}, directory=tmp_path)
+    assert caught.value.exit_code == 3
+    assert "crowdcount train" in str(caught.value)
+    with pytest.raises(InputMissingError, match="no checkpoint"):
+        found(tmp_path, environment={})
 
 
 def test_it_lies_inside_the_package():
