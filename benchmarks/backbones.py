@@ -1,6 +1,6 @@
 """How long CLIP's backbones take for 1024 x 768 pixels, beside the published arrangement.
 
-python benchmarks/backbones.py [--threads 2] [--repeat 5] [--size 1024 768]
+python -m benchmarks.backbones [--threads 2] [--repeat 5] [--size 1024 768]
 
 Random weights. ``clip-vit-b-16`` counts in windows of 224 pixels, 20 of them at this size. The
 published arrangement is float32 with tensors in the usual order of memory; ours has channels last.

@@ -1,6 +1,6 @@
 """How long whole commands take: wall time of new processes, medians after a warm-up.
 
-python benchmarks/commands.py [--runs 5] [--data data/sha]
+python -m benchmarks.commands [--runs 5] [--data data/sha]
 """
 
 import argparse

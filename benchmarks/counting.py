@@ -1,6 +1,6 @@
 """How long a loaded counter takes for an image of 1024 x 768 pixels, by threads.
 
-python benchmarks/counting.py [--checkpoint starter] [--repeat 15] [--hand-back]
+python -m benchmarks.counting [--checkpoint starter] [--repeat 15] [--hand-back]
 
 Pixels of any content take as long as others. What is timed is a whole count of pixels in memory,
 from the working size to the sum over the blocks, in a process that keeps freed memory, as that of

@@ -1,6 +1,6 @@
 """What the slim decoder of clip-rn50 saves beside the paper's, and what it costs in error.
 
-python benchmarks/decoders.py [--data data/sha] [--steps 300] [--crop 96] [--batch 4] [--lr 1e-3]
+python -m benchmarks.decoders [--data data/sha] [--steps 300] [--crop 96] [--batch 4] [--lr 1e-3]
     [--precision bf16] [--decoders paper slim]
 
 Both are trained from random weights with the same seed and settings for the same number of steps,

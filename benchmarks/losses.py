@@ -1,6 +1,6 @@
 """How long the count terms take: forward and backward, medians after a warm-up.
 
-python benchmarks/losses.py [--runs 5] [--batch 8] [--crop 448] [--threads 2]
+python -m benchmarks.losses [--runs 5] [--batch 8] [--crop 448] [--threads 2]
 
 First ``dm`` against a straightforward implementation with the whole kernel, image after image, as
 in the published code; then every count term.

@@ -1,6 +1,6 @@
 """How long preparing ShanghaiTech takes, and its bins: time and memory against their limits.
 
-python benchmarks/preprocessing.py --data FOLDER [--jobs 2] [--runs 5]
+python -m benchmarks.preprocessing --data FOLDER [--jobs 2] [--runs 5]
 
 FOLDER holds ShanghaiTech/part_A and ShanghaiTech/part_B. Every run is a process of its own that
 prepares into a new folder; one run comes before, so that the files are in the system's cache.

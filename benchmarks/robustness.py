@@ -1,6 +1,6 @@
 """How a counter does outside of its data: pictures without people, and worse photographs.
 
-python benchmarks/robustness.py --checkpoint runs/latest [--data data/sha --data data/shb]
+python -m benchmarks.robustness --checkpoint runs/latest [--data data/sha --data data/shb]
 
 Fifty rendered pictures without people should count less than three each; the kinds called unseen
 are never trained on. Over the held-out images of the data, those that validation used, the total
@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.negatives import NEGATIVES, UNSEEN, render_negative
 from crowdcount.core.image import resized, scaled_size
 from crowdcount.core.metrics import count_metrics
-from crowdcount.data.negatives import NEGATIVES, UNSEEN, render_negative
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.models.checkpoints.names import resolve_checkpoint
 from crowdcount.workflows.counter import Counter, load

@@ -1,6 +1,6 @@
 """Where the time of training goes: waiting for data, forward, loss, backward with the update.
 
-python benchmarks/training.py --data data/sha [--threads 2] [--workers N] [--images 64]
+python -m benchmarks.training --data data/sha [--threads 2] [--workers N] [--images 64]
 
 Every row is a set-up, trained from random weights by the loop that ``crowdcount train`` uses. The
 first epoch is a warm-up, in which images are decoded and kept; the second is measured. Each row has

@@ -15,9 +15,9 @@ from PIL import Image
 
 import crowdcount as cc
 from crowdcount.core.sample import Sample
-from crowdcount.data.synthetic import SceneSettings, render_scene
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.files import write_bytes
+from crowdcount.scenes.scene import SceneSettings, render_scene
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"

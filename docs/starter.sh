@@ -17,7 +17,7 @@ prepare "$shanghaitech/part_A" sha
 prepare "$shanghaitech/part_B" shb
 if [ ! -d "$work/data/negatives" ]; then
   rm -rf "$work/negatives"
-  python benchmarks/negatives.py "$work/negatives" --images 180 --seed 2
+  python -m benchmarks.negatives "$work/negatives" --images 180 --seed 2
   prepare "$work/negatives" negatives
 fi
 

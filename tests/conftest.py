@@ -14,11 +14,11 @@ from crowdcount.cli import main
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints import names
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.config import ModelConfig
+from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.workflows.preprocess import preprocess
 
 # Torch's first call takes longer than Hypothesis allows an example by default.

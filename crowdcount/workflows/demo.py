@@ -10,9 +10,9 @@ from pathlib import Path
 from crowdcount.config import load_run_config
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.errors import UsageError
 from crowdcount.files import write_text
+from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import Evaluation, evaluate

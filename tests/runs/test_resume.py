@@ -15,9 +15,9 @@ import torch
 
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.data.synthetic import SceneSettings, write_scenes
 from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
 from crowdcount.runs.folder import CURVES, LOG, RECORD, STATE, RunFolder
+from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.training.divergence import Evidence
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.workflows.locate import find_run

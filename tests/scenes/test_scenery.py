@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crowdcount.data.scenery import BACKDROPS, Camera, Light, add_haze, cast_shadows, photograph
+from crowdcount.scenes.scenery import BACKDROPS, Camera, Light, add_haze, cast_shadows, photograph
 
 LIGHT = Light(
     sun=(1.0, 0.0),

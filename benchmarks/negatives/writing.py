@@ -7,16 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from crowdcount.data.scenery import (
-    FABRICS,
-    WALLS,
-    Number,
-    Pixels,
-    palette,
-    pick,
-    varied,
-)
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Scene,
     Size,
     between,
@@ -27,6 +18,15 @@ from crowdcount.data.textures.surfaces import (
     plain,
     relief,
     tilted,
+)
+from crowdcount.scenes.scenery import (
+    FABRICS,
+    WALLS,
+    Number,
+    Pixels,
+    palette,
+    pick,
+    varied,
 )
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Balls,
     Cells,
     Courses,

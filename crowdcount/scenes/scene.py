@@ -25,8 +25,10 @@ from pydantic import ConfigDict
 
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
-from crowdcount.data.figures import HEAD_RADIUS, HEAD_UP, THINGS, Canvas, Pen, Person, Thing
-from crowdcount.data.scenery import (
+from crowdcount.errors import ConfigError, UsageError
+from crowdcount.files import atomic_folder
+from crowdcount.scenes.people import HEAD_RADIUS, HEAD_UP, THINGS, Canvas, Pen, Person, Thing
+from crowdcount.scenes.scenery import (
     BACKDROPS,
     FABRICS,
     Camera,
@@ -40,8 +42,6 @@ from crowdcount.data.scenery import (
     pick,
     varied,
 )
-from crowdcount.errors import ConfigError, UsageError
-from crowdcount.files import atomic_folder
 
 VISIBLE_PART = 0.25
 """The least part of a head's area that must show for its person to be in the scene."""

@@ -1,6 +1,6 @@
 """Write rendered pictures without people, to be trained on beside real data.
 
-python benchmarks/negatives.py FOLDER --images 200 [--seed 0]
+python -m benchmarks.negatives FOLDER --images 200 [--seed 0]
 
 Then ``crowdcount preprocess FOLDER``, and ``train --data ... --data`` what that wrote. The kinds of
 pictures that ``robustness.py`` calls unseen are not among them.
@@ -9,7 +9,7 @@ pictures that ``robustness.py`` calls unseen are not among them.
 import argparse
 from pathlib import Path
 
-from crowdcount.data.negatives import write_negatives
+from benchmarks.negatives import write_negatives
 
 
 def main() -> None:

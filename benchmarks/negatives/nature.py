@@ -5,8 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from crowdcount.data.scenery import Colour, Pixels, mixed, palette, pick, scaled, varied
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Cells,
     Scene,
     Size,
@@ -22,6 +21,7 @@ from crowdcount.data.textures.surfaces import (
     soft_step,
     tilted,
 )
+from crowdcount.scenes.scenery import Colour, Pixels, mixed, palette, pick, scaled, varied
 
 
 def _leaf(

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from crowdcount.data.scenery import FABRICS, WALLS, Pixels, palette, pick, varied
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Balls,
     Cells,
     Courses,
@@ -20,6 +19,7 @@ from crowdcount.data.textures.surfaces import (
     soft_step,
     tilted,
 )
+from crowdcount.scenes.scenery import FABRICS, WALLS, Pixels, palette, pick, varied
 
 
 def buttons(rng: np.random.Generator, size: Size) -> Pixels:

@@ -1,21 +1,9 @@
-"""Things that people made: keys, houses, cars, seats, lights."""
+"""Made objects: keyboards, facades, fences, cars, seats, lamps."""
 
 import cv2
 import numpy as np
 
-from crowdcount.data.scenery import (
-    FABRICS,
-    WALLS,
-    Colour,
-    Number,
-    Pixels,
-    palette,
-    pick,
-    scaled,
-    varied,
-)
-from crowdcount.data.synthetic import SceneSettings, render_scene
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Courses,
     Scene,
     Size,
@@ -29,6 +17,18 @@ from crowdcount.data.textures.surfaces import (
     plain,
     soft_step,
     tilted,
+)
+from crowdcount.scenes.scene import SceneSettings, render_scene
+from crowdcount.scenes.scenery import (
+    FABRICS,
+    WALLS,
+    Colour,
+    Number,
+    Pixels,
+    palette,
+    pick,
+    scaled,
+    varied,
 )
 
 

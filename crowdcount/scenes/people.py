@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int32, UInt16
 
-from crowdcount.data.scenery import (
+from crowdcount.scenes.scenery import (
     FABRICS,
     HAZE,
     Camera,

@@ -1,34 +1,24 @@
-"""benchmarks/robustness.py and benchmarks/negatives.py: what they measure, print and write."""
+"""What robustness measures and prints, and what the command of the negatives writes."""
 
-import importlib.util
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from crowdcount.data.negatives import FOR_TRAINING, NEGATIVES, UNSEEN
+from benchmarks import robustness
+from benchmarks.negatives import FOR_TRAINING, NEGATIVES, UNSEEN, __main__
 from crowdcount.data.prepared.dataset import PreparedDataset, PreprocessConfig
 from crowdcount.workflows.counter import Provenance
 from crowdcount.workflows.preprocess import preprocess
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
 SMALL = (96, 160)
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def robustness(monkeypatch):
-    monkeypatch.setattr("crowdcount.data.negatives.SIDES", SMALL)
-    return script("robustness")
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    monkeypatch.setattr("benchmarks.negatives.SIDES", SMALL)
 
 
 def counting(function, *, fold=None):
@@ -43,7 +33,7 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_negatives_are_fifty_of_all_kinds_and_always_the_same(robustness):
+def test_the_negatives_are_fifty_of_all_kinds_and_always_the_same():
     first, again = robustness.negatives(), robustness.negatives()
     kinds = [kind for kind, _ in first]
     assert len(kinds) == 50
@@ -53,9 +43,7 @@ def test_the_negatives_are_fifty_of_all_kinds_and_always_the_same(robustness):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_counts_three_or_more_is_named_and_unseen_kinds_stand_apart(
-    robustness, monkeypatch, capsys
-):
+def test_what_counts_three_or_more_is_named_and_unseen_kinds_stand_apart(monkeypatch, capsys):
     drawn = [("brick", 3.0), ("text", 2.9), ("sky", 7.25), ("grass", 0.0), ("wood", float("nan"))]
     pictures = [(kind, np.array([count])) for kind, count in drawn]
     monkeypatch.setattr(robustness, "negatives", lambda: pictures)
@@ -67,7 +55,7 @@ def test_what_counts_three_or_more_is_named_and_unseen_kinds_stand_apart(
     assert named == ["brick, 3.0", "sky, 7.2", "wood, nan"]
 
 
-def test_changes_of_an_image(robustness):
+def test_changes_of_an_image():
     image = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 4)
     assert robustness.half(image).shape == (20, 30, 3)
@@ -81,7 +69,7 @@ def test_changes_of_an_image(robustness):
     assert 0.5 < np.abs(worse.astype(float) - image).mean() < 6
 
 
-def test_the_change_of_the_total_and_the_error_are_told(robustness, prepared, capsys):
+def test_the_change_of_the_total_and_the_error_are_told(prepared, capsys):
     def pixels(image):
         return image.shape[0] * image.shape[1] / 1000
 
@@ -96,7 +84,7 @@ def test_the_change_of_the_total_and_the_error_are_told(robustness, prepared, ca
     assert lines[3][1:5] == ["half resolution", f"{total / 4:.0f}", "-75.0", "25"]
 
 
-def test_a_counter_trained_on_folds_is_measured_on_its_own(robustness, scenes, tmp_path):
+def test_a_counter_trained_on_folds_is_measured_on_its_own(scenes, tmp_path):
     (result,) = preprocess(
         scenes, out=tmp_path / "folds", config=PreprocessConfig(folds=2, val_fraction=0.0)
     )
@@ -107,7 +95,7 @@ def test_a_counter_trained_on_folds_is_measured_on_its_own(robustness, scenes, t
 
 
 def test_it_runs_on_a_checkpoint_and_two_data_sets(
-    robustness, checkpoint, prepared, tmp_path, monkeypatch, capsys
+    checkpoint, prepared, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(robustness, "PICTURES", len(UNSEEN) + 2)
     link = tmp_path / "again"
@@ -125,7 +113,7 @@ def test_it_runs_on_a_checkpoint_and_two_data_sets(
     assert labels == [label for label in expected for _ in range(4)]
 
 
-def test_the_shipped_checkpoint_is_named_as_everywhere(robustness, monkeypatch, capsys):
+def test_the_shipped_checkpoint_is_named_as_everywhere(monkeypatch, capsys):
     monkeypatch.setattr(robustness, "PICTURES", len(UNSEEN) + 1)
     monkeypatch.setattr(sys, "argv", ["robustness.py", "--checkpoint", "starter"])
     robustness.main()
@@ -133,11 +121,10 @@ def test_the_shipped_checkpoint_is_named_as_everywhere(robustness, monkeypatch, 
 
 
 def test_training_negatives_are_written_by_a_command(tmp_path, monkeypatch):
-    monkeypatch.setattr("crowdcount.data.negatives.SIDES", SMALL)
     number = len(FOR_TRAINING)
     arguments = [str(tmp_path / "set"), "--images", str(number), "--seed", "3"]
     monkeypatch.setattr(sys, "argv", ["negatives.py", *arguments])
-    script("negatives").main()
+    __main__.main()
     names = [path.stem for path in (tmp_path / "set").glob("*.jpg")]
     kinds = {name.split("_", 2)[2].replace("_", " ") for name in names}
     assert kinds == set(FOR_TRAINING)

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float, Int32
 
-from crowdcount.data.scenery import Colour, Light, Number, Pixels, photograph
+from crowdcount.scenes.scenery import Colour, Light, Number, Pixels, photograph
 
 Size: TypeAlias = tuple[int, int]
 """``(height, width)`` in pixels."""

@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from benchmarks.negatives import abstract, heaps, nature, objects, walls, writing
+from benchmarks.negatives.surfaces import Size
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
-from crowdcount.data.scenery import Pixels
-from crowdcount.data.synthetic import write_rendered
-from crowdcount.data.textures import abstract, heaps, made, nature, walls, writing
-from crowdcount.data.textures.surfaces import Size
+from crowdcount.scenes.scene import write_rendered
+from crowdcount.scenes.scenery import Pixels
 
 Negative: TypeAlias = Callable[[np.random.Generator, Size], Pixels]
 
@@ -27,7 +27,7 @@ UNSEEN: Mapping[str, Negative] = MappingProxyType(
     {
         "brick": walls.brick,
         "caps": heaps.caps,
-        "keyboard": made.keyboard,
+        "keyboard": objects.keyboard,
         "text": writing.text,
         "water": nature.water,
         "white": abstract.white,
@@ -41,15 +41,15 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "beans": heaps.beans,
         "black": abstract.black,
         "blue noise": abstract.blue_noise,
-        "bokeh": made.bokeh,
+        "bokeh": objects.bokeh,
         "buttons": heaps.buttons,
         "camouflage": abstract.camouflage,
-        "cars": made.cars,
+        "cars": objects.cars,
         "checkerboard": abstract.checkerboard,
         "concrete": walls.concrete,
-        "empty scene": made.empty_scene,
-        "facade": made.facade,
-        "fence": made.fence,
+        "empty scene": objects.empty_scene,
+        "facade": objects.facade,
+        "fence": objects.fence,
         "flowers": nature.flowers,
         "foliage": nature.foliage,
         "fruit": heaps.fruit,
@@ -57,14 +57,14 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "grass": nature.grass,
         "handwriting": writing.handwriting,
         "logs": heaps.logs,
-        "panel": made.panel,
+        "panel": objects.panel,
         "pebbles": walls.pebbles,
         "pink noise": abstract.pink_noise,
         "plain colour": abstract.plain_colour,
         "plaster": walls.plaster,
         "posters": writing.posters,
         "roof": walls.roof,
-        "seats": made.seats,
+        "seats": objects.seats,
         "sky": nature.sky,
         "speckle": abstract.speckle,
         "stars": nature.stars,

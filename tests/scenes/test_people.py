@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.data.figures import HEAD_UP, THINGS, Canvas, Pen, Person, Thing
-from crowdcount.data.scenery import Camera, Light
+from crowdcount.scenes.people import HEAD_UP, THINGS, Canvas, Pen, Person, Thing
+from crowdcount.scenes.scenery import Camera, Light
 
 CAMERA = Camera(
     width=160, height=120, horizon=-20.0, up=4.0, focal=300.0, nearest=5.0, farthest=20.0

@@ -5,8 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from crowdcount.data.scenery import FABRICS, Colour, Number, Pixels, pick, varied
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Courses,
     Plane,
     Scene,
@@ -20,6 +19,7 @@ from crowdcount.data.textures.surfaces import (
     soft_step,
     tilted,
 )
+from crowdcount.scenes.scenery import FABRICS, Colour, Number, Pixels, pick, varied
 
 
 def plain_colour(rng: np.random.Generator, size: Size) -> Pixels:

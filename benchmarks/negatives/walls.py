@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from crowdcount.data.scenery import FABRICS, WALLS, Pixels, palette, pick, scaled, varied
-from crowdcount.data.textures.surfaces import (
+from benchmarks.negatives.surfaces import (
     Cells,
     Courses,
     Scene,
@@ -20,6 +19,7 @@ from crowdcount.data.textures.surfaces import (
     soft_step,
     tilted,
 )
+from crowdcount.scenes.scenery import FABRICS, WALLS, Pixels, palette, pick, scaled, varied
 
 
 def brick(rng: np.random.Generator, size: Size) -> Pixels:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from crowdcount.data.negatives import (
+from benchmarks.negatives import (
     FOR_TRAINING,
     NEGATIVES,
     UNSEEN,
@@ -88,13 +88,13 @@ def written(tmp_path_factory):
     """Each kind once, and one kind again."""
     folder = tmp_path_factory.mktemp("negatives") / "set"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crowdcount.data.negatives.SIDES", SMALL)
+        patch.setattr("benchmarks.negatives.SIDES", SMALL)
         write_negatives(folder, images=len(FOR_TRAINING) + 1, seed=4)
     return folder
 
 
 def test_a_written_set_holds_every_kind_for_training_and_no_unseen_one(written, monkeypatch):
-    monkeypatch.setattr("crowdcount.data.negatives.SIDES", SMALL)
+    monkeypatch.setattr("benchmarks.negatives.SIDES", SMALL)
     with (written / "points.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {(row["x"], row["y"]) for row in rows} == {("", "")}
@@ -118,13 +118,13 @@ def test_an_unseen_kind_is_never_called_for_a_written_set(tmp_path, monkeypatch)
         drawn.append(kind)
         return np.zeros((32, 32, 3), np.uint8)
 
-    monkeypatch.setattr("crowdcount.data.negatives.render_negative", recorded)
+    monkeypatch.setattr("benchmarks.negatives.render_negative", recorded)
     write_negatives(tmp_path / "set", images=3 * len(NEGATIVES), seed=1)
     assert set(drawn) == set(FOR_TRAINING)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_full_folder_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("crowdcount.data.negatives.SIDES", SMALL)
+    monkeypatch.setattr("benchmarks.negatives.SIDES", SMALL)
     for name, images, seed in (("a", 3, 5), ("b", 4, 5), ("c", 3, 6)):
         write_negatives(tmp_path / name, images=images, seed=seed)
     for path in (tmp_path / "a").iterdir():

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.data.figures import HEAD_HEIGHT, HEAD_WIDTH
-from crowdcount.data.synthetic import (
+from crowdcount.errors import ConfigError, UsageError
+from crowdcount.scenes.people import HEAD_HEIGHT, HEAD_WIDTH
+from crowdcount.scenes.scene import (
     VISIBLE_PART,
     SceneSettings,
     render_scene,
     render_with_owners,
     write_scenes,
 )
-from crowdcount.errors import ConfigError, UsageError
 
 SETTINGS = SceneSettings()
 SMALL = SceneSettings(width=96, height=64, max_heads=12, smallest_head=2.0, largest_head=6.0)

@@ -1,30 +1,24 @@
-"""benchmarks/decoders.py: both decoders take the same steps, and stand in one table."""
+"""Both decoders take the same steps, and stand in one table."""
 
-import importlib.util
 import shutil
 import sys
-from pathlib import Path
 
+from benchmarks import decoders
 from crowdcount.core.metrics import count_metrics
 from crowdcount.workflows.train import plan_training
 from tests.models.shrunken import shrunken
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "decoders.py"
-
 
 def test_both_decoders_take_the_same_steps(prepared, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark_decoders", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     configs = []
     data = shutil.copytree(prepared.folder, tmp_path / "square")  # training leaves its bins there
     monkeypatch.chdir(tmp_path)
     arguments = ["--data", data, "--steps", 2, "--crop", 64, "--batch", 2, "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["decoders.py", *map(str, arguments)])
-    train = script.train
-    monkeypatch.setattr(script, "train", lambda *a, **k: configs.append(a[0]) or train(*a, **k))
+    train = decoders.train
+    monkeypatch.setattr(decoders, "train", lambda *a, **k: configs.append(a[0]) or train(*a, **k))
     with shrunken():
-        script.main()
+        decoders.main()
     header, _, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in capsys.readouterr().out.splitlines()

@@ -1,1 +1,0 @@
-"""Pictures of what is no person, kind by kind."""

@@ -1,0 +1,1 @@
+"""Rendered crowds with exact head points, for the demo and the tests."""
