@@ -22,9 +22,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name ends like ``path``, because image writers choose their format by the ending.
     On an exception the temporary file is removed and ``path`` is as it was before.
     """
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -35,26 +34,60 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; let it replace ``path`` when the block succeeds."""
+    """Give a temporary folder beside ``path``; let it replace ``path`` when the block succeeds.
+
+    A folder cannot replace another in one step. So the earlier one is set aside under a name of its
+    own until the new one stands. After an exception it is put back; after a kill
+    :func:`present_folder` finds it, and :func:`restore_folder` and the next writer put it back.
+    Where ``path`` is a link, the folder it points at is replaced.
+    """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    restore_folder(path)
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
         if path.exists():
-            retired = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-            path.rename(retired)
-            temporary.rename(path)
-            shutil.rmtree(retired)
-        else:
-            temporary.rename(path)
+            path.rename(_set_aside(path))
+        temporary.rename(path)
     finally:
+        restore_folder(path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def restore_folder(path: Path) -> None:
+    """Finish or undo a replacement of ``path`` by :func:`atomic_folder` that was cut short."""
+    earlier = _set_aside(path)
+    if path.exists():
+        shutil.rmtree(earlier, ignore_errors=True)
+    elif earlier.exists():
+        earlier.rename(path)
+
+
+def present_folder(path: Path) -> Path:
+    """Return ``path``, or the folder set aside where a kill cut its replacement short."""
+    earlier = _set_aside(path)
+    return earlier if earlier.exists() and not path.exists() else path
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Replace ``target`` by a copy of ``source``, whole or not at all."""
+    with atomic_folder(target) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+
+
 def is_temporary(path: Path) -> bool:
-    """Whether ``path`` is named as what the two above leave behind when they are killed."""
+    """Whether ``path`` has a temporary name, which a killed process leaves behind."""
     return re.match(r"\.[0-9a-f]{8}\.", path.name) is not None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+
+
+def _set_aside(path: Path) -> Path:
+    return path.parent / f".earlier.{path.name}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -74,11 +107,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says.
+    """Read a JSON file.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no JSON in UTF-8, or nested too deeply.
+        ValueError: If it is not JSON in UTF-8, or nested too deeply.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -87,11 +120,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says.
+    """Read a TOML file.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no TOML in UTF-8, or nested too deeply.
+        ValueError: If it is not TOML in UTF-8, or nested too deeply.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -123,22 +156,29 @@ def check_format(path: Path, found: Any, *, expected: int, next_step: str) -> No
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Make ``link`` a relative symbolic link to ``target``; an earlier link is replaced at once."""
-    temporary = link.with_name(f".{secrets.token_hex(4)}.{link.name}")
-    temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=target.is_dir())
-    temporary.replace(link)
+    """Make ``link`` a relative symbolic link to ``target``; replace an earlier link at once.
+
+    Raises:
+        FileExistsError: If ``link`` is a file or folder of its own.
+        OSError: If the system makes no links.
+    """
+    if link.exists() and not link.is_symlink():
+        raise FileExistsError(f"{link} is not a link")
+    with atomic_file(link) as temporary:
+        inside = os.path.relpath(target, link.parent)
+        temporary.symlink_to(inside, target_is_directory=target.is_dir())
 
 
 def sha256_bytes(content: bytes) -> str:
-    """SHA-256 of ``content`` in hexadecimal."""
+    """Return the SHA-256 of ``content`` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal, read in pieces.
+    """Return the SHA-256 of a file's content in hexadecimal, read in pieces.
 
     Raises:
-        OSError: If it is not there, or no regular file: a pipe would wait for somebody to write.
+        OSError: If it does not exist, or is not a regular file: a pipe would wait for a writer.
     """
     if path.exists() and not path.is_file():
         raise OSError(f"{path}: is not a regular file")

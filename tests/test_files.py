@@ -1,6 +1,10 @@
 """A file or folder is there whole or as it was before."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -9,10 +13,13 @@ from crowdcount.files import (
     atomic_file,
     atomic_folder,
     check_format,
+    copy_folder,
     point_link,
+    present_folder,
     read_json,
     read_toml,
     refuse_existing,
+    restore_folder,
     sha256_bytes,
     sha256_file,
     write_json,
@@ -67,6 +74,102 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["best"]
 
 
+REPLACE = """
+import os, pathlib, signal, sys
+from crowdcount.files import atomic_folder
+
+left = int(sys.argv[1])
+
+def dying(call):
+    def step(*arguments, **named):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **named)
+    return step
+
+for name in ("mkdir", "rename", "rmdir", "unlink"):
+    setattr(os, name, dying(getattr(os, name)))
+with atomic_folder(pathlib.Path("best")) as temporary:
+    for name in ("one", "two"):
+        (temporary / name).write_text("new")
+"""
+"""Replaces a folder in a process that is killed before its given system call."""
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+OLD, NEW = (dict.fromkeys(("one", "two"), text) for text in ("old", "new"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two files."""
+    with atomic_folder(tmp_path / "best") as temporary:
+        for name, text in OLD.items():
+            (temporary / name).write_text(text)
+    return tmp_path / "best"
+
+
+def test_a_kill_at_any_step_of_a_replacement_leaves_one_whole_folder(folder):
+    found = []
+    for steps in range(20):
+        shutil.copytree(folder, folder.parent / str(steps) / "best")
+        at = folder.parent / str(steps)
+        process = subprocess.run([sys.executable, "-c", REPLACE, str(steps)], cwd=at)
+        found.append(contents(present_folder(at / "best")))
+        assert found[-1] in (OLD, NEW)
+        restore_folder(at / "best")
+        assert contents(at / "best") == found[-1]
+        if process.returncode == 0:
+            break
+    assert found[0] == OLD
+    assert found[-1] == NEW
+    assert steps >= 4
+    assert found == sorted(found, key=NEW.__eq__)
+
+
+def test_an_exception_at_any_step_of_a_replacement_leaves_one_whole_folder(folder, monkeypatch):
+    def failing(call):
+        def step(*arguments, **named):
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise RuntimeError
+            return call(*arguments, **named)
+
+        return step
+
+    for steps in range(20):
+        left = steps
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "mkdir"), (os, "rename"), (shutil, "rmtree")):
+                patch.setattr(module, name, failing(getattr(module, name)))
+            try:
+                with atomic_folder(folder) as temporary:
+                    for name, text in NEW.items():
+                        (temporary / name).write_text(text)
+            except RuntimeError:
+                pass
+            else:
+                break
+        assert contents(folder) in (OLD, NEW)
+    assert steps >= 4
+    copy_folder(folder, folder)
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".e")] == []
+
+
+def test_a_link_to_a_folder_stays_one(folder):
+    point_link(folder.parent / "latest", folder)
+    with atomic_folder(folder.parent / "latest") as temporary:
+        (temporary / "three").write_text("new")
+    assert contents(folder) == {"three": "new"}
+    assert (folder.parent / "latest").is_symlink()
+
+
 def test_json_is_utf8_and_refuses_what_json_cannot_say(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"é": 1})
@@ -81,6 +184,16 @@ def test_a_link_moves_to_another_target(tmp_path):
         (tmp_path / name).mkdir()
         point_link(tmp_path / "latest", tmp_path / name)
     assert (tmp_path / "latest").resolve() == tmp_path / "two"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_link_replaces_nothing_else(tmp_path, kind):
+    (tmp_path / "run").mkdir()
+    latest = tmp_path / "latest"
+    latest.mkdir() if kind == "folder" else latest.touch()
+    with pytest.raises(FileExistsError, match="not a link"):
+        point_link(latest, tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "run"]
 
 
 def test_hashes_agree(tmp_path):

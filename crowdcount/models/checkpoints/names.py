@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crowdcount.errors import InputMissingError
+from crowdcount.files import present_folder
 from crowdcount.models.checkpoints.hub import HUB_PREFIX, HubName, hub_folder
 
 STARTER = "starter"
@@ -123,7 +124,7 @@ def _shipped() -> Path:
 
 
 def _local(given: Path) -> Path:
-    for folder in (given, given / "best", given / "last"):
+    for folder in map(present_folder, (given, given / "best", given / "last")):
         if (folder / CONFIG_NAME).is_file():
             return folder
     raise InputMissingError(
