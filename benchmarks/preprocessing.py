@@ -51,7 +51,7 @@ def pillow_alone(source: Path, out: Path) -> float:
     """
     from PIL import Image
 
-    from crowdcount.data.prepared.dataset import read_manifest
+    from crowdcount.data.prepared.manifest import read_manifest
 
     records = read_manifest(out).images[::4]
     spent = 0.0

@@ -150,3 +150,27 @@ def write_set(name: str, parent: Path, *, folder: str | None = None) -> Path:
     root.mkdir(parents=True)
     WRITERS[name](root, HEADS[name])
     return root
+
+
+def blank_image(path, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+
+
+def empty_file(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def shanghaitech_like(root, *, train=2, test=1, truth="ground-truth", size=(40, 30)):
+    """A folder in the layout of ShanghaiTech. Annotations are found here, not read."""
+    for split, count in (("train", train), ("test", test)):
+        for k in range(1, count + 1):
+            blank_image(root / f"{split}_data" / "images" / f"IMG_{k}.jpg", size)
+            empty_file(root / f"{split}_data" / truth / f"GT_IMG_{k}.mat")
+    return root
+
+
+def points_table(folder, rows, name="heads.csv"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("image,x,y\n" + "".join(f"{row}\n" for row in rows))

@@ -26,7 +26,8 @@ from PIL import Image
 
 from crowdcount.cli import main
 from crowdcount.config import load_run_config
-from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST, PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST
 from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
 from crowdcount.data.sources.images import IMAGE_SUFFIXES, check_pixels, image_header, load_image
 from crowdcount.errors import CrowdCountError

@@ -108,7 +108,7 @@ def preprocess(
     if verify:
         _verify(source, jobs=jobs, console=console, given=given)
         return
-    from crowdcount.data.prepared.dataset import PreprocessConfig
+    from crowdcount.data.prepared.manifest import PreprocessConfig
     from crowdcount.workflows.preprocess import preprocess as run_preprocess
 
     with stops_cleanly("run the same command again, it goes on from here"):

@@ -34,7 +34,8 @@ from pydantic import TypeAdapter
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.metrics import CountMetrics
-from crowdcount.data.prepared.dataset import MANIFEST, PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
 from crowdcount.files import (
     atomic_folder,

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from crowdcount.config import RunConfig, differing_settings
-from crowdcount.data.prepared.dataset import MANIFEST, PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.runs.folder import DataSource, InitSource, RunFolder
 from crowdcount.training.config import FREE_ON_RESUME

@@ -25,7 +25,8 @@ from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.core.typed import typed
-from crowdcount.data.prepared.dataset import MANIFEST, Manifest, PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import MANIFEST, Manifest
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import read_json, read_toml, sha256_file, write_json

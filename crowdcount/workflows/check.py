@@ -7,18 +7,12 @@ from pathlib import Path
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared.dataset import ImageRecord, PreprocessConfig, totals_by_split
-from crowdcount.data.sources.layout import recognise
+from crowdcount.data.prepared.manifest import ImageRecord, PreprocessConfig, totals_by_split
+from crowdcount.data.sources.find import SourceSet, find_sets
 from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.data.sources.recipe import TOTAL
-from crowdcount.errors import CrowdCountError
-from crowdcount.workflows.contents import (
-    Contents,
-    read_contents,
-    read_images,
-    refuse_prepared,
-    release_of,
-)
+from crowdcount.workflows.scan import Scan, convert_images, find_release, refuse_prepared, scan
+from crowdcount.workflows.thread_map import ThreadMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,55 +84,57 @@ def check(
         InputMissingError: If nothing is recognised.
         UsageError: If more than one recipe fits, or the source is prepared data.
     """
+    threads = ThreadMap(jobs=jobs, track=track)
     refuse_prepared(source)
-    checked = []
-    for found in recognise(source, dataset=dataset):
-        contents = read_contents(
-            found, PreprocessConfig(), skip_unpaired=True, max_pixels=max_pixels
-        )
-        records, problems = read_images(
-            contents, contents.images, folder=None, jobs=jobs, track=track
-        )
-        checked.append(_checked(contents, records, problems))
-    return checked
+    return [
+        _check_set(each, threads=threads, max_pixels=max_pixels)
+        for each in find_sets(source, dataset=dataset)
+    ]
 
 
-def _checked(
-    contents: Contents, records: Sequence[ImageRecord], problems: Sequence[CrowdCountError]
-) -> CheckedSet:
-    found = contents.found
-    splits = tuple(_splits(contents, records))
-    release, reasons = release_of(contents, tuple(records))
+def _check_set(source: SourceSet, *, threads: ThreadMap, max_pixels: int) -> CheckedSet:
+    scanned = scan(source, skip_unpaired=True)
+    records, errors = convert_images(
+        scanned,
+        scanned.images,
+        config=PreprocessConfig(),
+        folder=None,
+        threads=threads,
+        max_pixels=max_pixels,
+    )
+    splits = tuple(_splits(scanned, records))
+    release, reasons = find_release(scanned, records)
     unusable = tuple(
         f"{split.name}: {split.damaged} images cannot be used"
         for split in splits[:-1]
         if split.damaged
     )
     return CheckedSet(
-        name=found.name,
-        title=found.recipe.title,
-        folder=found.root,
+        name=source.name,
+        title=source.recipe.title,
+        folder=source.root,
         release=release,
         splits=splits,
         reasons=(*reasons, *unusable),
-        damaged=tuple(problem.message for problem in problems),
-        faults=faults(records, order=found.recipe.points.order),
+        damaged=tuple(error.message for error in errors),
+        faults=faults(records, order=source.recipe.points.order),
         remarks=remarks(records),
     )
 
 
-def _splits(contents: Contents, records: Sequence[ImageRecord]) -> Iterator[CheckedSplit]:
-    recipe = contents.found.recipe
-    paired_images = Counter(image.split for image in contents.images)
-    sums = totals_by_split(tuple(records))
+def _splits(scanned: Scan, records: Sequence[ImageRecord]) -> Iterator[CheckedSplit]:
+    """Yield a row for each split that exists or is expected, and one for all of them together."""
+    recipe = scanned.source.recipe
+    paired_images = Counter(image.split for image in scanned.images)
+    sums = totals_by_split(records)
     rows = []
     for name, layout in recipe.splits.items():
         paired, totals = paired_images[name], sums.get(name)
-        unpaired = len(contents.unpaired.get(name, ()))
+        unpaired = len(scanned.unpaired.get(name, ()))
         row = CheckedSplit(
             name=name,
             labelled=not layout.unlabelled,
-            images=paired + unpaired + contents.unlabelled.get(name, 0),
+            images=paired + unpaired + scanned.unlabelled.get(name, 0),
             expected_images=layout.expect_images,
             heads=0 if totals is None else totals.heads,
             expected_heads=tuple(recipe.heads(name).values()),

@@ -1,15 +1,22 @@
-"""Raw archive to prepared folder: recognise, check, convert, hold out, write a manifest."""
+"""Prepare data sets: find, pair, plan, convert, assign splits, write the manifest."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared.dataset import (
+from crowdcount.data.prepared.journal import (
+    Earlier,
+    Origin,
+    read_earlier,
+    remove_unlisted,
+    start_journal,
+    unlisted_files,
+)
+from crowdcount.data.prepared.manifest import (
     FORMAT,
     JOURNAL,
     MANIFEST,
@@ -17,42 +24,19 @@ from crowdcount.data.prepared.dataset import (
     Manifest,
     PreprocessConfig,
     SplitTotals,
-    held_out,
-    parted,
     totals_by_split,
 )
-from crowdcount.data.prepared.journal import (
-    Earlier,
-    Origin,
-    read_earlier,
-    start_journal,
-    strays,
-    sweep,
-)
+from crowdcount.data.prepared.splits import assign_training
 from crowdcount.data.prepared.versions import Versions, joined_versions, versions_now
-from crowdcount.data.sources.convert import is_right
-from crowdcount.data.sources.layout import (
-    Found,
-    SourceImage,
-    recognise,
-)
+from crowdcount.data.sources.convert import is_up_to_date
+from crowdcount.data.sources.find import SourceSet, find_sets
+from crowdcount.data.sources.pair import SourceImage
 from crowdcount.data.sources.point_quality import faults, remarks
-from crowdcount.errors import (
-    BadInputError,
-    CrowdCountError,
-    UsageError,
-    ValidationError,
-)
+from crowdcount.errors import BadInputError, CrowdCountError, UsageError, ValidationError
 from crowdcount.files import write_json
 from crowdcount.wording import shorten
-from crowdcount.workflows.contents import (
-    Contents,
-    read_contents,
-    read_images,
-    refuse_prepared,
-    release_of,
-)
-from crowdcount.workflows.threads import mapped
+from crowdcount.workflows.scan import Scan, convert_images, find_release, refuse_prepared, scan
+from crowdcount.workflows.thread_map import ThreadMap
 
 log = logging.getLogger("crowdcount")
 
@@ -132,82 +116,69 @@ def preprocess(
             or outside, or swapped axes.
         BadInputError: If files cannot be used; the images that can be were prepared.
     """
-    if jobs < 1:
-        raise UsageError(f"jobs must be at least 1, got {jobs}")
+    threads = ThreadMap(jobs=jobs, track=track)
     refuse_prepared(source)
-    settings = config or PreprocessConfig()
-    sets = recognise(source, dataset=dataset)
+    config = config or PreprocessConfig()
+    sets = find_sets(source, dataset=dataset)
     if order is not None:
-        sets = [_reordered(found, order) for found in sets]
+        sets = [_with_order(each, order) for each in sets]
     plans = []
-    for found in sets:
-        folder = Path("data") / found.name if out is None else out
+    for each in sets:
+        folder = Path("data") / each.name if out is None else out
         if out is not None and len(sets) > 1:
-            folder = out / found.name
-        plans.append(
-            _planned(
-                found,
-                folder,
-                settings,
-                force=force,
-                skip_unpaired=skip_unpaired,
-                max_pixels=max_pixels,
-            )
-        )
+            folder = out / each.name
+        plans.append(_plan(each, folder, config, force=force, skip_unpaired=skip_unpaired))
     if strict:
         for plan in plans:
-            _refuse_incomplete(plan, jobs=jobs, track=track)
+            _refuse_incomplete(plan, threads=threads, max_pixels=max_pixels)
     results = []
     for plan in plans:
         try:
-            results.append(_prepared(plan, dry_run=dry_run, jobs=jobs, track=track))
+            results.append(_prepare(plan, dry_run=dry_run, threads=threads, max_pixels=max_pixels))
         except OSError as error:  # reading has errors of its own; this is a full or read-only disk
             raise CrowdCountError(f"{plan.folder}: cannot be written: {error}") from error
     return results
 
 
-def _reordered(found: Found, order: Literal["xy", "yx"]) -> Found:
-    points = replace(found.recipe.points, order=order)
-    return replace(found, recipe=replace(found.recipe, points=points))
+def _with_order(source: SourceSet, order: Literal["xy", "yx"]) -> SourceSet:
+    points = replace(source.recipe.points, order=order)
+    return replace(source, recipe=replace(source.recipe, points=points))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan(Contents):
-    """A data set that may be prepared: nothing stands against it."""
+class _Plan:
+    """A data set that can be prepared into a folder."""
 
+    scan: Scan
     folder: Path
     origin: Origin
     earlier: Earlier
 
 
-def _planned(
-    found: Found,
-    folder: Path,
-    config: PreprocessConfig,
-    *,
-    force: bool,
-    skip_unpaired: bool,
-    max_pixels: int,
+def _plan(
+    source: SourceSet, folder: Path, config: PreprocessConfig, *, force: bool, skip_unpaired: bool
 ) -> _Plan:
     """Check everything that can be checked without reading an image."""
-    _refuse_overlap(found.root, folder)
-    contents = read_contents(found, config, skip_unpaired=skip_unpaired, max_pixels=max_pixels)
+    _refuse_overlap(source.root, folder)
+    scanned = scan(source, skip_unpaired=skip_unpaired)
+    _refuse_folds(scanned, config.folds)
     origin = Origin(
-        name=found.name,
-        recipe=found.recipe.name,
+        name=source.name,
+        recipe=source.recipe.name,
         settings=config,
-        resize=found.recipe.resize,
-        points=found.recipe.points,
+        resize=source.recipe.resize,
+        points=source.recipe.points,
     )
     earlier = read_earlier(folder, origin, force=force)
-    there = {image.name for image in contents.images}
-    gone = [name for name in earlier.records if name not in there]
-    if gone:
+    names = {image.name for image in scanned.images}
+    removed = [name for name in earlier.records if name not in names]
+    if removed:
         raise UsageError(
-            f"{folder}: {len(gone)} prepared images are no longer in {found.root}: {shorten(gone)}",
+            f"{folder}: {len(removed)} prepared images are no longer in {source.root}: "
+            f"{shorten(removed)}",
             next_step="choose another --out, or pass --force to prepare it anew without them",
         )
-    return _Plan(**vars(contents), folder=folder, origin=origin, earlier=earlier)
+    return _Plan(scan=scanned, folder=folder, origin=origin, earlier=earlier)
 
 
 def _refuse_overlap(root: Path, folder: Path) -> None:
@@ -219,46 +190,72 @@ def _refuse_overlap(root: Path, folder: Path) -> None:
         )
 
 
-def _refuse_incomplete(plan: _Plan, *, jobs: int, track: Track) -> None:
+def _refuse_folds(scanned: Scan, folds: int) -> None:
+    """Refuse a number of folds into which the training images cannot be parted."""
+    source = scanned.source
+    if scanned.folds:
+        if folds not in (0, len(scanned.folds)):
+            raise UsageError(
+                f"{source.root}: {source.recipe.name} has {len(scanned.folds)} folds of its own, "
+                f"not {folds}",
+                next_step="leave out --folds",
+            )
+        return
+    images = sum(image.split == "train" for image in scanned.images)
+    groups = images - len(scanned.groups) + len(set(scanned.groups.values()))
+    if folds > groups:
+        noun = "groups of training images" if scanned.groups else "training images"
+        raise UsageError(
+            f"{source.root}: {groups} {noun} cannot be parted into {folds} folds",
+            next_step="ask for fewer with --folds",
+        )
+
+
+def _refuse_incomplete(plan: _Plan, *, threads: ThreadMap, max_pixels: int) -> None:
     """Read all annotations, and refuse the set unless it holds what its recipe promises."""
-    records = _converted(plan, plan.images, write=False, jobs=jobs, track=track)
-    _, reasons = release_of(plan, tuple(records))
+    source = plan.scan.source
+    records = _convert(plan, plan.scan.images, write=False, threads=threads, max_pixels=max_pixels)
+    _, reasons = find_release(plan.scan, records)
     if reasons:
         raise ValidationError(
-            f"{plan.found.root}: does not hold what {plan.found.recipe.name} promises: "
+            f"{source.root}: does not hold what {source.recipe.name} promises: "
             f"{'; '.join(reasons)}",
             next_step="unpack the archive again, or leave out --strict",
         )
-    if found := faults(records, order=plan.found.recipe.points.order):
+    if problems := faults(records, order=source.recipe.points.order):
         raise ValidationError(
-            f"{plan.found.root}: not all points can be trusted: {'; '.join(found)}",
+            f"{source.root}: not all points can be trusted: {'; '.join(problems)}",
             next_step="correct the annotations, or leave out --strict",
         )
 
 
-def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> PreparedResult:
-    kept = _kept(plan, jobs=jobs, track=track)
-    right = {record.name for record in kept}
-    todo = tuple(image for image in plan.images if image.name not in right)
-    earlier = plan.earlier
+def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int) -> PreparedResult:
+    """Convert the images that are not up to date, and write the manifest."""
+    folder, earlier = plan.folder, plan.earlier
+    kept = _up_to_date(plan, threads=threads)
+    names = {record.name for record in kept}
+    todo = [image for image in plan.scan.images if image.name not in names]
+    complete = (
+        earlier.manifest is not None and not todo and not unlisted_files(folder, earlier.manifest)
+    )
+    write = not complete and not dry_run
     versions = earlier.versions if kept else {}
-    if dry_run:
-        done = _converted(plan, todo, write=False, jobs=jobs, track=track)
-        manifest = _manifest(plan, (*kept, *done), versions=versions)
-    elif earlier.manifest is not None and not todo and not strays(plan.folder, earlier.manifest):
-        manifest = _manifest(plan, kept, versions=versions)
-        log.info("%s: nothing to do, all %d images are right", plan.folder, len(kept))
-        if manifest != earlier.manifest:  # damaged, or the recipe has new words
-            write_json(plan.folder / MANIFEST, asdict(manifest))
-    else:
+    if write:
         if todo:
             versions = joined_versions(versions, versions_now())
-        start_journal(plan.folder, plan.origin, earlier.records.values(), versions=versions)
-        done = _converted(plan, todo, write=True, jobs=jobs, track=track)
-        manifest = _manifest(plan, (*kept, *done), versions=versions)
-        sweep(plan.folder, manifest)
-        write_json(plan.folder / MANIFEST, asdict(manifest))
-        (plan.folder / JOURNAL).unlink()
+        start_journal(folder, plan.origin, earlier.records.values(), versions=versions)
+    converted = (
+        _convert(plan, todo, write=write, threads=threads, max_pixels=max_pixels) if todo else []
+    )
+    manifest = _manifest(plan, [*kept, *converted], versions=versions)
+    if write:
+        remove_unlisted(folder, manifest)
+        write_json(folder / MANIFEST, asdict(manifest))
+        (folder / JOURNAL).unlink()
+    elif not dry_run:
+        log.info("%s: nothing to do, all %d images are right", folder, len(kept))
+        if manifest != earlier.manifest:  # damaged, or the recipe has new words
+            write_json(folder / MANIFEST, asdict(manifest))
     warnings = (*manifest.reasons, *faults(manifest.images, order=manifest.points.order))
     for warning in warnings:
         log.warning("%s: %s", manifest.name, warning)
@@ -266,12 +263,12 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
         log.info("%s: %s", manifest.name, remark)
     return PreparedResult(
         name=manifest.name,
-        folder=plan.folder,
+        folder=folder,
         totals=manifest.totals,
         held_out=len(manifest.held_out),
         calibration=len(manifest.calibration),
         folds=tuple(len(fold) for fold in manifest.folds),
-        unlabelled=plan.unlabelled,
+        unlabelled=plan.scan.unlabelled,
         release=manifest.release,
         complete=manifest.complete,
         warnings=warnings,
@@ -280,60 +277,65 @@ def _prepared(plan: _Plan, *, dry_run: bool, jobs: int, track: Track) -> Prepare
     )
 
 
-def _kept(plan: _Plan, *, jobs: int, track: Track) -> list[ImageRecord]:
-    """What an earlier run said of images that are still right, by content."""
-    known = [image for image in plan.images if image.name in plan.earlier.records]
-    if not known:
+def _up_to_date(plan: _Plan, *, threads: ThreadMap) -> list[ImageRecord]:
+    """Return the earlier records of images whose files, by content, are still right."""
+    earlier = plan.earlier.records
+    pairs = [(earlier[each.name], each) for each in plan.scan.images if each.name in earlier]
+    if not pairs:
         return []
-    records = [plan.earlier.records[image.name] for image in known]
-
-    def right(pair: tuple[ImageRecord, SourceImage]) -> bool:
-        return is_right(*pair, folder=plan.folder)
-
-    label = f"compare {plan.found.name}"
-    with mapped(right, zip(records, known, strict=True), jobs=jobs) as answers:
-        told = track(answers, label=label, total=len(known))
-        return [record for record, answer in zip(records, told, strict=True) if answer]
+    answers = threads(
+        lambda pair: is_up_to_date(*pair, folder=plan.folder),
+        pairs,
+        label=f"compare {plan.origin.name}",
+    )
+    return [record for (record, _), answer in zip(pairs, answers, strict=True) if answer]
 
 
-def _converted(
-    plan: _Plan, images: tuple[SourceImage, ...], *, write: bool, jobs: int, track: Track
+def _convert(
+    plan: _Plan, images: Sequence[SourceImage], *, write: bool, threads: ThreadMap, max_pixels: int
 ) -> list[ImageRecord]:
-    """Prepare images, and note each in the journal; or find out what would come of them.
+    """Convert images and return their records; ``write`` also writes their files.
 
     Raises:
-        BadInputError: If some cannot be used, after all others were prepared.
+        BadInputError: If some cannot be used, after all others were converted.
     """
-    folder = plan.folder if write else None
-    records, problems = read_images(plan, images, folder=folder, jobs=jobs, track=track)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        messages = [problem.message for problem in problems]
+    records, errors = convert_images(
+        plan.scan,
+        images,
+        config=plan.origin.settings,
+        folder=plan.folder if write else None,
+        threads=threads,
+        max_pixels=max_pixels,
+    )
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        messages = "; ".join(error.message for error in errors[:3])
         raise BadInputError(
-            f"{plan.found.root}: {len(problems)} images cannot be used: "
-            f"{'; '.join(messages[:3])}{' ...' if len(messages) > 3 else ''}",
+            f"{plan.scan.source.root}: {len(errors)} images cannot be used: "
+            f"{messages}{' ...' if len(errors) > 3 else ''}",
             next_step="replace or remove them and run the same command again",
         )
     return records
 
 
-def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions) -> Manifest:
-    """The manifest of the whole set; how its records came about leaves no trace in it."""
-    by_name = {each.name: each for each in records}
-    ordered = tuple(by_name[image.name] for image in plan.images)
-    release, reasons = release_of(plan, ordered)
-    heads = {each.file: each.heads for each in ordered if each.split == "train"}
-    recipe, config = plan.found.recipe, plan.config
-    drawn = partial(held_out, seed=config.seed, groups=plan.groups)
-    has_val = any(each.split == "val" for each in ordered)
-    validation = () if has_val else drawn(heads, fraction=config.val_fraction)
-    rest = {file: heads[file] for file in heads if file not in validation}
-    calibration = drawn(rest, fraction=config.calibration_fraction * len(heads) / max(len(rest), 1))
+def _manifest(plan: _Plan, records: Sequence[ImageRecord], *, versions: Versions) -> Manifest:
+    """Build the manifest; it is the same whether records are new or from an earlier run."""
+    by_name = {record.name: record for record in records}
+    images = tuple(by_name[image.name] for image in plan.scan.images)
+    release, reasons = find_release(plan.scan, images)
+    recipe, config = plan.scan.source.recipe, plan.origin.settings
+    assignment = assign_training(
+        {each.file: each.heads for each in images if each.split == "train"},
+        config=config,
+        groups=plan.scan.groups,
+        folds=plan.scan.folds,
+        has_val=any(each.split == "val" for each in images),
+    )
     return Manifest(
         format=FORMAT,
         versions=versions,
-        name=plan.found.name,
+        name=plan.origin.name,
         title=recipe.title,
         recipe=recipe.name,
         recipe_sha256=recipe.sha256(),
@@ -344,31 +346,11 @@ def _manifest(plan: _Plan, records: Iterable[ImageRecord], *, versions: Versions
         complete=not reasons,
         reasons=reasons,
         release=release,
-        totals=totals_by_split(ordered),
-        unpaired=plan.unpaired,
-        held_out=validation,
-        calibration=calibration,
-        images=ordered,
-        folds=_folds(plan, {file: heads[file] for file in heads if file not in calibration}),
-        unlabelled=tuple(plan.unlabelled),
+        totals=totals_by_split(images),
+        unpaired=plan.scan.unpaired,
+        held_out=assignment.held_out,
+        calibration=assignment.calibration,
+        images=images,
+        folds=assignment.folds,
+        unlabelled=tuple(plan.scan.unlabelled),
     )
-
-
-def _folds(plan: _Plan, heads: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
-    """The images of each fold: the recipe's own, or as many as the settings want."""
-    validation, config = plan.found.recipe.validation, plan.config
-    if validation.folds:
-        training = [image for image in plan.images if image.split == "train"]
-        return tuple(
-            tuple(
-                sorted(
-                    each.file
-                    for each in training
-                    if each.file in heads and validation.fold_of(each.id) == fold
-                )
-            )
-            for fold in range(len(validation.folds))
-        )
-    if not config.folds:
-        return ()
-    return parted(heads, folds=config.folds, seed=config.seed, groups=plan.groups)

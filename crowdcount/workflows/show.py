@@ -11,7 +11,9 @@ import torch
 
 from crowdcount.core.blocks import block_counts
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset, spread_by_count
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import ImageRecord
+from crowdcount.data.prepared.splits import spread_by_count
 from crowdcount.drawing.contact_sheet import (
     LARGEST_NUMBER,
     BlockColours,

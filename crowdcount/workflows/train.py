@@ -20,7 +20,8 @@ from crowdcount.core.image import Normalisation, WorkingSize
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.sample import Sample
-from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import ImageRecord
 from crowdcount.data.training.batches import Samples, TrainingBatches
 from crowdcount.data.training.cache import CachedSamples, make_cache
 from crowdcount.errors import DivergedError, NoCountError, UsageError

@@ -5,11 +5,11 @@ from itertools import chain
 from pathlib import Path
 
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared.dataset import ImageRecord, Manifest, read_manifest
+from crowdcount.data.prepared.manifest import ImageRecord, Manifest, read_manifest
 from crowdcount.data.prepared.verify import folder_problems, manifest_problems, record_problems
-from crowdcount.errors import BadInputError, UsageError, ValidationError
+from crowdcount.errors import BadInputError, ValidationError
 from crowdcount.wording import shorten
-from crowdcount.workflows.threads import mapped
+from crowdcount.workflows.thread_map import ThreadMap
 
 log = logging.getLogger("crowdcount")
 
@@ -39,8 +39,7 @@ def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest
         InputMissingError: If it is no prepared folder, or its preparation was not finished.
         ValidationError: If anything is not as the manifest says. All of it is in the log, at debug.
     """
-    if jobs < 1:
-        raise UsageError(f"jobs must be at least 1, got {jobs}")
+    threads = ThreadMap(jobs=jobs, track=track)
     try:
         manifest = read_manifest(folder)
     except BadInputError as error:
@@ -49,11 +48,13 @@ def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest
     def problems_of(record: ImageRecord) -> list[str]:
         return list(record_problems(record, folder=folder, manifest=manifest))
 
-    images = manifest.images
-    with mapped(problems_of, images, jobs=jobs) as found:
-        told = track(found, label=f"verify {manifest.name}", total=len(images))
-        of_images = list(chain.from_iterable(told))
-    problems = [*manifest_problems(manifest), *of_images, *folder_problems(folder, manifest)]
+    found = threads(problems_of, manifest.images, label=f"verify {manifest.name}")
+    image_problems = list(chain.from_iterable(found))
+    problems = [
+        *manifest_problems(manifest),
+        *image_problems,
+        *folder_problems(folder, manifest),
+    ]
     for problem in problems:
         log.debug("%s: %s", folder, problem)
     if problems:

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import robustness
 from benchmarks.negatives import FOR_TRAINING, NEGATIVES, UNSEEN, __main__
-from crowdcount.data.prepared.dataset import PreparedDataset, PreprocessConfig
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import PreprocessConfig
 from crowdcount.workflows.counter import Provenance
 from crowdcount.workflows.preprocess import preprocess
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.data.prepared.dataset import PreparedDataset, PreprocessConfig
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import PreprocessConfig
 from crowdcount.errors import UsageError
 from crowdcount.workflows.correction import correction, correction_table, corrections, percent
 from crowdcount.workflows.preprocess import preprocess

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crowdcount.data.prepared.dataset import PreparedDataset, PreprocessConfig
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import PreprocessConfig
 from crowdcount.data.sources.recipe import load_recipe, recipe_names, recipes_folder
 from crowdcount.errors import (
     BadInputError,

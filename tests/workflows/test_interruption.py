@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST
+from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.verify import verify
 
@@ -152,8 +152,8 @@ def mended(scenes, tmp_path_factory):
     ("module", "step"),
     [
         ("preprocess", "start_journal"),
-        ("contents", "note"),
-        ("preprocess", "sweep"),
+        ("scan", "add_record"),
+        ("preprocess", "remove_unlisted"),
         ("preprocess", "write_json"),
     ],
 )

@@ -11,7 +11,8 @@ import scipy.io
 from PIL import Image
 
 from crowdcount.core.progress import untracked
-from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST, PreparedDataset, PreprocessConfig
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST, PreprocessConfig
 from crowdcount.data.sources.images import image_size
 from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import (

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdcount.data.prepared.dataset import Hashes, ImageRecord, PreparedDataset, prepared_paths
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import Hashes, ImageRecord, prepared_paths
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from crowdcount.workflows.show import choose, draw_sheet, summaries, summary
 

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from crowdcount.data.prepared.dataset import JOURNAL, MANIFEST
+from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST
 from crowdcount.errors import InputMissingError, UsageError, ValidationError
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.verify import verify

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crowdcount.data.prepared.dataset import MANIFEST
+from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 
 DATA_FOLDER = Path("data")

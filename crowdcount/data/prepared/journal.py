@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import pydantic
 from pydantic import TypeAdapter
 
-from crowdcount.data.prepared.dataset import (
+from crowdcount.data.prepared.manifest import (
     JOURNAL,
     MANIFEST,
     ImageRecord,
@@ -106,13 +106,13 @@ def open_journal(folder: Path) -> TextIO:
     return (folder / JOURNAL).open("a", encoding="utf-8")
 
 
-def note(record: ImageRecord, journal: TextIO) -> None:
+def add_record(record: ImageRecord, journal: TextIO) -> None:
     """Add a finished image. Flushed, so that it survives the end of the process."""
     journal.write(json.dumps(record, default=vars) + "\n")
     journal.flush()
 
 
-def strays(folder: Path, manifest: Manifest) -> list[Path]:
+def unlisted_files(folder: Path, manifest: Manifest) -> list[Path]:
     """Files that the manifest does not name: earlier images in the splits, pieces of a crash.
 
     Others beside the manifest, such as bins, are none of its business.
@@ -133,9 +133,9 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from filter(Path.is_symlink, map(Path(inside).joinpath, folders))
 
 
-def sweep(folder: Path, manifest: Manifest) -> None:
+def remove_unlisted(folder: Path, manifest: Manifest) -> None:
     """Remove what the manifest does not name, and folders that are empty then."""
-    for path in strays(folder, manifest):
+    for path in unlisted_files(folder, manifest):
         path.unlink()
     for split in SPLITS:
         # Deepest first, so that a folder is empty by its turn.

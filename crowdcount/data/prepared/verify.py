@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from crowdcount.core.heads import heads_per_block
-from crowdcount.data.prepared.dataset import (
+from crowdcount.data.prepared.journal import unlisted_files
+from crowdcount.data.prepared.manifest import (
     JOURNAL,
     ImageRecord,
     Manifest,
     prepared_paths,
     totals_by_split,
 )
-from crowdcount.data.prepared.journal import strays
 from crowdcount.data.sources.images import image_header
 from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.files import sha256_bytes
@@ -78,7 +78,7 @@ def record_problems(record: ImageRecord, *, folder: Path, manifest: Manifest) ->
 
 def folder_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Files that should not be there."""
-    for path in strays(folder, manifest):
+    for path in unlisted_files(folder, manifest):
         yield f"{path.relative_to(folder)}: the manifest does not name it"
     if (folder / JOURNAL).exists():
         yield f"{JOURNAL}: a preparation was interrupted"

@@ -11,8 +11,9 @@ from jaxtyping import Int64, Shaped
 from crowdcount.core.heads import heads_per_block
 from crowdcount.core.image import resized
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.data.prepared.dataset import Hashes, ImageRecord, PreprocessConfig, prepared_paths
+from crowdcount.data.prepared.manifest import Hashes, ImageRecord, PreprocessConfig, prepared_paths
 from crowdcount.data.sources.annotations import Points, PointsFormat
+from crowdcount.data.sources.find import SourceSet
 from crowdcount.data.sources.images import (
     ImageHeader,
     check_pixels,
@@ -22,7 +23,7 @@ from crowdcount.data.sources.images import (
     read_content,
     upright_points,
 )
-from crowdcount.data.sources.layout import Found, SourceImage
+from crowdcount.data.sources.pair import SourceImage
 from crowdcount.data.sources.point_quality import axes_seem_swapped, finite, repeated
 from crowdcount.data.sources.resize import moved_inside, moved_points, outside
 from crowdcount.errors import BadInputError
@@ -32,7 +33,7 @@ from crowdcount.files import sha256_bytes, sha256_file, write_bytes
 def convert(
     image: SourceImage,
     *,
-    found: Found,
+    source: SourceSet,
     config: PreprocessConfig,
     folder: Path | None,
     max_pixels: int = MAX_PIXELS,
@@ -41,7 +42,7 @@ def convert(
 
     Args:
         image: What to prepare.
-        found: The set it belongs to.
+        source: The set it belongs to.
         config: Settings.
         folder: The prepared folder. None: write nothing and leave the pixels alone; the record then
             lacks the hashes of the files.
@@ -53,9 +54,9 @@ def convert(
     """
     content = read_content(image.path, what="image")
     header = image_header(content, name=str(image.path), max_pixels=max_pixels)
-    annotated, annotation_hash = _annotation(image, found.recipe.points)
+    annotated, annotation_hash = _annotation(image, source.recipe.points)
     heads = finite(annotated)
-    width, height = size = found.recipe.resize.size(width=header.width, height=header.height)
+    width, height = size = source.recipe.resize.size(width=header.width, height=header.height)
     if width * height > max(max_pixels, MAX_PIXELS):
         raise BadInputError(
             f"{image.path}: the recipe makes {width}x{height} pixels of "
@@ -63,7 +64,7 @@ def convert(
             next_step="leave the image out, or allow more with --max-pixels",
         )
     # The image as its points see it, before and after the resize: upright, or as it is stored.
-    turn = header.orientation if found.recipe.points.frame == "stored" else 1
+    turn = header.orientation if source.recipe.points.frame == "stored" else 1
     seen, resized_seen = (
         each if turn < 5 else each[::-1] for each in ((header.width, header.height), size)
     )
@@ -90,7 +91,7 @@ def convert(
     return ImageRecord(
         split=image.split,
         file=image.file,
-        source=image.path.relative_to(found.root).as_posix(),
+        source=image.path.relative_to(source.root).as_posix(),
         width=width,
         height=height,
         source_width=header.width,
@@ -107,7 +108,7 @@ def convert(
     )
 
 
-def is_right(record: ImageRecord, image: SourceImage, *, folder: Path) -> bool:
+def is_up_to_date(record: ImageRecord, image: SourceImage, *, folder: Path) -> bool:
     """Whether an image's files are, by content, what ``record`` says, and its source still is."""
     paths = prepared_paths(folder, split=record.split, file=record.file)
     hashes = record.sha256

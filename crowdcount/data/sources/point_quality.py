@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from crowdcount.data.prepared.dataset import ImageRecord
+from crowdcount.data.prepared.manifest import ImageRecord
 from crowdcount.data.sources.resize import outside
 from crowdcount.wording import shorten
 

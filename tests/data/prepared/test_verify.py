@@ -12,13 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.data.prepared.dataset import (
-    JOURNAL,
-    MANIFEST,
-    PreparedDataset,
-    prepared_paths,
-    read_manifest,
-)
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST, prepared_paths, read_manifest
 from crowdcount.data.prepared.verify import folder_problems, manifest_problems, record_problems
 from crowdcount.data.prepared.versions import versions_now
 from crowdcount.files import sha256_bytes

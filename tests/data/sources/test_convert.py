@@ -11,11 +11,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from crowdcount.core.image import resized
-from crowdcount.data.prepared.dataset import PreprocessConfig, prepared_paths
+from crowdcount.data.prepared.manifest import PreprocessConfig, prepared_paths
 from crowdcount.data.sources.annotations import PointsFormat
-from crowdcount.data.sources.convert import convert, is_right
+from crowdcount.data.sources.convert import convert, is_up_to_date
+from crowdcount.data.sources.find import SourceSet
 from crowdcount.data.sources.images import encode_image, image_header, load_image
-from crowdcount.data.sources.layout import Found, SourceImage
+from crowdcount.data.sources.pair import SourceImage
 from crowdcount.data.sources.recipe import Recipe, SplitLayout
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError
@@ -46,7 +47,7 @@ def found(root, frame="upright"):
         resize=RULE,
         splits={"train": SplitLayout(images=("**/*",), points=("*.csv",))},
     )
-    return Found(name="x", root=root, recipe=recipe)
+    return SourceSet(name="x", root=root, recipe=recipe)
 
 
 def source(root, points, *, size=(64, 96), file="a.png", **options):
@@ -63,7 +64,7 @@ def source(root, points, *, size=(64, 96), file="a.png", **options):
 def converted(root, image, config=None, frame="upright"):
     """The record, and what was written: the image's bytes, its points, its block counts."""
     chosen = config or PreprocessConfig()
-    record = convert(image, found=found(root, frame), config=chosen, folder=root / "out")
+    record = convert(image, source=found(root, frame), config=chosen, folder=root / "out")
     pixels, points, blocks = prepared_paths(root / "out", split="train", file=image.file)
     return record, pixels.read_bytes(), np.load(points), np.load(blocks)
 
@@ -278,10 +279,10 @@ def test_an_empty_annotation_is_an_empty_scene_only_in_text(tmp_path, reader):
     one = found(tmp_path)
     one = replace(one, recipe=replace(one.recipe, points=points, splits=BY_ID))
     if reader == "txt":
-        assert convert(image, found=one, config=PreprocessConfig(), folder=None).heads == 0
+        assert convert(image, source=one, config=PreprocessConfig(), folder=None).heads == 0
     else:
         with pytest.raises(BadInputError, match=r"a\.txt: the file is empty"):
-            convert(image, found=one, config=PreprocessConfig(), folder=None)
+            convert(image, source=one, config=PreprocessConfig(), folder=None)
 
 
 def test_correction_of_a_crowded_block(tmp_path):
@@ -312,7 +313,7 @@ def test_the_record_names_no_place_on_this_machine(tmp_path):
 
 def test_without_a_folder_nothing_is_written_and_the_rest_is_the_same(tmp_path):
     image = source(tmp_path, [[1.0, 2.0], [900.0, 1.0]], size=(100, 70))
-    dry = convert(image, found=found(tmp_path), config=PreprocessConfig(), folder=None)
+    dry = convert(image, source=found(tmp_path), config=PreprocessConfig(), folder=None)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     record, *_ = converted(tmp_path, image)
     assert (dry.heads, dry.outside, dry.width) == (record.heads, record.outside, record.width)
@@ -333,24 +334,24 @@ def test_a_resize_to_more_than_any_image_is_refused(tmp_path):
     set_ = found(tmp_path)
     enlarged = replace(set_, recipe=replace(set_.recipe, resize=rule))
     with pytest.raises(BadInputError, match=r"the recipe makes 400000x\d+ pixels of 1x3200"):
-        convert(image, found=enlarged, config=PreprocessConfig(), folder=tmp_path / "out")
+        convert(image, source=enlarged, config=PreprocessConfig(), folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_record_is_right_until_one_of_its_files_changes(tmp_path):
+def test_a_record_is_up_to_date_until_one_of_its_files_changes(tmp_path):
     image = source(tmp_path, [[1.0, 2.0]])
     record, *_ = converted(tmp_path, image)
     folder = tmp_path / "out"
-    assert is_right(record, image, folder=folder)
+    assert is_up_to_date(record, image, folder=folder)
     for path in (image.path, *prepared_paths(folder, split="train", file=image.file)):
         content = path.read_bytes()
         path.write_bytes(content + b"x")
-        assert not is_right(record, image, folder=folder), path
+        assert not is_up_to_date(record, image, folder=folder), path
         path.unlink()
-        assert not is_right(record, image, folder=folder), path
+        assert not is_up_to_date(record, image, folder=folder), path
         path.write_bytes(content)
     moved = source(tmp_path, [[1.0, 3.0]])
-    assert not is_right(record, moved, folder=folder)
+    assert not is_up_to_date(record, moved, folder=folder)
 
 
 def test_the_hashes_are_those_of_the_files(tmp_path):

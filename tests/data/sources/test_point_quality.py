@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.data.prepared.dataset import Hashes, ImageRecord
+from crowdcount.data.prepared.manifest import Hashes, ImageRecord
 from crowdcount.data.sources.point_quality import (
     axes_seem_swapped,
     faults,

@@ -1,0 +1,185 @@
+"""Find data sets in a folder: which recipe describes it, and where its root is."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowdcount.data.sources.annotations import CSV_HEADER
+from crowdcount.data.sources.images import image_size
+from crowdcount.data.sources.recipe import Recipe, load_recipe, load_recipes
+from crowdcount.data.sources.split_files import (
+    annotation_files,
+    image_files,
+    subfolders,
+    table_files,
+)
+from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
+from crowdcount.wording import natural_key, shorten
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSet:
+    """A data set found in a folder."""
+
+    name: str
+    """Name of the prepared set: the recipe's, or the folder's for a layout of many sets."""
+
+    root: Path
+    """The set's folder."""
+
+    recipe: Recipe
+
+
+def find_sets(source: Path, *, dataset: str | Path | None = None) -> list[SourceSet]:
+    """Find the data sets that a folder is or holds, up to two levels below it.
+
+    A folder that matches several recipes is identified by the name of the set's folder or of one
+    between it and ``source``; else by the number and size of its images; else by a layout that no
+    other set has; else as a set without a recipe of its own, in a known layout.
+
+    Args:
+        source: A set's folder, or one that holds sets.
+        dataset: Name or file of a recipe, which decides.
+
+    Raises:
+        InputMissingError: If the folder does not exist, or nothing in it is recognised.
+        UsageError: If several recipes match and none was named.
+    """
+    if not source.is_dir():
+        problem = "is a file; name a folder" if source.exists() else "no such folder"
+        raise InputMissingError(f"{source}: {problem}")
+    # Not resolved: the name a user gave to a link may identify the set.
+    source = Path(os.path.abspath(source))  # noqa: PTH100
+    if dataset is None:
+        recipes = load_recipes()
+        candidates = list(_candidates(source, recipes, source=source, decided=False, levels=2))
+        sets = [_identify(root, fitting, source) for root, fitting in candidates]
+    else:
+        recipe = load_recipe(dataset)
+        recipes = (recipe,)
+        candidates = list(_candidates(source, recipes, source=source, decided=True, levels=2))
+        roots = [root for root, _ in candidates]
+        named = [root for root in roots if _matching_names(recipes, root, source)]
+        sets = [_source_set(root, recipe) for root in (named or roots)]
+    if not sets:
+        raise _nothing_found(source, recipes)
+    names = [each.name for each in sets]
+    for name in names:
+        if names.count(name) > 1:
+            roots_of_name = [str(each.root) for each in sets if each.name == name]
+            raise UsageError(
+                f"{source}: more than one folder is {name}: {shorten(roots_of_name)}",
+                next_step="name one of them",
+            )
+    return sets
+
+
+def _candidates(
+    folder: Path, recipes: Sequence[Recipe], *, source: Path, decided: bool, levels: int
+) -> Iterator[tuple[Path, list[Recipe]]]:
+    """Yield folders with the recipes they match: this one, or else those ``levels`` below it."""
+    named = recipes if decided else _matching_names(recipes, folder, source)
+    fitting = [recipe for recipe in recipes if _matches_layout(recipe, folder, recipe in named)]
+    if fitting:
+        yield folder, fitting
+    elif levels:
+        for child in subfolders(folder):
+            yield from _candidates(
+                child, recipes, source=source, decided=decided, levels=levels - 1
+            )
+
+
+def _matches_layout(recipe: Recipe, root: Path, named: bool) -> bool:
+    """Return whether a folder has the layout of a recipe in at least one split.
+
+    Images suffice where the folder's name identifies the recipe; else one must have an annotation.
+    """
+    for layout in recipe.labelled.values():
+        if recipe.points.is_table and not table_files(root, layout, recipe.points):
+            continue
+        images = image_files(root, layout)
+        if not images:
+            continue
+        if named or recipe.recognise.any_folder or recipe.points.is_table:
+            return True
+        annotations = annotation_files(root, layout)
+        if any(image.id in annotations for image in images):
+            return True
+    return False
+
+
+def _matching_names(recipes: Sequence[Recipe], root: Path, source: Path) -> list[Recipe]:
+    """Select recipes by the names of folders, from the set's root outwards; the nearest decides."""
+    for folder in (root, *root.parents):
+        plain = _plain(folder.name)
+        named = [each for each in recipes if plain in map(_plain, each.recognise.folders)]
+        if named or folder == source:
+            return named
+    return []
+
+
+def _plain(name: str) -> str:
+    """Return a folder's name in lower case, without spaces, dashes and underscores."""
+    return re.sub(r"[\s_-]+", "", name).lower()
+
+
+def _identify(root: Path, fitting: list[Recipe], source: Path) -> SourceSet:
+    """Choose the one recipe among those whose layout matches."""
+    chosen = (
+        _matching_names(fitting, root, source)
+        or [recipe for recipe in fitting if _matches_numbers(recipe, root)]
+        or [each for each in fitting if each.recognise.layout or each.recognise.any_folder]
+    )
+    if len(chosen) == 1:
+        return _source_set(root, chosen[0])
+    names = ", ".join(recipe.name for recipe in chosen or fitting)
+    raise UsageError(
+        f"{root}: could be any of these sets: {names}"
+        if len(chosen or fitting) > 1
+        else f"{root}: is laid out like {names}, without its name or its number of images",
+        next_step="say which one it is with --dataset NAME",
+    )
+
+
+def _source_set(root: Path, recipe: Recipe) -> SourceSet:
+    slug = re.sub(r"[^\w-]+", "_", root.name.lower()).strip("_") or "images"
+    name = slug if recipe.recognise.any_folder else recipe.name
+    return SourceSet(name=name, root=root, recipe=recipe)
+
+
+def _matches_numbers(recipe: Recipe, root: Path) -> bool:
+    """Return whether each split that exists has the promised images, in number and size."""
+    if recipe.recognise.any_folder:
+        return False
+    for layout in recipe.labelled.values():
+        images = image_files(root, layout)
+        if images and len(images) != layout.expect_images:
+            return False
+        size = recipe.recognise.image_size
+        if size is not None and any(_size_or_none(image.path) != size for image in images):
+            return False
+    return True
+
+
+def _size_or_none(path: Path) -> tuple[int, int] | None:
+    try:
+        return image_size(path)
+    except CrowdCountError:
+        return None
+
+
+def _nothing_found(source: Path, recipes: Sequence[Recipe]) -> InputMissingError:
+    layouts = {
+        f"{layout.images[0]} with {layout.points[0]}"
+        for recipe in recipes
+        for layout in list(recipe.labelled.values())[:1]
+    }
+    entries = sorted((path.name for path in source.iterdir()), key=natural_key)
+    return InputMissingError(
+        f"{source}: no data set recognised; found {shorten(entries) or 'nothing'}",
+        looked_for="; ".join(sorted(layouts)),
+        next_step="name the folder that holds these; a table of own images begins with "
+        f'{",".join(CSV_HEADER)} or {{"images": [',
+    )

@@ -1,0 +1,237 @@
+"""Scan a data set: pair its files, compare them with the recipe, convert its images."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.data.prepared.journal import add_record, open_journal
+from crowdcount.data.prepared.manifest import (
+    ImageRecord,
+    PreprocessConfig,
+    read_manifest,
+    totals_by_split,
+)
+from crowdcount.data.sources.convert import convert
+from crowdcount.data.sources.find import SourceSet
+from crowdcount.data.sources.pair import SourceImage, SourceSplit, pair_splits
+from crowdcount.data.sources.recipe import TOTAL, Recipe
+from crowdcount.data.sources.split_files import groups_of, image_files
+from crowdcount.errors import ConfigError, CrowdCountError, InputMissingError, UsageError
+from crowdcount.wording import shorten
+from crowdcount.workflows.thread_map import ThreadMap
+
+log = logging.getLogger("crowdcount")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """The files of a data set, before any image is read."""
+
+    source: SourceSet
+    images: tuple[SourceImage, ...]
+    """The annotated images."""
+
+    unpaired: dict[str, tuple[str, ...]]
+    """Images without annotation, by split."""
+
+    unlabelled: dict[str, int]
+    """Number of images in each split whose annotations were not published."""
+
+    groups: dict[str, str]
+    """Group of each training image that must stay together with others."""
+
+    folds: tuple[tuple[str, ...], ...]
+    """Training images of each fold that the recipe defines."""
+
+    reasons: tuple[str, ...]
+    """Differences between the images and the recipe."""
+
+
+def refuse_prepared(source: Path) -> None:
+    """Refuse a folder that ``preprocess`` wrote.
+
+    Raises:
+        UsageError: If it is one.
+    """
+    try:
+        name = read_manifest(source).name
+    except CrowdCountError:
+        return
+    raise UsageError(
+        f"{source}: is prepared already, as {name}", next_step="name the folder of the originals"
+    )
+
+
+def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
+    """Pair the files of a data set, and check all that can be checked without reading an image.
+
+    Raises:
+        InputMissingError: If no image has an annotation, or one has none and ``skip_unpaired`` is
+            not set.
+        ConfigError: If groups or folds of the recipe match no training image.
+    """
+    splits = pair_splits(source)
+    log.info("%s: %s, as %s", source.root, source.recipe.title, source.name)
+    unpaired = {name: split.unpaired for name, split in splits.items() if split.unpaired}
+    if not skip_unpaired:
+        for name in unpaired:
+            _refuse_unpaired(f"{source.root.name}/{name}", splits[name])
+    images = tuple(image for split in splits.values() for image in split.images)
+    if not images:
+        raise InputMissingError(f"{source.root}: no image has an annotation")
+    unlabelled = {
+        name: len(image_files(source.root, layout))
+        for name, layout in source.recipe.splits.items()
+        if layout.unlabelled
+    }
+    for name, count in unlabelled.items():
+        log.info(
+            "%s: the annotations of %s were not published; none of its %d images is prepared",
+            source.name,
+            name,
+            count,
+        )
+    training = [image for image in images if image.split == "train"]
+    return Scan(
+        source=source,
+        images=images,
+        unpaired=unpaired,
+        unlabelled=unlabelled,
+        groups=_groups(source.recipe, training),
+        folds=_folds(source.recipe, training),
+        reasons=tuple(_differences(source.recipe, splits)),
+    )
+
+
+def _refuse_unpaired(label: str, split: SourceSplit) -> None:
+    count = len(split.unpaired)
+    raise InputMissingError(
+        f"{label}: {count} image{'s have' if count > 1 else ' has'} no annotation: "
+        f"{shorten(split.unpaired)}",
+        looked_for=split.looked_for,
+        next_step="add them, or pass --skip-unpaired to leave these images out",
+    )
+
+
+def _groups(recipe: Recipe, training: Sequence[SourceImage]) -> dict[str, str]:
+    """Return the group of each training image that matches the recipe's pattern."""
+    pattern = recipe.validation.group
+    if pattern is None or not training:
+        return {}
+    groups = groups_of((image.file for image in training), pattern)
+    if not groups:
+        raise ConfigError(
+            f"{recipe.name}.toml: validation.group: {pattern!r} matches no training image, "
+            f"such as {training[0].file}"
+        )
+    return groups
+
+
+def _folds(recipe: Recipe, training: Sequence[SourceImage]) -> tuple[tuple[str, ...], ...]:
+    """Return the training images of each fold that the recipe defines."""
+    if not recipe.validation.folds:
+        return ()
+    folds = {image.file: recipe.validation.fold_of(image.id) for image in training}
+    outside = [file for file, fold in folds.items() if fold is None]
+    if outside:
+        raise ConfigError(
+            f"{recipe.name}.toml: validation.folds: in none of them: {shorten(outside)}"
+        )
+    return tuple(
+        tuple(sorted(file for file, fold in folds.items() if fold == number))
+        for number in range(len(recipe.validation.folds))
+    )
+
+
+def _differences(recipe: Recipe, splits: Mapping[str, SourceSplit]) -> Iterator[str]:
+    """Yield the differences between the images of each split and the recipe.
+
+    A manifest holds these sentences: other words would make prepared data another.
+    """
+    for name, layout in recipe.labelled.items():
+        expected = layout.expect_images
+        if name not in splits:
+            if expected is not None:
+                yield f"{name}: not there, {expected} images expected"
+            continue
+        split = splits[name]
+        if split.absent:
+            source = layout.list or layout.points[0]
+            yield f"{name}: named by {source}, not there: {shorten(split.absent)}"
+        if split.unpaired:
+            yield f"{name}: left out without annotation: {shorten(split.unpaired)}"
+        if expected is not None and len(split.images) != expected:
+            yield f"{name}: {len(split.images)} images, {expected} expected"
+
+
+def convert_images(
+    scan: Scan,
+    images: Sequence[SourceImage],
+    *,
+    config: PreprocessConfig,
+    folder: Path | None,
+    threads: ThreadMap,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[list[ImageRecord], list[CrowdCountError]]:
+    """Convert images; return the records, and the errors of the images that cannot be used.
+
+    Args:
+        scan: The data set.
+        images: The images of it to convert.
+        config: Settings.
+        folder: The prepared folder, whose journal exists. None: write nothing.
+        threads: Does the work.
+        max_pixels: Larger images are refused by their header.
+    """
+
+    def attempt(image: SourceImage) -> ImageRecord | CrowdCountError:
+        try:
+            return convert(
+                image, source=scan.source, config=config, folder=folder, max_pixels=max_pixels
+            )
+        except CrowdCountError as error:
+            return error
+
+    records, errors = [], []
+    label = f"{'check' if folder is None else 'preprocess'} {scan.source.name}"
+    with nullcontext() if folder is None else open_journal(folder) as journal:
+        for outcome in threads(attempt, images, label=label):
+            if isinstance(outcome, CrowdCountError):
+                errors.append(outcome)
+                continue
+            records.append(outcome)
+            if journal is not None:
+                add_record(outcome, journal)
+    return records, errors
+
+
+def find_release(scan: Scan, records: Sequence[ImageRecord]) -> tuple[str | None, tuple[str, ...]]:
+    """Find the release of the annotations by their heads, and why the set is incomplete.
+
+    Only splits with as many images as promised are compared, and their total where all of them are.
+    """
+    recipe = scan.source.recipe
+    heads = {
+        name: totals.heads
+        for name, totals in totals_by_split(records).items()
+        if totals.images == recipe.splits[name].expect_images
+    }
+    if heads.keys() == recipe.labelled.keys():
+        heads[TOTAL] = sum(heads.values())
+    published = {name for known in recipe.releases.values() for name in known}
+    heads = {name: count for name, count in heads.items() if name in published}
+    for release, known in recipe.releases.items():
+        compared = heads.keys() & known.keys()
+        if compared and all(known[name] == heads[name] for name in compared):
+            return release, scan.reasons
+    return None, (
+        *scan.reasons,
+        *(
+            f"{name}: {count} heads, expected "
+            + " or ".join(str(known[name]) for known in recipe.releases.values() if name in known)
+            for name, count in heads.items()
+        ),
+    )
