@@ -19,7 +19,7 @@ from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
 from crowdcount.core.precision import check_precision, computed, keep_weights
 from crowdcount.core.typed import typed
 from crowdcount.core.types import BlockPrediction
-from crowdcount.data.sources.images import load_image
+from crowdcount.data.sources.images import load_image, pixels_of
 from crowdcount.errors import BadInputError, NoCountError
 from crowdcount.inference.counting import BlockModel, ImageCount, count_image
 from crowdcount.inference.heatmap import heatmap
@@ -92,7 +92,7 @@ class Counter:
 
     def count(
         self,
-        image: Path | str | UInt8[np.ndarray, "height width 3"],
+        image: Path | str | Image.Image | np.ndarray,
         *,
         scale: float | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -100,20 +100,19 @@ class Counter:
         """Count the people in an image.
 
         Args:
-            image: A file, or upright RGB pixels.
+            image: A file; a Pillow image; or an upright array of 8 bits a channel, grey, RGB or
+                RGBA, as (height, width) or (height, width, channels).
             scale: Factor by which the image is resized before it is counted; None: what brings it
                 into the model's working size.
             max_pixels: A larger file is refused by its header.
 
         Raises:
             InputMissingError: If the file is not there.
-            BadInputError: If it is no image that can be read.
+            BadInputError: If it cannot be read as an image, or the array has another type or shape.
             NoCountError: If the model gives no number for it.
         """
-        if isinstance(image, np.ndarray):
-            pixels = image
-        else:
-            pixels = load_image(Path(image), max_pixels=max_pixels)
+        in_memory = isinstance(image, np.ndarray | Image.Image)
+        pixels = pixels_of(image) if in_memory else load_image(Path(image), max_pixels=max_pixels)
         result = count_image(
             whole_image_model(self.model, precision=self.precision),
             pixels,
@@ -123,9 +122,9 @@ class Counter:
             scale=scale,
         )
         if not math.isfinite(result.total):
-            called = "image" if isinstance(image, np.ndarray) else image
             raise NoCountError(
-                f"{called}: {self.name} gives {result.total} heads, which is no count",
+                f"{'image' if in_memory else image}: {self.name} gives {result.total} heads, "
+                "which is not a count",
                 next_step="its weights are damaged or diverged; take another checkpoint"
                 if self.precision == "fp32"
                 else f"its numbers may not fit {self.precision}; count with the precision fp32",

@@ -154,6 +154,72 @@ def test_a_small_image_is_seen_amid_the_mean_colour(checkpoint, tmp_path):
     assert (pixels[..., 30:] == 0).all()
 
 
+def in_memory():
+    """One photograph in each form that has a single meaning, with the same one as RGB pixels."""
+    noise = np.random.default_rng(5).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    colours = Image.fromarray(noise)
+    grey = colours.convert("L")
+    rgba = np.dstack([noise, np.full((40, 56), 255, dtype=np.uint8)])
+    clear = rgba * np.array([1, 1, 1, 0], dtype=np.uint8)
+    turned = Image.open(io.BytesIO(photograph_on_its_side(colours)))
+    return {
+        "rgb": (noise, noise),
+        "reversed bgr": (noise[..., ::-1].copy()[..., ::-1], noise),
+        "read-only": (np.asarray(colours), noise),
+        "grey": (np.asarray(grey), np.asarray(grey.convert("RGB"))),
+        "one channel": (np.asarray(grey)[..., None], np.asarray(grey.convert("RGB"))),
+        "rgba": (rgba, noise),
+        "transparent": (clear, np.full_like(noise, 255)),
+        "pillow": (colours, noise),
+        "pillow grey": (grey, np.asarray(grey.convert("RGB"))),
+        "pillow turned": (turned, noise),
+        "pillow 16 bits": (
+            Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+            np.asarray(grey.convert("RGB")),
+        ),
+    }
+
+
+def photograph_on_its_side(upright):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+
+
+IN_MEMORY = in_memory()
+
+
+@pytest.mark.parametrize("form", IN_MEMORY)
+def test_images_in_memory_are_seen_as_their_file_would_be(form, watched):
+    counter, seen = watched
+    image, expected = IN_MEMORY[form]
+    count = counter.count(image, scale=1.0)
+    np.testing.assert_array_equal(seen[0][:40, :56], expected)
+    np.testing.assert_array_equal(count.image, expected)
+    assert count.heatmap().width >= 56
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((40, 56, 3), dtype=np.float32), r"got float32 of shape \(40, 56, 3\)"),
+        (np.ones((40, 56, 3), dtype=np.uint16), "got uint16"),
+        (np.ones((40, 56), dtype=bool), "got bool"),
+        (np.ones((3, 40, 56), dtype=np.uint8), r"got uint8 of shape \(3, 40, 56\)"),
+        (np.ones((40, 56, 2), dtype=np.uint8), "got uint8"),
+        (np.ones((1, 40, 56, 3), dtype=np.uint8), "got uint8"),
+        (np.ones(40, dtype=np.uint8), "got uint8"),
+        (np.ones((0, 56, 3), dtype=np.uint8), "no pixels"),
+    ],
+)
+def test_arrays_of_other_types_and_shapes_are_refused_in_a_line(array, message, checkpoint):
+    with pytest.raises(BadInputError, match=message) as caught:
+        load(checkpoint, device="cpu").count(array)
+    assert "\n" not in caught.value.message
+    if "pixels" not in message:
+        assert "expected a uint8 array" in caught.value.message
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_model_that_gives_no_number_is_an_error(value, checkpoint, tmp_path, originals):
     folder = shutil.copytree(checkpoint, tmp_path / "broken")

@@ -111,16 +111,39 @@ def load_image(
     """
     name = _name_of(source, name)
     with _opened(source, name=name, max_pixels=max_pixels) as image:
-        _decode(image, name=name)
-        # After decoding: PNG may hold EXIF behind its pixels, and Pillow turns TIFF by itself.
-        with _quietly():
-            upright = _UPRIGHT.get(_orientation(image))
-        rgb = _rgb(image, name=name)
+        upright = _upright_rgb(image, name=name)
         # Last, because GIF moves on to its second frame to find out.
         if _is_animated(image):
             log.info("%s: holds several frames; the first is used", name)
-        turned = rgb if upright is None else rgb.transpose(upright)
-        return np.array(turned) if writable else np.asarray(turned)
+        return np.array(upright) if writable else np.asarray(upright)
+
+
+def pixels_of(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
+    """Convert a Pillow image or an array to upright RGB pixels, as :func:`load_image` does a file.
+
+    Args:
+        image: A Pillow image, turned upright by its EXIF orientation; or an upright array of 8 bits
+            a channel: (height, width) or (height, width, 1) is grey, (height, width, 3) RGB,
+            (height, width, 4) RGBA.
+
+    Raises:
+        BadInputError: If an array has another type or shape, or the Pillow image is damaged.
+    """
+    if isinstance(image, Image.Image):
+        return np.array(_upright_rgb(image, name="image"))
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise BadInputError(
+            "image: expected a uint8 array of shape (height, width), (height, width, 3) or "
+            f"(height, width, 4), got {image.dtype} of shape {image.shape}",
+            next_step="convert it: RGB values from 0 to 255, channels last",
+        )
+    if image.size == 0:
+        raise BadInputError(f"image: an array of shape {image.shape} has no pixels")
+    if channels == 3:
+        return np.ascontiguousarray(image)
+    grey_or_rgba = image if channels == 4 else image.reshape(image.shape[:2])
+    return np.array(_rgb(Image.fromarray(grey_or_rgba), name="image"))
 
 
 def image_header(
@@ -366,6 +389,16 @@ def _decode(image: Image.Image, *, name: str) -> None:
             f"{name}: the image is damaged: it holds {image.width}x{image.height} pixels, "
             f"and its header says {size[0]}x{size[1]}"
         )
+
+
+def _upright_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """Decode an image, convert it to RGB and turn it upright."""
+    _decode(image, name=name)
+    # After decoding: PNG may hold EXIF behind its pixels, and Pillow turns TIFF by itself.
+    with _quietly():
+        turn = _UPRIGHT.get(_orientation(image))
+    rgb = _rgb(image, name=name)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _is_animated(image: Image.Image) -> bool:
