@@ -1,4 +1,6 @@
-"""Which processor to compute on."""
+"""Processors: the device to compute on, how many CPUs may be used."""
+
+import os
 
 import torch
 
@@ -24,3 +26,11 @@ def resolve_device(name: str) -> torch.device:
             next_step="use auto, cpu, cuda, cuda:0 or mps, as this machine has it",
         ) from error
     return device
+
+
+def usable_cpus() -> int:
+    """Return the number of processors that this process may use."""
+    # macOS and Windows have no such call.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

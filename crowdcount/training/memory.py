@@ -1,11 +1,11 @@
 """How much memory training takes, and what to do when a step needs more than there is."""
 
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -96,6 +96,11 @@ def peak_memory(device: torch.device) -> int:
     """The most bytes in use at once since the process began: of the GPU, or else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows, which keeps the peak itself
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crowdcount.core.blocks import block_target
+from crowdcount.core.device import usable_cpus
 from crowdcount.core.sample import Sample
 from crowdcount.core.types import Batch
 from crowdcount.data.training.augment import AugmentConfig, augment
@@ -100,7 +101,7 @@ class TrainingBatches:
             len(samples), batch_size=batch_size, crops_per_image=crops_per_image, seed=seed
         )
         if workers is None:
-            workers = min(max(len(os.sched_getaffinity(0)) - 1, 1), 4)
+            workers = min(max(usable_cpus() - 1, 1), 4)
         self._loader = DataLoader(
             TrainingCrops(samples, size=size, config=config, seed=seed),
             batch_sampler=self._order,
@@ -171,4 +172,5 @@ def _begin_worker(worker: int) -> None:  # noqa: ARG001 - the signature is torch
     It follows the request, and still needs its workers to finish the step under way.
     """
     cv2.setNumThreads(0)
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):  # Windows has no process groups of this kind
+        os.setpgid(0, 0)
