@@ -12,7 +12,6 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BACKBONES, FIGURES, backbone_spec, default_crop, own_window
 from crowdcount.models.build import FAMILIES, empty_model
 from crowdcount.models.config import ModelConfig
-from tests.models.documented import documented
 
 FIVE = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))
 
@@ -128,23 +127,17 @@ def test_every_backbone_has_figures():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_what_the_models_have(name):
-    figures, row = FIGURES[name], documented(name)
+    figures = FIGURES[name]
     with torch.device("meta"):
         model = empty_model(ModelConfig(backbone=name), FIVE).eval()
     trained = [each for each in model.parameters() if each.requires_grad]
-    for said, column, parameters in (
-        (figures.encoder, "encoder", model.encoder.parameters()),
-        (figures.parameters, "model", model.parameters()),
-        (figures.trained, "trained", trained),
+    for said, parameters in (
+        (figures.encoder, model.encoder.parameters()),
+        (figures.parameters, model.parameters()),
+        (figures.trained, trained),
     ):
         assert f"{sum(each.numel() for each in parameters) / 1e6:.1f}" == f"{said:.1f}"
-        assert row[column] == f"{said:.1f}"
-    assert model.stride == figures.stride == int(row["stride"])
-    assert figures.weights == row["weights"].replace("`", "")
+    assert model.stride == figures.stride
     model.requires_grad_(requires_grad=False)
-    for said, column, height, width in (
-        (figures.gmac_448, "GMAC 448", 448, 448),
-        (figures.gmac_1024, "GMAC 1024", 768, 1024),
-    ):
+    for said, height, width in ((figures.gmac_448, 448, 448), (figures.gmac_1024, 768, 1024)):
         assert round(billions_of_multiply_adds(model, height=height, width=width)) == said
-        assert row[column] == str(said)

@@ -1,4 +1,4 @@
-"""The examples of docs/annotations.md, as people would use them."""
+"""The examples of docs/datasets.md on annotations, as people would use them."""
 
 import re
 import tomllib
@@ -9,9 +9,10 @@ from PIL import Image
 
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
+from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.workflows.preprocess import preprocess
 
-TEXT = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
 SECTIONS = {
     part.splitlines()[0]: re.findall(r"^```(\w+)\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
     for part in re.split(r"^##+ ", TEXT, flags=re.MULTILINE)
@@ -75,9 +76,18 @@ def test_the_defaults_are_those_shown():
     assert PointsFormat(**shown) == PointsFormat(reader=shown["reader"])
 
 
+def test_the_recipe_is_one(tmp_path):
+    (code,) = (code for kind, code in SECTIONS["Recipes"] if kind == "toml")
+    file = tmp_path / "square.toml"
+    file.write_text(code, encoding="utf-8")
+    assert load_recipe(file).title == "Lantern Square"
+
+
 def test_every_format_is_shown():
     # "table" is what the section of own images is about: CSV, JSON or JSON lines.
     shown = {kind for blocks in SECTIONS.values() for kind, _ in blocks}
-    shown |= {each["reader"] for section in SECTIONS for each in settings(section)}
+    shown |= {
+        each["reader"] for section in SECTIONS for each in settings(section) if "reader" in each
+    }
     assert {*READERS, *TABLES} - {"table"} <= shown
     assert len(TABLE_BLOCKS) == 4
