@@ -249,7 +249,7 @@ POINT_SEEDS = {
     "records": json.dumps(
         {"image": "a.png", "points": [{"x": x, "y": y} for x, y in HEADS.tolist()]}
     ).encode(),
-    "jsonl": b"".join(
+    "lines": b"".join(
         json.dumps({"image": name, "points": HEADS.tolist()}).encode() + b"\n"
         for name in ("a.png", "b.png")
     ),
@@ -342,7 +342,6 @@ def write_street(folder: Path, *, compress: bool) -> Path:
 ANNOTATIONS: dict[str, Callable[[Path], Path]] = {
     "csv": lambda folder: write_own(folder, table="csv"),
     "json": lambda folder: write_own(folder, table="json"),
-    "jsonl": lambda folder: write_own(folder, table="jsonl"),
     "mat": lambda folder: write_street(folder, compress=False),
     "packed mat": lambda folder: write_street(folder, compress=True),
 }

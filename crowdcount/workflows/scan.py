@@ -89,7 +89,7 @@ def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
     }
     for name, count in unlabelled.items():
         log.info(
-            "%s: the annotations of %s were not published; none of its %d images is prepared",
+            "%s: the annotations of %s were not published; its %d images are not prepared",
             source.name,
             name,
             count,

@@ -104,7 +104,9 @@ def test_the_test_split_of_nwpu_is_known_and_not_prepared(tmp_path, caplog):
     caplog.set_level("INFO")
     result, data = prepared("nwpu", tmp_path)
     assert result.unlabelled == {"test": 3}
-    assert "the annotations of test were not published; 3 images are there" in caplog.text
+    assert (
+        "the annotations of test were not published; its 3 images are not prepared" in caplog.text
+    )
     assert data.splits == ("train", "val")
     assert not any("test" in warning for warning in result.warnings)
     with pytest.raises(InputMissingError, match="annotations of test were not published"):

@@ -375,19 +375,23 @@ def test_order_overrides_the_recipe_of_files_for_each_image_too(street, run):
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("content", "message"),
     [
-        ("heads.json", r"heads\.json: entry 1: 'a\.jpg': point 1: expected \[x, y\]"),
-        ("heads.jsonl", r"heads\.jsonl: line 1: 'a\.jpg': point 1: expected \[x, y\]"),
+        ('{"a.jpg": [[1, true]]}', r"heads\.json: 'a\.jpg': point 1: expected \[x, y\]"),
+        ('{"images": [{"image": "a.jpg", "points": []}]}', r"heads\.json: .*write one object"),
     ],
 )
-def test_a_wrong_table_is_named(tmp_path, run, table, message):
+def test_a_wrong_table_is_named(tmp_path, run, content, message):
     write_image(tmp_path / "own" / "a.jpg", size=(512, 448), seed=1)
-    start = '{"image": "a.jpg", "points": [[1, true]]}'
-    if table == "heads.json":
-        start = f'{{"images": [{start}]}}'
-    (tmp_path / "own" / table).write_text(start)
+    (tmp_path / "own" / "heads.json").write_text(content)
     with pytest.raises(BadInputError, match=message):
+        run(tmp_path / "own")
+
+
+def test_a_table_in_json_lines_says_what_to_write(tmp_path, run):
+    write_image(tmp_path / "own" / "a.jpg", size=(512, 448), seed=1)
+    (tmp_path / "own" / "heads.jsonl").write_text('{"image": "a.jpg", "points": [[1, 2]]}\n')
+    with pytest.raises(BadInputError, match=r"heads\.jsonl: .*write one object"):
         run(tmp_path / "own")
 
 
@@ -487,7 +491,7 @@ def test_a_folder_of_other_files_is_left_alone(street, run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("x")
     for force in (False, True):
-        with pytest.raises(UsageError, match="no prepared data set"):
+        with pytest.raises(UsageError, match="not a prepared data set"):
             run(street, force=force)
     assert list(tree(tmp_path / "out")) == ["thesis.tex"]
 

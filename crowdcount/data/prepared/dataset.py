@@ -21,18 +21,18 @@ from crowdcount.errors import BadInputError, InputMissingError, UsageError
 
 
 def _read_points(path: Path) -> Float64[np.ndarray, "heads 2"]:
-    """The points in a file of the prepared layout.
+    """Read the points of a prepared image.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it holds anything but float64 (heads, 2).
+        OSError: If the file cannot be read.
+        ValueError: If it does not hold float64 (heads, 2).
     """
     try:
-        # Mapped first: a file that claims more heads than it holds is refused, and takes no memory.
+        # Mapped first: a file that claims more heads than it holds is refused without memory.
         array = np.array(np.lib.format.open_memmap(path, mode="r"))
     except OSError:
         raise
-    # numpy has Python's own parser read what a file says of its shape, and raises all that does.
+    # numpy reads the shape with Python's own parser, which raises errors of many types.
     except Exception as error:
         raise ValueError(f"not a file of points: {error}") from error
     if array.dtype != np.float64 or array.ndim != 2 or array.shape[1] != 2:
@@ -49,28 +49,28 @@ class PreparedDataset:
     manifest: Manifest
 
     fold: int | None = None
-    """The fold, from 1, that stands for the validation split; None: the held-out images do."""
+    """Number of the fold, from 1, used for validation; None: the held-out images."""
 
     @classmethod
     def open(cls, folder: Path) -> "PreparedDataset":
-        """The data set that ``crowdcount preprocess`` wrote into ``folder``.
+        """Open the data set that ``crowdcount preprocess`` wrote into a folder.
 
         Raises:
-            InputMissingError: If there is none, or its preparation was not finished.
+            InputMissingError: If the folder holds none, or its preparation was not finished.
             BadInputError: If its manifest is damaged or of another version.
         """
         return cls(folder=folder, manifest=read_manifest(folder))
 
     @property
     def name(self) -> str:
-        """What the data set is called."""
+        """Name of the data set."""
         return self.manifest.name
 
     def with_fold(self, fold: int) -> "PreparedDataset":
-        """The same data with a fold of ``train``, from 1, as ``val``, and the others as ``train``.
+        """Return the data set with one fold, from 1, as ``val`` and the others as ``train``.
 
         Raises:
-            UsageError: If there is no such fold, or no image in it.
+            UsageError: If the fold does not exist, or holds no image or all of them.
         """
         folds = self.manifest.folds
         if not folds:
@@ -89,16 +89,16 @@ class PreparedDataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that can be asked for; ``val`` may be the held-out part of ``train``."""
-        there = {each.split for each in self.manifest.images}
+        """Names of the splits; ``val`` may be the held-out part of ``train``."""
+        names = {each.split for each in self.manifest.images}
         if self.manifest.held_out:
-            there.add("val")
+            names.add("val")
         if self.manifest.calibration:
-            there.add(CALIBRATION)
-        return tuple(split for split in (*SPLITS, CALIBRATION) if split in there)
+            names.add(CALIBRATION)
+        return tuple(split for split in (*SPLITS, CALIBRATION) if split in names)
 
     def records(self, split: str) -> tuple[ImageRecord, ...]:
-        """The images of ``train`` (without those kept from it), ``val``, ``test``, ``calibration``.
+        """Return the records of a split; ``train`` is without its images kept for other uses.
 
         Raises:
             InputMissingError: If the data set has no such split.
@@ -107,12 +107,12 @@ class PreparedDataset:
             raise InputMissingError(
                 f"{self.folder}: the annotations of {split} were not published, so it cannot be "
                 "counted against",
-                looked_for=f"splits that are there: {', '.join(self.splits)}",
+                looked_for=f"its splits: {', '.join(self.splits)}",
             )
         if split not in self.splits:
             raise InputMissingError(
                 f"{self.folder}: has no split {split!r}",
-                looked_for=f"splits that are there: {', '.join(self.splits)}",
+                looked_for=f"its splits: {', '.join(self.splits)}",
             )
         kept_back = {"val": self.manifest.held_out, CALIBRATION: self.manifest.calibration}
         if kept_back.get(split):
@@ -126,7 +126,7 @@ class PreparedDataset:
         )
 
     def all_training(self) -> tuple[ImageRecord, ...]:
-        """All images of ``train``, those kept from training included, as bins are computed over.
+        """Return all images of ``train``, including those kept from training; bins use all of them.
 
         Raises:
             InputMissingError: If the data set has no training images.
@@ -137,40 +137,40 @@ class PreparedDataset:
         return images
 
     def image_path(self, record: ImageRecord) -> Path:
-        """Where the prepared image is."""
+        """Return the path of the prepared image."""
         return prepared_paths(self.folder, split=record.split, file=record.file)[0]
 
     def points(self, record: ImageRecord) -> Float64[np.ndarray, "heads 2"]:
-        """Head centres ``(x, y)`` in pixels of the prepared image, all of them inside it.
+        """Read head centres ``(x, y)`` in pixels of the prepared image, all of them inside it.
 
         Raises:
-            BadInputError: If the file is not there or damaged.
+            BadInputError: If the file is missing or damaged.
         """
         path = prepared_paths(self.folder, split=record.split, file=record.file)[1]
         try:
             points = _read_points(path)
             if len(points) != record.heads:
                 raise ValueError(f"holds {len(points)} heads, and the manifest says {record.heads}")
-            # Written so that what is no number is not inside either.
+            # Written so that NaN is not inside either.
             if not ((points >= 0) & (points < (record.width, record.height))).all():
                 raise ValueError("a head lies outside the image")
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: cannot be read: {error}",
-                next_step="run the same crowdcount preprocess again; it mends what is not right",
+                next_step="run the same crowdcount preprocess again, which repairs damaged files",
             ) from error
         return points
 
     def sample(self, record: ImageRecord) -> Sample:
-        """An image with its points.
+        """Read an image with its points.
 
         Raises:
-            InputMissingError: If the image is not there.
+            InputMissingError: If the image does not exist.
             BadInputError: If a file is damaged.
         """
         return Sample(
             name=record.name,
-            # As large as preparation made it, which --max-pixels may have allowed to be enormous.
+            # --max-pixels may have allowed an image beyond the usual limit.
             image=load_image(
                 self.image_path(record), max_pixels=max(record.width * record.height, MAX_PIXELS)
             ),

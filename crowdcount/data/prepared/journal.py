@@ -1,4 +1,4 @@
-"""What an earlier run left in a prepared folder, and the journal that lets a killed run go on."""
+"""The journal of a prepared folder, by which a killed run is resumed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from crowdcount.files import is_temporary, write_text
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a folder must have been prepared from, and how, for its files to be kept."""
+    """Source and settings of a prepared folder; its files are kept only if these are the same."""
 
     name: str
     recipe: str
@@ -40,23 +40,23 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """What an earlier run left in a prepared folder."""
+    """The result of an earlier run in a prepared folder."""
 
     manifest: Manifest | None
-    """None, if no run was finished."""
+    """None if no run was finished."""
 
     records: dict[str, ImageRecord]
-    """What it said of its images, by name."""
+    """Records of its images, by name."""
 
     versions: Versions
-    """What it was done with."""
+    """Software that wrote its files."""
 
 
 def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
-    """What there is in ``folder`` to go on from; with ``force``, nothing.
+    """Read the result of an earlier run in a folder; ``force`` ignores it.
 
     Raises:
-        UsageError: If the folder holds something else, or was prepared otherwise.
+        UsageError: If the folder holds other files, or was prepared from another origin.
         BadInputError: If its manifest is damaged.
     """
     nothing = Earlier(manifest=None, records={}, versions={})
@@ -67,7 +67,7 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
     unfinished, finished = (folder / JOURNAL).is_file(), (folder / MANIFEST).is_file()
     if not unfinished and not finished:
         raise UsageError(
-            f"{folder}: holds files that are no prepared data set",
+            f"{folder}: holds files that are not a prepared data set",
             next_step="choose another --out, or empty the folder",
         )
     if force:
@@ -79,10 +79,10 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
         start = _Start(origin=_origin(manifest), versions=manifest.versions)
         records = list(manifest.images)
     for key in (field.name for field in fields(Origin)):
-        was, would_be = getattr(start.origin, key), getattr(origin, key)
-        if was != would_be:
+        old, new = getattr(start.origin, key), getattr(origin, key)
+        if old != new:
             raise UsageError(
-                f"{folder}: was prepared with another {key}: {_difference(was, would_be)}",
+                f"{folder}: was prepared with another {key}: {_difference(old, new)}",
                 next_step="choose another --out, or pass --force to prepare it anew",
             )
     return Earlier(
@@ -95,27 +95,27 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
 def start_journal(
     folder: Path, origin: Origin, records: Iterable[ImageRecord], *, versions: Versions
 ) -> None:
-    """Turn a folder into an unfinished one, whose journal holds what is known of its images."""
+    """Write a journal with earlier records and remove the manifest: the folder is unfinished."""
     lines = [asdict(_Start(origin=origin, versions=versions)), *map(asdict, records)]
     write_text(folder / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def open_journal(folder: Path) -> TextIO:
-    """The journal of an unfinished folder, to note images in."""
+    """Open the journal of an unfinished folder to add records."""
     return (folder / JOURNAL).open("a", encoding="utf-8")
 
 
 def add_record(record: ImageRecord, journal: TextIO) -> None:
-    """Add a finished image. Flushed, so that it survives the end of the process."""
+    """Add the record of a finished image, flushed so that it survives the end of the process."""
     journal.write(json.dumps(record, default=vars) + "\n")
     journal.flush()
 
 
 def unlisted_files(folder: Path, manifest: Manifest) -> list[Path]:
-    """Files that the manifest does not name: earlier images in the splits, pieces of a crash.
+    """List files that the manifest does not name: removed images, leftovers of a killed run.
 
-    Others beside the manifest, such as bins, are none of its business.
+    Other files beside the manifest, such as bins, are ignored.
     """
     named = {
         path
@@ -127,14 +127,14 @@ def unlisted_files(folder: Path, manifest: Manifest) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, links to folders among them."""
+    """Yield all files below a folder, including links to folders."""
     for inside, folders, files in os.walk(folder):
         yield from map(Path(inside).joinpath, files)
         yield from filter(Path.is_symlink, map(Path(inside).joinpath, folders))
 
 
 def remove_unlisted(folder: Path, manifest: Manifest) -> None:
-    """Remove what the manifest does not name, and folders that are empty then."""
+    """Remove files that the manifest does not name, and folders that are then empty."""
     for path in unlisted_files(folder, manifest):
         path.unlink()
     for split in SPLITS:
@@ -152,16 +152,14 @@ class _Start:
     versions: Versions
 
 
-def _difference(was: Any, would_be: Any) -> str:
-    """What it was and would be; of settings, only those that differ."""
-    if not is_dataclass(was) or type(was) is not type(would_be):
-        return f"{was}, not {would_be}"
-    names = [field.name for field in fields(was)]
-    return "; ".join(
-        f"{name} {getattr(was, name)}, not {getattr(would_be, name)}"
-        for name in names
-        if getattr(was, name) != getattr(would_be, name)
+def _difference(old: Any, new: Any) -> str:
+    """Describe a difference; of settings, only the fields that differ."""
+    if not is_dataclass(old) or type(old) is not type(new):
+        return f"{old}, not {new}"
+    pairs = (
+        (field.name, getattr(old, field.name), getattr(new, field.name)) for field in fields(old)
     )
+    return "; ".join(f"{name} {a}, not {b}" for name, a, b in pairs if a != b)
 
 
 def _origin(manifest: Manifest) -> Origin:
@@ -169,7 +167,7 @@ def _origin(manifest: Manifest) -> Origin:
 
 
 def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
-    """How a run that was not finished began, and its records."""
+    """Read the first line of a journal and the records after it."""
     first, *lines = journal.read_bytes().split(b"\n")
     known = TypeAdapter(ImageRecord)
     records = []
@@ -177,7 +175,7 @@ def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
         try:
             records.append(known.validate_json(line))
         except pydantic.ValidationError:
-            continue  # the end of a line that was being written when the run was killed
+            continue  # the run was killed while it wrote this line
     try:
         return TypeAdapter(_Start).validate_json(first), records
     except (pydantic.ValidationError, ConfigError) as error:
@@ -187,5 +185,5 @@ def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a file is what :func:`crowdcount.files.atomic_file` leaves when it is killed."""
+    """Return whether a file was left by :func:`crowdcount.files.atomic_file` when it was killed."""
     return path.is_file() and is_temporary(path)

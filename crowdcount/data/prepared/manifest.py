@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -34,19 +34,19 @@ CALIBRATION = "calibration"
 """The split of the training images that are kept from training and from selection."""
 
 JOURNAL = "manifest.unfinished.jsonl"
-"""Beside the manifest while preparation runs: a line for each finished image."""
+"""The file that replaces the manifest while preparation runs: a line for each finished image."""
 
 FORMAT: Literal[1] = 1
 """Version of the prepared layout."""
 
-# What a manifest may say; sums of them stay far below what an integer of numpy holds.
+# Limits of a manifest's numbers: their sums stay far below the largest integer of numpy.
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
 _Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
-    """Settings of the preparation, apart from what the recipe says."""
+    """Settings of the preparation that are not in the recipe."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -69,7 +69,7 @@ class PreprocessConfig:
     """Seed of the choice of the images held out for validation and for calibration."""
 
     folds: int = 0
-    """Into how many folds the training images are parted; 0: into those of the recipe, if any."""
+    """Number of folds of the training images; 0: those of the recipe, if any."""
 
     def __post_init__(self) -> None:
         for key in ("block", "smallest_head"):
@@ -105,7 +105,7 @@ class PreprocessConfig:
 
     @property
     def largest_count(self) -> int:
-        """m, given or derived: heads of a block above this are not observable."""
+        """m, given or derived: the largest observable number of heads in a block."""
         if self.max_count is not None:
             return self.max_count
         return largest_observable_count(block=self.block, smallest_head=self.smallest_head)
@@ -113,14 +113,14 @@ class PreprocessConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Hashes:
-    """SHA-256 of what an image was made from, and of what was made, in hexadecimal."""
+    """SHA-256 of the sources and the prepared files of an image, in hexadecimal."""
 
     source: str
     annotation: str
-    """Of the annotation file, or of the points, where one table holds those of all images."""
+    """Of the annotation file, or of the image's points where a table holds those of all images."""
 
     image: str = ""
-    """Of the prepared file, as the next two; empty as long as nothing was written."""
+    """Of the prepared image, as the next two of points and blocks; empty if nothing was written."""
 
     points: str = ""
     blocks: str = ""
@@ -128,10 +128,10 @@ class Hashes:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """What the manifest says of one image."""
+    """The manifest's record of one image."""
 
     split: str
-    """Where its files are: ``train``, ``val`` or ``test``."""
+    """The folder of its files: ``train``, ``val`` or ``test``."""
 
     file: str
     """Path below the split's images, with ``/``."""
@@ -142,7 +142,7 @@ class ImageRecord:
     width: _Side
     height: _Side
     source_width: _Side
-    """Of the upright original."""
+    """Width of the upright original."""
 
     source_height: _Side
     orientation: Annotated[int, Field(ge=1, le=8)]
@@ -150,16 +150,16 @@ class ImageRecord:
 
     heads: _Number
     outside: _Number
-    """Heads that lay outside the image and were moved to its edge."""
+    """Heads outside the image that were moved to its edge."""
 
     duplicates: _Number
     """Heads at exactly the place of another."""
 
     dropped: _Number = 0
-    """Annotated heads that are not among ``heads``, because their place is not finite."""
+    """Annotated heads left out of ``heads`` because a coordinate is not finite."""
 
     axes_swapped: bool = False
-    """Whether x and y look as if they had changed places."""
+    """Whether x and y look swapped."""
 
     blocks_corrected: _Number
     """Blocks with more heads than can be observed."""
@@ -171,7 +171,7 @@ class ImageRecord:
 
     @property
     def name(self) -> str:
-        """What the image is called in its data set."""
+        """Name of the image in its data set: split and file."""
         return f"{self.split}/{self.file}"
 
 
@@ -190,11 +190,11 @@ class SplitTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that is known of a prepared data set. Holds no time and no absolute path."""
+    """Description of a prepared data set, without times and absolute paths."""
 
     format: Literal[1]
     versions: Versions
-    """Of crowdcount and the libraries that decide bytes; several, where earlier files were kept."""
+    """Versions of the software that wrote the files."""
 
     name: str
     title: str
@@ -202,7 +202,7 @@ class Manifest:
     recipe_sha256: str
     settings: PreprocessConfig
     max_count: int
-    """m of the label correction, as given or as derived: the settings' ``largest_count``."""
+    """m of the label correction: ``largest_count`` of the settings."""
 
     resize: ResizeRule
     points: PointsFormat
@@ -210,52 +210,45 @@ class Manifest:
     """Whether the set holds what its recipe promises."""
 
     reasons: tuple[str, ...]
-    """Why not."""
+    """Why the set is not complete."""
 
     release: str | None
-    """Which known release of the annotations it is."""
+    """The release of the annotations, where their number of heads is known."""
 
     totals: dict[str, SplitTotals]
     unpaired: dict[str, tuple[str, ...]]
-    """Images left out because nothing annotates them."""
+    """Images left out because they have no annotation."""
 
     held_out: tuple[str, ...]
-    """Files of ``train`` that are for validation."""
+    """Files of ``train`` kept for validation."""
 
     images: tuple[ImageRecord, ...]
 
     calibration: tuple[str, ...] = ()
-    """Files of ``train`` that are for calibration: neither trained on nor selected on."""
+    """Files of ``train`` kept for calibration, apart from training and selection."""
 
     folds: tuple[tuple[str, ...], ...] = ()
-    """Files of ``train`` in each fold, where the set has folds; together they are all of them but
-    those for calibration."""
+    """Files of ``train`` in each fold, if any; together all but those kept for calibration."""
 
     unlabelled: tuple[str, ...] = ()
-    """Splits that are not prepared because their annotations were not published."""
+    """Splits without published annotations, which are not prepared."""
 
 
 def totals(records: Sequence[ImageRecord]) -> SplitTotals:
-    """Sums over ``records``."""
-    return SplitTotals(
-        images=len(records),
-        heads=sum(each.heads for each in records),
-        outside=sum(each.outside for each in records),
-        duplicates=sum(each.duplicates for each in records),
-        blocks_corrected=sum(each.blocks_corrected for each in records),
-        heads_cut=sum(each.heads_cut for each in records),
-        dropped=sum(each.dropped for each in records),
-    )
+    """Sum the numbers of records."""
+    names = [field.name for field in fields(SplitTotals) if field.name != "images"]
+    sums = {name: sum(getattr(record, name) for record in records) for name in names}
+    return SplitTotals(images=len(records), **sums)
 
 
 def totals_by_split(records: Sequence[ImageRecord]) -> dict[str, SplitTotals]:
-    """Sums over ``records``, of each split that there is."""
-    by_split = {name: tuple(each for each in records if each.split == name) for name in SPLITS}
-    return {name: totals(found) for name, found in by_split.items() if found}
+    """Sum the numbers of the records of each split."""
+    by_split = {split: [each for each in records if each.split == split] for split in SPLITS}
+    return {split: totals(images) for split, images in by_split.items() if images}
 
 
 def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, Path]:
-    """Where the prepared image, its points and its block counts are."""
+    """Return the paths of the prepared image, its points and its block counts."""
     below = folder / split
     return (
         below / "images" / file,
@@ -265,10 +258,10 @@ def prepared_paths(folder: Path, *, split: str, file: str) -> tuple[Path, Path, 
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder.
+    """Read the manifest of a prepared folder.
 
     Raises:
-        InputMissingError: If there is none.
+        InputMissingError: If the folder has none.
         BadInputError: If it is damaged or of another version.
     """
     path = folder / MANIFEST

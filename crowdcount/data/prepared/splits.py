@@ -57,17 +57,17 @@ def held_out(
     seed: int,
     groups: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """Choose images for validation, from sparse scenes and dense ones alike.
+    """Draw images for validation, stratified by count.
 
     The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
-    from each. The order in which they are given does not matter. Groups are drawn in the same way,
-    by their mean count, and are left out or added as it brings the share closer.
+    from each. Groups are drawn in the same way by their mean count, and are left out or added if
+    that brings the share closer. The order of ``heads`` does not matter.
 
     Args:
         heads: Heads of each training image.
-        fraction: Share to hold out; above 0 that is one group at least, and never all of them.
+        fraction: Share to hold out; above 0 at least one group, and never all of them.
         seed: Seed of the draw.
-        groups: What images that stay together have in common; the others stand alone.
+        groups: Group of each image that must stay together with others.
     """
     ranked = _ranked_groups(heads, groups or {})
     if fraction == 0 or len(ranked) < 2:
@@ -82,7 +82,7 @@ def held_out(
         grown = len(chosen) + len(ranked[index])
         if grown < len(heads) and abs(grown - wanted) < abs(len(chosen) - wanted):
             chosen.extend(ranked[index])
-    # Where every group is too large for the share, the smallest is closest to it.
+    # If every group is too large for the share, the smallest is closest to it.
     smallest = min(ranked, key=len)
     return tuple(sorted(chosen)) or smallest
 
@@ -90,17 +90,16 @@ def held_out(
 def parted(
     heads: Mapping[str, int], *, folds: int, seed: int, groups: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, ...], ...]:
-    """Part images into folds, each with sparse scenes and dense ones, and of like size.
+    """Part images into folds of similar size, stratified by count.
 
     The groups, sorted by mean count, are dealt out in rounds: one of each run to each fold, the
-    largest of a run to the fold that has fewest images. The order in which they are given does not
-    matter.
+    largest of a run to the fold with the fewest images. The order of ``heads`` does not matter.
 
     Args:
         heads: Heads of each training image.
-        folds: How many folds; not more than there are groups.
+        folds: Number of folds, at most that of the groups.
         seed: Seed of the deal.
-        groups: What images that stay together have in common; the others stand alone.
+        groups: Group of each image that must stay together with others.
     """
     random = np.random.default_rng(seed)
     ranked = _ranked_groups(heads, groups or {})
@@ -117,7 +116,7 @@ def parted(
 
 
 def _ranked_groups(heads: Mapping[str, int], groups: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Files that stay together, sorted by their mean count."""
+    """Return the files of each group, sorted by mean count; other files are groups of one."""
     members: dict[tuple[bool, str], list[str]] = {}
     for file in sorted(heads):
         key = (True, groups[file]) if file in groups else (False, file)
@@ -129,14 +128,14 @@ def _ranked_groups(heads: Mapping[str, int], groups: Mapping[str, str]) -> list[
 
 
 def spread_by_count(heads: Mapping[str, int], *, number: int, seed: int) -> tuple[str, ...]:
-    """Draw images from sparse scenes and dense ones alike, sparse ones first.
+    """Draw images stratified by count, in the order of their counts.
 
     The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
-    from each. The order in which they are given does not matter.
+    from each. The order of ``heads`` does not matter.
 
     Args:
         heads: Heads of each image.
-        number: Images to draw; where there are fewer, all of them.
+        number: Number of images to draw; at most all of them.
         seed: Seed of the draw.
     """
     ranked = sorted(heads, key=lambda file: (heads[file], file))
@@ -149,5 +148,5 @@ def spread_by_count(heads: Mapping[str, int], *, number: int, seed: int) -> tupl
 
 
 def _one_of_each_run(length: int, *, runs: int, random: np.random.Generator) -> list[int]:
-    """Cut ``0 .. length - 1`` into runs of like length, and draw an index of each."""
+    """Cut ``0 .. length - 1`` into runs of similar length, and draw an index from each."""
     return [int(random.choice(run)) for run in np.array_split(np.arange(length), runs)]

@@ -1,4 +1,4 @@
-"""What of a prepared folder is not as its manifest says; reads everything, writes nothing."""
+"""Check the files of a prepared folder against its manifest; write nothing."""
 
 import io
 import zipfile
@@ -22,10 +22,10 @@ from crowdcount.files import sha256_bytes
 
 
 def manifest_problems(manifest: Manifest) -> Iterator[str]:
-    """Where a manifest contradicts itself."""
+    """Yield contradictions inside a manifest."""
     names = [each.name for each in manifest.images]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{name}: stands twice in the manifest"
+        yield f"{name}: occurs twice in the manifest"
     sums = totals_by_split(manifest.images)
     for split in {**sums, **manifest.totals}:
         if sums.get(split) != manifest.totals.get(split):
@@ -33,23 +33,26 @@ def manifest_problems(manifest: Manifest) -> Iterator[str]:
     train = {each.file for each in manifest.images if each.split == "train"}
     kept_back = {*manifest.held_out, *manifest.calibration}
     if len(kept_back) < len(manifest.held_out) + len(manifest.calibration):
-        yield "held out: an image stands twice"
+        yield "held out: an image occurs twice"
     for file in sorted(kept_back - train):
-        yield f"held out: {file} is no training image"
+        yield f"held out: {file} is not a training image"
     if manifest.held_out and "val" in sums:
         yield "held out: images, although there is a validation split"
     if kept_back and not train - kept_back:
         yield "held out: every training image"
     if manifest.complete == bool(manifest.reasons):
-        said = "complete in spite of" if manifest.complete else "incomplete without"
-        yield f"called {said} reasons"
+        yield (
+            "complete, with reasons against it"
+            if manifest.complete
+            else "incomplete, without a reason"
+        )
 
 
 def record_problems(record: ImageRecord, *, folder: Path, manifest: Manifest) -> Iterator[str]:
-    """What of an image is not as its record says: files, hashes, size, heads, block counts."""
+    """Yield differences between an image and its record: files, hashes, size, heads, blocks."""
     file = PurePosixPath(record.file)
     if record.split not in SPLITS or file.is_absolute() or ".." in file.parts:
-        yield f"{record.name}: lies in none of {', '.join(SPLITS)}"
+        yield f"{record.name}: is in none of {', '.join(SPLITS)}"
         return
     hashes = record.sha256
     contents = []
@@ -71,13 +74,13 @@ def record_problems(record: ImageRecord, *, folder: Path, manifest: Manifest) ->
         return
     try:
         yield from _content_problems(record, *contents, manifest=manifest)
-    # A manifest that was written to fit other files; numpy and zlib raise what parsing ran into.
+    # The manifest fits files of another kind: numpy and zlib raise any error of parsing.
     except Exception:  # noqa: BLE001
-        yield f"{record.name}: the files hold no image, points and block counts"
+        yield f"{record.name}: the files do not hold an image, points and block counts"
 
 
 def folder_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Files that should not be there."""
+    """Yield files that the manifest does not name, and an unfinished preparation."""
     for path in unlisted_files(folder, manifest):
         yield f"{path.relative_to(folder)}: the manifest does not name it"
     if (folder / JOURNAL).exists():
@@ -94,11 +97,11 @@ def _content_problems(
         return
     heads = np.lib.format.read_array(io.BytesIO(points), allow_pickle=False)
     if heads.dtype != np.float64 or heads.ndim != 2 or heads.shape[1] != 2:
-        yield f"{record.name}: the points are no float64 (heads, 2)"
+        yield f"{record.name}: the points are not float64 (heads, 2)"
         return
     if len(heads) != record.heads:
         yield f"{record.name}: holds {len(heads)} heads, not {record.heads}"
-    # Written so that what is no number is not inside either.
+    # Written so that NaN is not inside either.
     if not ((heads >= 0) & (heads < size)).all():
         yield f"{record.name}: heads lie outside the image"
         return
@@ -118,4 +121,4 @@ def _content_problems(
         yield f"{record.name}: the corrected counts are not the raw ones up to {manifest.max_count}"
     cut = raw.astype(np.int64) - corrected
     if (int((cut > 0).sum()), int(cut.sum())) != (record.blocks_corrected, record.heads_cut):
-        yield f"{record.name}: the correction is not the one that was written down"
+        yield f"{record.name}: the correction is not that of the manifest"

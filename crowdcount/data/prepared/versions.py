@@ -1,4 +1,4 @@
-"""Which software decided the bytes of prepared files."""
+"""Versions of the software that decides the bytes of prepared files."""
 
 import zlib
 from importlib.metadata import version
@@ -9,14 +9,14 @@ from PIL import features
 from crowdcount.version import __version__
 
 Versions = dict[str, tuple[str, ...]]
-"""By name; more than one version, where files of different ones lie side by side."""
+"""Versions by name; several where files of different versions are in one folder."""
 
 
 def versions_now() -> Versions:
-    """What is at work in this process.
+    """Return the versions used in this process.
 
-    Pillow and its JPEG library decode, OpenCV resizes and encodes, zlib packs, and numpy draws what
-    is held out. No other version of them promises the same bytes.
+    Pillow and its JPEG library decode, OpenCV resizes and encodes, zlib compresses, and numpy draws
+    the held-out images. Other versions of them may write other bytes.
     """
     return {
         "crowdcount": (__version__,),
@@ -29,7 +29,7 @@ def versions_now() -> Versions:
 
 
 def joined_versions(one: Versions, other: Versions) -> Versions:
-    """What files of both were made with."""
+    """Return the versions of both, by name."""
     return {
         name: tuple(sorted({*one.get(name, ()), *other.get(name, ())})) for name in {**one, **other}
     }

@@ -1,11 +1,11 @@
-"""Annotation formats: one function for each, from a file's content to head points."""
+"""Annotation formats: a function for each reads head points from the content of a file."""
 
 import codecs
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
@@ -23,11 +23,10 @@ Points = Float64[np.ndarray, "heads 2"]
 CSV_HEADER = ("image", "x", "y")
 """First line of a table of points."""
 
-
 _KEY = re.compile(r"[A-Za-z]\w*(\[\d+\]|\.[A-Za-z]\w*)*")
 
-# Other JSON may lie beside the images; COCO's, for one, also begins with "images".
-_JSON_MAPPING = re.compile(rb'\{\s*"[^"]+\.\w+"\s*:\s*\[\s*[\[\]]')
+_JSON_OBJECT = re.compile(rb'\{\s*"[^"]+\.\w+"\s*:\s*\[\s*[\[\]]')
+# Two earlier forms. Other JSON may lie beside the images; COCO's also begins with "images".
 _JSON_LIST = re.compile(
     rb'\{(.{0,2000}?[{,])?\s*"images"\s*:\s*\[\s*\{.{0,2000}?"(image|points)"\s*:', re.DOTALL
 )
@@ -36,7 +35,7 @@ _JSON_LINE = re.compile(rb'\{(?=[^\n]*"image"\s*:)(?=[^\n]*"points"\s*:)')
 
 @dataclass(frozen=True, kw_only=True)
 class PointsFormat:
-    """How annotation files become arrays of points."""
+    """How points are read from annotation files."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -44,14 +43,14 @@ class PointsFormat:
     """A name in ``READERS`` (a file for each image) or ``TABLES`` (one file for all images)."""
 
     key: str = ""
-    """Where the points lie inside a file, such as ``annPoints``, for readers that need it."""
+    """Variable that holds the points, such as ``annPoints``, for readers of MATLAB files."""
 
     order: Literal["xy", "yx"] = "xy"
-    """Which coordinate comes first; some archives store rows before columns."""
+    """Order of the coordinates; some archives store rows before columns."""
 
     frame: Literal["upright", "stored"] = "upright"
-    """Whose pixels the points are of, where EXIF turns an image: what annotators saw, or what the
-    file stores. Stored ones are turned with the image."""
+    """Image to which the points refer, where EXIF turns it: as annotators saw it, or as the file
+    stores it. Stored points are turned with the image."""
 
     def __post_init__(self) -> None:
         if self.reader not in READERS and self.reader not in TABLES:
@@ -70,40 +69,40 @@ class PointsFormat:
         return self.reader in TABLES
 
     def read(self, content: bytes) -> Points:
-        """The points of one image from its annotation file, with those that are not finite.
+        """Read the points of one image from its annotation file; some may not be finite.
 
         Raises:
-            ValueError: If the content is not what the format promises.
+            ValueError: If the content does not follow the format.
         """
         return _ordered(READERS[self.reader](content, self.key), self.order)
 
     def is_table_of_points(self, content: bytes) -> bool:
-        """Whether a file begins like a table of this format; its rows may still be wrong."""
+        """Return whether a file begins like a table of this format; its rows may be wrong."""
         return TABLES[self.reader].recognises(content)
 
     def read_table(self, content: bytes) -> dict[str, Points]:
-        """The points of each image from the one file for all, with those that are not finite.
+        """Read the points of each image from one file for all; some may not be finite.
 
         Raises:
-            ValueError: If the content is not what the format promises.
+            ValueError: If the content does not follow the format.
         """
         table = TABLES[self.reader].read(content, self.key)
         return {image: _ordered(points, self.order) for image, points in table.items()}
 
 
 def read_mat(content: bytes, key: str) -> Points:
-    """Points in a MATLAB file, at a variable and what is below it: ``info[0][0].location``.
+    """Read points from a variable of a MATLAB file, or from a value inside it.
 
     Raises:
-        ValueError: If it is no MATLAB file, the variable is missing or is no list of points.
+        ValueError: If it is not a MATLAB file, or the variable is missing or not a list of points.
     """
     return _as_points(matlab_value(content, key))
 
 
 def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's signature
-    """Points in a text with a line for each head: x and y first, then whatever else there is.
+    """Read points from a text with a line for each head, whose first columns are x and y.
 
-    Spaces, tabs or commas stand between the columns. A blank text is an empty scene.
+    Columns are separated by spaces, tabs or commas. A blank text is an empty scene.
 
     Raises:
         ValueError: If a line does not begin with two numbers.
@@ -124,12 +123,12 @@ def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's s
 
 
 def read_csv(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a table's signature
-    """Points of all images in a table with the header ``image,x,y``: a row for each head.
+    """Read points of all images from a table with the header ``image,x,y`` and a row for each head.
 
-    ``image,,`` says that an image shows nobody.
+    The row ``image,,`` marks an empty scene.
 
     Raises:
-        ValueError: If the header differs, or a row is not of that form.
+        ValueError: If the header differs, or a row does not follow it.
     """
     rows = csv.reader(io.StringIO(_text(content), newline=""))
     heads: dict[str, list[tuple[float, float]]] = {}
@@ -156,52 +155,38 @@ def read_csv(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a
 
 
 def read_json(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a table's signature
-    """Points of all images as ``{"a.jpg": [[x, y], ...]}`` or as a list of entries.
-
-    The list is ``{"images": [{"image": "a.jpg", "points": [[x, y], ...]}, ...]}``; other keys of
-    it and of its entries may say more. An empty list of points is an empty scene.
+    """Read points of all images from an object ``{"a.jpg": [[x, y], ...], "empty.jpg": []}``.
 
     Raises:
-        ValueError: If it is no JSON, not of that form, or an image stands in it twice.
+        ValueError: If it is not JSON or not of that form, or an image occurs twice.
     """
-    found = _from_json(_text(content))
-    if not isinstance(found, dict):
-        raise ValueError(f"expected an object, found {_excerpt(found)}")
-    if "images" not in found:
-        return _unique(_entry(image, heads, "") for image, heads in found.items())
-    if not isinstance(found["images"], list):
-        raise ValueError(f"images: expected a list, found {_excerpt(found['images'])}")
-    return _unique(
-        _listed_entry(entry, where=f"entry {number}: ")
-        for number, entry in enumerate(found["images"], start=1)
-    )
-
-
-def read_jsonl(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a table's signature
-    """Points of all images as a line ``{"image": "a.jpg", "points": [[x, y], ...]}`` for each.
-
-    Raises:
-        ValueError: If a line is no such JSON, or an image has two lines.
-    """
-
-    def entries() -> Iterator[tuple[str, Points]]:
-        # Not splitlines(), which also cuts at characters that may stand in a JSON text.
-        for number, line in enumerate(_text(content).split("\n"), start=1):
-            if line.strip():
-                where = f"line {number}: "
-                yield _listed_entry(_from_json(line, where=where), where=where)
-
-    return _unique(entries())
+    if _is_earlier_json(content):
+        raise ValueError(
+            "this form of JSON is no longer read; write one object with the points of each image: "
+            '{"a.jpg": [[120.5, 80], [131, 92.25]], "empty.jpg": []}'
+        )
+    images = _load_json(_text(content))
+    if not isinstance(images, dict):
+        raise ValueError(f"expected an object, found {_excerpt(images)}")
+    table: dict[str, Points] = {}
+    for image, heads in images.items():
+        if not image.strip():
+            raise ValueError(f"expected the path of an image, found {image!r}")
+        name = str(PurePosixPath(image.strip()))
+        if name in table:
+            raise ValueError(f"{name} occurs twice")
+        table[name] = _json_points(heads, where=_excerpt(image))
+    return table
 
 
 def read_mat_frames(content: bytes, key: str) -> dict[str, Points]:
-    """Points of all frames of a video in one MATLAB file, as the Mall data set stores them.
+    """Read points of all frames of a video from one MATLAB file, as the Mall data set stores them.
 
-    The variable is a cell for each frame, with a structure whose field ``loc`` holds the points.
-    Frames are called by their place: ``"1"``, ``"2"``, ...
+    The variable holds a cell for each frame with a structure whose field ``loc`` holds the points.
+    Frames are named by their number: ``"1"``, ``"2"``, ...
 
     Raises:
-        ValueError: If it is no MATLAB file, or the variable is no such list.
+        ValueError: If it is not a MATLAB file, or the variable has another form.
     """
     table = {}
     for number, frame in enumerate(np.ravel(matlab_value(content, key)), start=1):
@@ -213,24 +198,28 @@ def read_mat_frames(content: bytes, key: str) -> dict[str, Points]:
 
 
 def begins_like_csv(content: bytes) -> bool:
-    """Whether the first line is the header ``image,x,y``."""
+    """Return whether the first line is the header ``image,x,y``."""
     first = re.split(rb"[\r\n]", content[:200], maxsplit=1)[0].decode("utf-8-sig", errors="replace")
     return _is_header(next(csv.reader([first]), []))
 
 
 def begins_like_json(content: bytes) -> bool:
-    """Whether a file begins like one of the two forms of :func:`read_json`."""
-    start = _after_mark(content)[:5000]
-    return bool(_JSON_MAPPING.match(start) or _JSON_LIST.match(start))
+    """Return whether a file begins like JSON of points, in the form read now or an earlier one."""
+    return bool(_JSON_OBJECT.match(_after_mark(content)[:5000])) or _is_earlier_json(content)
 
 
-def begins_like_jsonl(content: bytes) -> bool:
-    """Whether the first line holds an image and its points."""
-    return bool(_JSON_LINE.match(_after_mark(content))) and not begins_like_json(content)
+def _is_earlier_json(content: bytes) -> bool:
+    start = _after_mark(content)
+    return bool(_JSON_LIST.match(start[:5000]) or _JSON_LINE.match(start))
+
+
+def _after_mark(content: bytes) -> bytes:
+    """Return a text without byte-order mark and leading space."""
+    return content.removeprefix(codecs.BOM_UTF8).lstrip()
 
 
 READERS: dict[str, Callable[[bytes, str], Points]] = {"mat": read_mat, "txt": read_txt}
-"""Formats with one file for each image: content and key to points."""
+"""Formats with one file for each image: functions of content and key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,38 +227,36 @@ class TableReader:
     """A format with one file for all images."""
 
     recognises: Callable[[bytes], bool]
-    """Whether a file begins like one, so that other files beside it do no harm."""
+    """Returns whether a file begins like this format, so that other files are ignored."""
 
     read: Callable[[bytes, str], dict[str, Points]]
-    """Content and key to the points of each image."""
-
-
-_WRITTEN = {
-    "csv": TableReader(recognises=begins_like_csv, read=read_csv),
-    "json": TableReader(recognises=begins_like_json, read=read_json),
-    "jsonl": TableReader(recognises=begins_like_jsonl, read=read_jsonl),
-}
-
-
-def read_table(content: bytes, key: str) -> dict[str, Points]:
-    """Points of all images in a table of any form that people write, told by how it begins.
-
-    Raises:
-        ValueError: If it is of no such form, or not what its form promises.
-    """
-    for table in _WRITTEN.values():
-        if table.recognises(content):
-            return table.read(content, key)
-    raise ValueError(f"no table of points; known forms: {', '.join(_WRITTEN)}")
+    """Reads the points of each image from content and key."""
 
 
 def begins_like_table(content: bytes) -> bool:
-    """Whether :func:`read_table` knows the form."""
-    return any(table.recognises(content) for table in _WRITTEN.values())
+    """Return whether a file begins like a table of points in CSV or JSON."""
+    return begins_like_csv(content) or begins_like_json(content)
 
+
+def read_table(content: bytes, key: str) -> dict[str, Points]:
+    """Read points of all images from a table in CSV or JSON.
+
+    Raises:
+        ValueError: If it is neither, or does not follow its format.
+    """
+    if begins_like_csv(content):
+        return read_csv(content, key)
+    if begins_like_json(content):
+        return read_json(content, key)
+    raise ValueError("not a table of points in CSV or JSON")
+
+
+_JSON = TableReader(recognises=begins_like_json, read=read_json)
 
 TABLES: dict[str, TableReader] = {
-    **_WRITTEN,
+    "csv": TableReader(recognises=begins_like_csv, read=read_csv),
+    "json": _JSON,
+    "jsonl": _JSON,  # named by earlier recipes and manifests
     "table": TableReader(recognises=begins_like_table, read=read_table),
     "mat-frames": TableReader(recognises=begins_like_mat, read=read_mat_frames),
 }
@@ -281,7 +268,7 @@ def _is_header(cells: list[str]) -> bool:
 
 
 def _csv_row(row: list[str], *, line: int) -> tuple[str, tuple[float, float] | None]:
-    """The image a row names, and the head in it, if any."""
+    """Return the image of a row, and the head in it, if any."""
     if len(row) != len(CSV_HEADER) or not row[0].strip():
         raise ValueError(f"line {line}: expected {','.join(CSV_HEADER)}, found {','.join(row)!r}")
     image = str(PurePosixPath(row[0].strip()))
@@ -294,11 +281,6 @@ def _csv_row(row: list[str], *, line: int) -> tuple[str, tuple[float, float] | N
         raise ValueError(f"line {line}: x and y must be numbers, found {x!r} and {y!r}") from error
 
 
-def _after_mark(content: bytes) -> bytes:
-    """A text without byte-order mark and leading space."""
-    return content.removeprefix(codecs.BOM_UTF8).lstrip()
-
-
 def _text(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
@@ -306,66 +288,45 @@ def _text(content: bytes) -> str:
         raise ValueError("not a text in UTF-8") from error
 
 
-def _excerpt(found: Any) -> str:
-    """What was found instead, short enough for a message."""
-    text = found if isinstance(found, str) else json.dumps(found)
+def _excerpt(value: Any) -> str:
+    """Return a value short enough for a message."""
+    text = value if isinstance(value, str) else json.dumps(value)
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
-def _from_json(text: str, *, where: str = "") -> Any:
-    """What a JSON text says; all numbers are floats, so that the largest are infinite."""
+def _load_json(text: str) -> Any:
+    """Load a JSON text; all numbers become floats, so that the largest are infinite."""
 
-    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
             names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{where}{_excerpt(twice)} stands twice in one object")
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{_excerpt(repeated)} occurs twice in one object")
         return values
 
     try:
-        return json.loads(text, parse_int=float, object_pairs_hook=mapping)
+        return json.loads(text, parse_int=float, object_pairs_hook=build_object)
     except json.JSONDecodeError as error:
-        place = where or f"line {error.lineno}: "
-        raise ValueError(f"{place}not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError(f"{where}not JSON of points: nested too deeply") from error
-
-
-def _listed_entry(entry: Any, *, where: str) -> tuple[str, Points]:
-    """The image and the points of one entry of a list."""
-    if not isinstance(entry, dict) or not {"image", "points"} <= set(entry):
         raise ValueError(
-            f'{where}expected {{"image": ..., "points": ...}}, found {_excerpt(entry)}'
-        )
-    return _entry(entry["image"], entry["points"], where)
+            f"line {error.lineno}: not JSON: {error.msg} at column {error.colno}"
+        ) from error
+    except RecursionError as error:
+        raise ValueError("not JSON of points: nested too deeply") from error
 
 
-def _entry(image: Any, heads: Any, where: str) -> tuple[str, Points]:
-    if not isinstance(image, str) or not image.strip():
-        raise ValueError(f"{where}image: expected a path, found {_excerpt(image)}")
-    where += f"{_excerpt(image)}: "
+def _json_points(heads: Any, *, where: str) -> Points:
     if not isinstance(heads, list):
-        raise ValueError(f"{where}expected a list of points [x, y], found {_excerpt(heads)}")
+        raise ValueError(f"{where}: expected a list of points [x, y], found {_excerpt(heads)}")
     for number, head in enumerate(heads, start=1):
         # Not isinstance: true and false are numbers to Python.
         if not isinstance(head, list) or [type(each) for each in head] != [float, float]:
-            raise ValueError(f"{where}point {number}: expected [x, y], found {_excerpt(head)}")
-    return str(PurePosixPath(image.strip())), _as_points(heads)
-
-
-def _unique(entries: Iterable[tuple[str, Points]]) -> dict[str, Points]:
-    """A table of entries, each of an image of its own."""
-    table: dict[str, Points] = {}
-    for image, points in entries:
-        if image in table:
-            raise ValueError(f"{image} stands in it twice")
-        table[image] = points
-    return table
+            raise ValueError(f"{where}: point {number}: expected [x, y], found {_excerpt(head)}")
+    return _as_points(heads)
 
 
 def _as_points(value: Any) -> Points:
-    """An array of any numeric type as points; empty arrays of any shape are no heads."""
+    """Convert an array of any numeric type to points; empty arrays of any shape hold no heads."""
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"expected numbers, found {array.dtype}")
@@ -377,5 +338,5 @@ def _as_points(value: Any) -> Points:
 
 
 def _ordered(points: Points, order: str) -> Points:
-    """Points as ``(x, y)``."""
+    """Return points as ``(x, y)``."""
     return points if order == "xy" else np.ascontiguousarray(points[:, ::-1])

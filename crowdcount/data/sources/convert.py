@@ -1,4 +1,4 @@
-"""One image of an archive to its prepared files and its line in the manifest."""
+"""Convert an image of an archive to its prepared files and its record in the manifest."""
 
 import io
 import zipfile
@@ -38,18 +38,18 @@ def convert(
     folder: Path | None,
     max_pixels: int = MAX_PIXELS,
 ) -> ImageRecord:
-    """Prepare one image: pixels, points and block counts.
+    """Convert one image: pixels, points and block counts.
 
     Args:
-        image: What to prepare.
-        source: The set it belongs to.
+        image: The image.
+        source: The data set that it belongs to.
         config: Settings.
-        folder: The prepared folder. None: write nothing and leave the pixels alone; the record then
-            lacks the hashes of the files.
+        folder: The prepared folder. None: write nothing and do not decode the pixels; the record
+            then lacks the hashes of the prepared files.
         max_pixels: A larger image is refused by its header.
 
     Raises:
-        InputMissingError: If a file is not there.
+        InputMissingError: If a file does not exist.
         BadInputError: If the image or its annotation cannot be used.
     """
     content = read_content(image.path, what="image")
@@ -63,15 +63,12 @@ def convert(
             f"{header.width}x{header.height}, more than the {max(max_pixels, MAX_PIXELS)} allowed",
             next_step="leave the image out, or allow more with --max-pixels",
         )
-    # The image as its points see it, before and after the resize: upright, or as it is stored.
+    # Sizes in the frame of the points, before and after the resize: upright, or as stored.
     turn = header.orientation if source.recipe.points.frame == "stored" else 1
-    seen, resized_seen = (
-        each if turn < 5 else each[::-1] for each in ((header.width, header.height), size)
-    )
-    scaled = moved_points(heads, old=seen, new=resized_seen)
-    # Inside now, the heads stay with their image through every turn and every later crop.
-    inside = moved_inside(scaled, size=resized_seen)
-    points = upright_points(inside, size=resized_seen, orientation=turn)
+    old, new = (each if turn < 5 else each[::-1] for each in ((header.width, header.height), size))
+    scaled = moved_points(heads, old=old, new=new)
+    # A head inside the image stays inside through every turn and every later crop.
+    points = upright_points(moved_inside(scaled, size=new), size=new, orientation=turn)
     raw = heads_per_block(points, height=height, width=width, block=config.block)
     corrected = raw.clip(max=config.largest_count)
     hashes = Hashes(source=sha256_bytes(content), annotation=annotation_hash)
@@ -81,10 +78,9 @@ def convert(
         paths = prepared_paths(folder, split=image.split, file=image.file)
         for path, file in zip(paths, files, strict=True):
             write_bytes(path, file)
-        copied = pixels is content
         hashes = replace(
             hashes,
-            image=hashes.source if copied else sha256_bytes(pixels),
+            image=hashes.source if pixels is content else sha256_bytes(pixels),
             points=sha256_bytes(files[1]),
             blocks=sha256_bytes(files[2]),
         )
@@ -98,10 +94,10 @@ def convert(
         source_height=header.height,
         orientation=header.orientation,
         heads=len(points),
-        outside=int(outside(scaled, size=resized_seen).sum()),
+        outside=int(outside(scaled, size=new).sum()),
         duplicates=repeated(heads),
         dropped=len(annotated) - len(heads),
-        axes_swapped=axes_seem_swapped(heads, size=seen),
+        axes_swapped=axes_seem_swapped(heads, size=old),
         blocks_corrected=int((raw > corrected).sum()),
         heads_cut=int((raw - corrected).sum()),
         sha256=hashes,
@@ -109,7 +105,7 @@ def convert(
 
 
 def is_up_to_date(record: ImageRecord, image: SourceImage, *, folder: Path) -> bool:
-    """Whether an image's files are, by content, what ``record`` says, and its source still is."""
+    """Return whether the prepared files and the source of an image have the recorded hashes."""
     paths = prepared_paths(folder, split=record.split, file=record.file)
     hashes = record.sha256
     try:
@@ -124,10 +120,10 @@ def is_up_to_date(record: ImageRecord, image: SourceImage, *, folder: Path) -> b
 
 
 def _annotation(image: SourceImage, points: PointsFormat) -> tuple[Points, str]:
-    """The points of an image, and a hash of what they were read from."""
+    """Return the points of an image, and the hash of their source."""
     if image.rows is not None:
         return image.rows, _annotation_hash(image)
-    # A text without a line is an empty scene; other formats say that the file is empty.
+    # An empty text is an empty scene; other formats refuse an empty file.
     content = read_content(image.annotation, what="annotation", may_be_empty=True)
     try:
         return points.read(content), sha256_bytes(content)
@@ -144,12 +140,12 @@ def _annotation_hash(image: SourceImage) -> str:
 def _image_content(
     content: bytes, header: ImageHeader, size: tuple[int, int], *, name: str, max_pixels: int
 ) -> bytes:
-    """The prepared image: the original byte for byte, unless it must be turned or resized.
+    """Return the prepared image: the original bytes, unless it must be turned or resized.
 
-    Of several frames the first is kept alone, so that nothing later has to choose.
+    Only the first of several frames is kept.
     """
-    as_it_is = header.orientation == 1 and not header.animated
-    if (header.width, header.height) == size and as_it_is:
+    unchanged = (header.width, header.height) == size and header.orientation == 1
+    if unchanged and not header.animated:
         check_pixels(content, name=name, max_pixels=max_pixels)
         return content
     width, height = size
@@ -166,11 +162,11 @@ def _array_content(array: Shaped[np.ndarray, "..."]) -> bytes:
 def _blocks_content(
     raw: Int64[np.ndarray, "rows cols"], corrected: Int64[np.ndarray, "rows cols"]
 ) -> bytes:
-    """What ``np.savez_compressed`` writes, in a third of its time: nearly all blocks are empty."""
+    """Compress faster than ``np.savez_compressed``, by two thirds: few blocks hold heads."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, counts in (("raw", raw), ("corrected", corrected)):
-            # ZipInfo's own date, because that of the clock would make every run's bytes differ.
+            # ZipInfo's default date: with the time of day, the bytes of every run would differ.
             entry = zipfile.ZipInfo(f"{name}.npy")
             npy = _array_content(counts.astype(np.int32))
             archive.writestr(entry, npy, zipfile.ZIP_DEFLATED, compresslevel=1)

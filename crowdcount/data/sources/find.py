@@ -181,5 +181,5 @@ def _nothing_found(source: Path, recipes: Sequence[Recipe]) -> InputMissingError
         f"{source}: no data set recognised; found {shorten(entries) or 'nothing'}",
         looked_for="; ".join(sorted(layouts)),
         next_step="name the folder that holds these; a table of own images begins with "
-        f'{",".join(CSV_HEADER)} or {{"images": [',
+        f'{",".join(CSV_HEADER)} or {{"plaza.jpg": [[',
     )

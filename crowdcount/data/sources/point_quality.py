@@ -1,4 +1,4 @@
-"""What can be wrong with annotated points, and how people are told."""
+"""Problems of annotated points, and the sentences that report them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -12,26 +12,25 @@ from crowdcount.wording import shorten
 
 
 def finite(points: Float64[np.ndarray, "heads 2"]) -> Float64[np.ndarray, "finite 2"]:
-    """The points that have a place: neither coordinate is infinite or not a number."""
-    placed: Float64[np.ndarray, "finite 2"] = points[np.isfinite(points).all(axis=1)]
-    return placed
+    """Select the points with two finite coordinates."""
+    return np.asarray(points[np.isfinite(points).all(axis=1)])
 
 
 def repeated(points: Float64[np.ndarray, "heads 2"]) -> int:
-    """How many finite points lie at exactly the place of another that is counted already."""
-    # As complex numbers, which are sorted five times as fast as rows of two.
+    """Count the finite points at exactly the place of an earlier one."""
+    # Complex numbers are sorted five times as fast as rows of two.
     return len(points) - len(np.unique(points[:, 0] + 1j * points[:, 1]))
 
 
 def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) -> bool:
-    """Whether x and y look as if they had changed places.
+    """Return whether x and y look swapped.
 
-    They do when two heads at least, and a twentieth of all, lie outside the image, of whom hardly
-    any would with x and y exchanged. A square image cannot tell, nor can one with a single head.
+    They do if at least two heads, and a twentieth of all, are outside the image, and hardly any of
+    them would be with x and y swapped. A square image or a single head never look swapped.
 
     Args:
         points: Finite ``(x, y)``.
-        size: ``(width, height)`` of the image they were annotated in.
+        size: ``(width, height)`` of the annotated image.
     """
     as_given = int(outside(points, size=size).sum())
     if as_given < max(2, len(points) / 20):
@@ -41,44 +40,46 @@ def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int
 
 
 def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tuple[str, ...]:
-    """Why the points of a set cannot all be trusted: one line for each kind of fault.
+    """Describe why not all points of a set can be trusted: one line for each kind of fault.
 
     Args:
-        records: What is known of the images.
-        order: In which order the coordinates were read.
+        records: Records of the images.
+        order: Order in which the coordinates were read.
     """
-    found = []
+    lines = []
     swapped = [each.name for each in records if each.axes_swapped]
     if swapped:
         other = "yx" if order == "xy" else "xy"
-        found.append(
+        lines.append(
             f"x and y seem to have changed places in {_images(len(swapped))}, whose heads outside "
             f"would lie inside: {shorten(swapped)}; if so, pass --order {other}"
         )
-    found += _told("{} outside, moved to the edge", records, lambda each: each.outside)
-    found += _told("{} without a finite place, left out", records, lambda each: each.dropped)
-    return tuple(found)
+    lines += _summary("{} outside, moved to the edge", records, lambda each: each.outside)
+    lines += _summary("{} without a finite place, left out", records, lambda each: each.dropped)
+    return tuple(lines)
 
 
 def remarks(records: Sequence[ImageRecord]) -> tuple[str, ...]:
-    """What else is worth knowing of the points, and may well be right."""
-    found = list(_told("{} at the place of another, kept", records, lambda each: each.duplicates))
+    """Describe unusual points that may well be right: duplicates and empty scenes."""
+    lines = list(
+        _summary("{} at the place of another, kept", records, lambda each: each.duplicates)
+    )
     empty = [each.name for each in records if each.heads == 0]
     if empty:
-        found.append(f"nobody in {_images(len(empty))}: {shorten(empty)}")
-    return tuple(found)
+        lines.append(f"nobody in {_images(len(empty))}: {shorten(empty)}")
+    return tuple(lines)
 
 
-def _told(
-    what: str, records: Sequence[ImageRecord], number: Callable[[ImageRecord], int]
+def _summary(
+    text: str, records: Sequence[ImageRecord], number: Callable[[ImageRecord], int]
 ) -> Iterator[str]:
-    """A line that says how many heads it concerns, and in which images how many, if any."""
-    concerned = {each.name: number(each) for each in records if number(each)}
-    if concerned:
-        heads = sum(concerned.values())
-        listed = shorten([f"{name} ({count})" for name, count in concerned.items()])
-        each = what.format(f"{heads} head{'s' if heads > 1 else ''}")
-        yield f"{each}, in {_images(len(concerned))}: {listed}"
+    """Yield a line with the number of heads, if any, and their number in each image."""
+    heads = {each.name: number(each) for each in records if number(each)}
+    if heads:
+        total = sum(heads.values())
+        images = shorten([f"{name} ({count})" for name, count in heads.items()])
+        subject = text.format(f"{total} head{'s' if total > 1 else ''}")
+        yield f"{subject}, in {_images(len(heads))}: {images}"
 
 
 def _images(number: int) -> str:

@@ -140,22 +140,22 @@ EDITS = {
         "test: the totals",
     ),
     "no totals": (lambda m: replace(m, totals={}), "train: the totals"),
-    "an image twice": (lambda m: replace(m, images=(*m.images, m.images[0])), "stands twice"),
+    "an image twice": (lambda m: replace(m, images=(*m.images, m.images[0])), "occurs twice"),
     "a name held out that is not there": (
         lambda m: replace(m, held_out=("gone.jpg",)),
-        r"gone\.jpg is no training image",
+        r"gone\.jpg is not a training image",
     ),
     "a name held out twice": (
         lambda m: replace(m, held_out=m.held_out * 2),
-        "held out: an image stands twice",
+        "held out: an image occurs twice",
     ),
     "a name of both held-out parts": (
         lambda m: replace(m, calibration=m.held_out),
-        "held out: an image stands twice",
+        "held out: an image occurs twice",
     ),
     "a name for calibration that is not there": (
         lambda m: replace(m, calibration=("gone.jpg",)),
-        r"gone\.jpg is no training image",
+        r"gone\.jpg is not a training image",
     ),
     "everything held out": (
         lambda m: replace(
@@ -163,7 +163,7 @@ EDITS = {
         ),
         "every training image",
     ),
-    "complete with reasons": (lambda m: replace(m, reasons=("x",)), "complete in spite of"),
+    "complete with reasons": (lambda m: replace(m, reasons=("x",)), "complete, with reasons"),
     "incomplete without": (lambda m: replace(m, complete=False), "incomplete without"),
     "other heads": (lambda m: edited(m, heads=m.images[0].heads + 1), "heads, not"),
     "another size": (lambda m: edited(m, width=m.images[0].width + 8), "pixels, not"),
