@@ -1,4 +1,4 @@
-"""People, and things that are none, painted on a canvas that knows whose head a pixel shows."""
+"""People and objects, painted on a canvas that records whose head each pixel shows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-from jaxtyping import Int32, UInt16
+from jaxtyping import Float64, UInt16
 
 from crowdcount.scenes.scenery import (
     FABRICS,
@@ -15,6 +15,7 @@ from crowdcount.scenes.scenery import (
     Camera,
     Colour,
     Light,
+    Number,
     Pixels,
     Place,
     mixed,
@@ -27,11 +28,14 @@ from crowdcount.scenes.scenery import (
 SUPERSAMPLING = 2
 """Painted pixels along each side of an image pixel."""
 
+SHIFT = 3
+"""Fractional bits of OpenCV's fixed-point positions."""
+
 HEAD_UP = 1.61
 """Metres from the ground to the head centre of a person 1.75 m tall."""
 
 HEAD_WIDTH, HEAD_HEIGHT = 0.11, 0.14
-"""Half axes in metres of such a person's head, a little larger than life to be told at 6 pixels."""
+"""Half axes in metres of that person's head, enlarged a little to be recognisable at 6 pixels."""
 
 HEAD_RADIUS = math.sqrt(HEAD_WIDTH * HEAD_HEIGHT)
 """Metres: the radius of the circle with the same area."""
@@ -45,132 +49,108 @@ WHITE: Colour = (236, 236, 230)
 
 
 class Canvas:
-    """A picture painted larger than it will be, with the number of a head beside each colour.
+    """A supersampled picture with the number of a head beside each colour.
 
     One call paints colour and number, so they cannot disagree. There is no antialiasing, because
     numbers cannot be mixed; the reduction to image size smooths the colours.
     """
 
-    _SHIFT = 3
-    """Binary places of OpenCV's fixed-point positions."""
-
     def __init__(self, picture: Pixels) -> None:
-        """Start from ``picture``, in which there are no heads."""
+        """Start from ``picture``, without heads."""
         height, width, _ = picture.shape
         numbered = cv2.cvtColor(picture.astype(np.uint16), cv2.COLOR_RGB2RGBA)
         numbered[..., 3] = 0
-        self.pixels: UInt16[np.ndarray, "rows cols 4"] = cv2.resize(
-            numbered, (width * SUPERSAMPLING, height * SUPERSAMPLING)
-        )
-
-    def polygon(self, corners: Sequence[Place], colour: Colour) -> None:
-        """Fill a convex polygon with corners in pixels of the image."""
-        fixed = self._fixed(corners)
-        cv2.fillConvexPoly(self.pixels, fixed, (*colour, 0), cv2.LINE_8, self._SHIFT)
-
-    def oval(self, centre: Place, axes: Place, colour: Colour, *, head: int) -> None:
-        """Fill an upright ellipse, given by centre and half axes in pixels of the image."""
-        unit, ink = SUPERSAMPLING << self._SHIFT, (*colour, head)
-        at = [round(value * unit) - (1 << self._SHIFT >> 1) for value in centre]
-        half = [round(axis * unit) for axis in axes]
-        cv2.ellipse(self.pixels, at, half, 0, 0, 360, ink, cv2.FILLED, cv2.LINE_8, self._SHIFT)
-
-    def path(self, places: Sequence[Place], thickness: float, colour: Colour) -> None:
-        """Draw a line with round ends; places and thickness in pixels of the image."""
-        fixed, thick = [self._fixed(places)], max(round(thickness * SUPERSAMPLING), 1)
-        cv2.polylines(self.pixels, fixed, False, (*colour, 0), thick, cv2.LINE_8, self._SHIFT)
+        size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
+        self.pixels: UInt16[np.ndarray, "rows cols 4"] = cv2.resize(numbered, size)
 
     def reduced(self) -> UInt16[np.ndarray, "height width 4"]:
-        """The picture at image size, outlines smoothed; its fourth channel means nothing."""
+        """Return the picture at image size with smooth outlines; ignore its fourth channel."""
         rows, cols, _ = self.pixels.shape
         size = (cols // SUPERSAMPLING, rows // SUPERSAMPLING)
         return np.asarray(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA))
 
     def owners(self) -> UInt16[np.ndarray, "height width"]:
-        """The number of the head in the upper left quarter of each image pixel, or 0."""
+        """Return the head's number in the upper left quarter of each image pixel, or 0."""
         return self.pixels[::SUPERSAMPLING, ::SUPERSAMPLING, 3].copy()
-
-    def _fixed(self, places: Sequence[Place]) -> Int32[np.ndarray, "places 2"]:
-        """Positions in fixed point; OpenCV's zero is the centre of the first pixel."""
-        unit, half = SUPERSAMPLING << self._SHIFT, 1 << self._SHIFT >> 1
-        return np.array([(x * unit - half, y * unit - half) for x, y in places]).astype(np.int32)
 
 
 class Pen:
-    """Paints something that stands on the ground, in metres ``(right, up)`` from its foot."""
+    """Paints a figure on a canvas, at positions ``(right, up)`` in metres from its foot.
+
+    The figure stands ``x`` metres to the right and ``depth`` away; ``size`` scales all lengths.
+    """
 
     def __init__(
         self, canvas: Canvas, camera: Camera, light: Light, *, x: float, depth: float, size: float
     ) -> None:
-        """Stand ``x`` metres to the right, ``depth`` away; ``size`` multiplies every length."""
         self.scale = size * camera.scale(depth)
-        """Pixels for each metre."""
+        """Pixels per metre."""
 
         self.lit = -math.copysign(1.0, light.sun[0])
-        """The side from which the light comes: -1 left, 1 right."""
+        """Side of the light: -1 left, 1 right."""
 
         self.head = 0
-        """The number that ovals leave."""
+        """Number that ovals write."""
 
-        self._canvas = canvas
+        self._pixels = canvas.pixels
         self._foot = camera.project(x, depth)
         self._haze = light.haze_at(camera, depth)
 
     def polygon(self, corners: Sequence[Place], colour: Colour) -> None:
         """Fill a convex polygon."""
-        self._canvas.polygon([self._at(corner) for corner in corners], self._seen(colour))
+        fixed = self._fixed(corners).astype(np.int32)
+        cv2.fillConvexPoly(self._pixels, fixed, self._ink(colour, 0), cv2.LINE_8, SHIFT)
 
     def band(self, low: Place, high: Place, colour: Colour) -> None:
-        """Fill a shape with a level bottom and top, each given as half width and height."""
+        """Fill a trapezium with a level bottom and top, each a half width and a height."""
         (wide, bottom), (narrow, top) = low, high
         self.polygon([(-wide, bottom), (wide, bottom), (narrow, top), (-narrow, top)], colour)
 
     def oval(self, centre: Place, axes: Place, colour: Colour) -> None:
-        """Fill an upright ellipse given by its half axes."""
-        half = (axes[0] * self.scale, axes[1] * self.scale)
-        self._canvas.oval(self._at(centre), half, self._seen(colour), head=self.head)
+        """Fill an upright ellipse with half axes ``axes``."""
+        (middle,) = self._fixed([centre]).round().astype(int).tolist()
+        half = [round(axis * self.scale * (SUPERSAMPLING << SHIFT)) for axis in axes]
+        ink = self._ink(colour, self.head)
+        cv2.ellipse(self._pixels, middle, half, 0, 0, 360, ink, cv2.FILLED, cv2.LINE_8, SHIFT)
 
     def path(self, places: Sequence[Place], thickness: float, colour: Colour) -> None:
         """Draw a line with round ends."""
-        pixels = [self._at(place) for place in places]
-        self._canvas.path(pixels, thickness * self.scale, self._seen(colour))
+        fixed = [self._fixed(places).astype(np.int32)]
+        thick = max(round(thickness * self.scale * SUPERSAMPLING), 1)
+        cv2.polylines(self._pixels, fixed, False, self._ink(colour, 0), thick, cv2.LINE_8, SHIFT)
 
-    def _at(self, place: Place) -> Place:
-        return self._foot[0] + place[0] * self.scale, self._foot[1] - place[1] * self.scale
+    def _fixed(self, places: Sequence[Place]) -> Float64[np.ndarray, "places 2"]:
+        """Convert places to fixed-point pixels; OpenCV's zero is the centre of the first pixel."""
+        x, y, unit, half = *self._foot, SUPERSAMPLING << SHIFT, 1 << SHIFT >> 1
+        return np.array(
+            [
+                ((x + right * self.scale) * unit - half, (y - up * self.scale) * unit - half)
+                for right, up in places
+            ]
+        )
 
-    def _seen(self, colour: Colour) -> Colour:
-        return mixed(colour, HAZE, self._haze)
+    def _ink(self, colour: Colour, number: int) -> tuple[Number, Number, Number, int]:
+        return (*mixed(colour, HAZE, self._haze), number)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody on the ground."""
+    """A person on the ground, ``x`` metres right of the middle and ``depth`` from the camera.
+
+    ``size`` is the height as a factor of 1.75 m, ``turn`` the direction in radians (0 towards the
+    camera, pi / 2 to the right), ``stride`` half the distance between the feet in metres.
+    """
 
     x: float
-    """Metres to the right of the picture's middle."""
-
     depth: float
-    """Metres from the camera."""
-
     size: float
-    """Body length as a factor of 1.75 m."""
-
     turn: float
-    """Direction in radians: 0 towards the camera, pi / 2 to the right."""
-
     stride: float
-    """Half the distance between the feet in metres; small for somebody who stands."""
-
     skin: Colour
-
     hair: Colour
-
     top: Colour
-
     bottom: Colour
-
     shoes: Colour
-
     outfit: str
     """``trousers``, ``shorts``, ``skirt`` or ``coat``."""
 
@@ -182,7 +162,7 @@ class Person:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, *, x: float, depth: float, turn: float) -> "Person":
-        """Somebody at a place."""
+        """Draw a person."""
         return cls(
             x=x,
             depth=depth,
@@ -200,20 +180,20 @@ class Person:
         )
 
     @property
-    def outline(self) -> tuple[float, float]:
-        """Metres in height and across, for the shadow."""
+    def extent(self) -> tuple[float, float]:
+        """Height and width in metres, for the shadow."""
         return 1.75 * self.size, 0.42 * self.size
 
     def head_in(self, camera: Camera) -> Place:
-        """The pixel position of the head's centre."""
+        """Return the pixel position of the head's centre."""
         return camera.project(self.x, self.depth, HEAD_UP * self.size)
 
     def head_area(self, camera: Camera) -> float:
-        """Image pixels of the whole head, where nothing hides it."""
+        """Return the area of the unhidden head in image pixels."""
         return math.pi * (HEAD_RADIUS * self.size * camera.scale(self.depth)) ** 2
 
     def paint(self, pen: Pen, number: int) -> None:
-        """Paint from the feet to the hat; the pixels of the head get ``number``."""
+        """Paint from feet to hat; the pixels of the head get ``number``."""
         self._paint_legs(pen)
         self._paint_body(pen)
         pen.head = number
@@ -270,7 +250,7 @@ class Person:
         side, width, height = math.sin(self.turn), HEAD_WIDTH, HEAD_HEIGHT
         covers = {"cap": self.top, "hood": scaled(self.top, 0.8), "straw": STRAW, "bald": self.skin}
         cover = covers.get(self.headwear, self.hair)
-        # The skull comes first: its outline is the whole head, whatever lies on it.
+        # The skull comes first, because its outline is the whole head.
         pen.oval((0, HEAD_UP), (width, height), scaled(cover, 0.75))
         bright = (0.15 * width * pen.lit, HEAD_UP + 0.1 * height)
         pen.oval(bright, (0.83 * width, 0.85 * height), cover)
@@ -331,40 +311,32 @@ def _ball(pen: Pen, colour: Colour) -> None:
 
 Painter: TypeAlias = Callable[[Pen, Colour], None]
 
-THINGS: dict[str, tuple[Painter, float, float]] = {
+OBJECTS: dict[str, tuple[Painter, float, float]] = {
     "lamp": (_lamp, 4.4, 0.15),
     "bollard": (_bollard, 0.9, 0.22),
     "tree": (_tree, 4.2, 1.5),
     "sign": (_sign, 2.5, 0.12),
     "ball": (_ball, 0.28, 0.28),
 }
-"""How each is painted, and how tall and how wide its shadow takes it to be, in metres."""
+"""Painter of each object, and height and width of its shadow's caster in metres."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thing:
-    """Something on the ground that is nobody."""
+class Object:
+    """An object on the ground; ``kind`` is a key of ``OBJECTS``, ``size`` a factor."""
 
     kind: str
-    """Key into ``THINGS``."""
-
     x: float
-    """Metres to the right of the picture's middle."""
-
     depth: float
-    """Metres from the camera."""
-
     size: float
-    """Factor on the usual size."""
-
     colour: Colour
 
     @property
-    def outline(self) -> tuple[float, float]:
-        """Metres in height and across, for the shadow."""
-        _, up, wide = THINGS[self.kind]
-        return up * self.size, wide * self.size
+    def extent(self) -> tuple[float, float]:
+        """Height and width in metres, for the shadow."""
+        _, height, width = OBJECTS[self.kind]
+        return height * self.size, width * self.size
 
     def paint(self, pen: Pen) -> None:
-        """Paint it; no pixel of it is a head."""
-        THINGS[self.kind][0](pen, self.colour)
+        """Paint the object; none of its pixels is a head."""
+        OBJECTS[self.kind][0](pen, self.colour)

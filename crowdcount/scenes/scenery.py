@@ -1,4 +1,4 @@
-"""A rendered scene without those who stand in it: camera, light, ground, backdrop."""
+"""Scenes without people: camera, light, colours, ground and backdrop."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
-# Spelt out because the run-time check of the tests does not take an int for a float.
+# The run-time type check of the tests does not accept an int for a float.
 Number: TypeAlias = int | float
 Colour: TypeAlias = tuple[Number, Number, Number]
 Place: TypeAlias = tuple[Number, Number]
@@ -20,74 +20,58 @@ Option = TypeVar("Option")
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A level pinhole camera above flat ground: metres to pixels."""
+    """A level pinhole camera above flat ground: projects metres to pixels.
+
+    ``width``, ``height`` and the focal length ``focal`` are in pixels; ``horizon`` is a row,
+    negative above the image. The camera is ``up`` metres above the ground, and people stand
+    ``nearest`` to ``farthest`` metres away.
+    """
 
     width: int
-    """Pixels of the image."""
-
     height: int
-    """Pixels of the image."""
-
     horizon: float
-    """Row of the horizon in pixels; negative where it lies above the image."""
-
     up: float
-    """Metres above the ground."""
-
     focal: float
-    """Focal length in pixels."""
-
     nearest: float
-    """Metres to the nearest place for a person."""
-
     farthest: float
-    """Metres to the farthest place for a person."""
 
     def scale(self, depth: float) -> float:
-        """Pixels per metre at ``depth`` metres."""
+        """Return pixels per metre at ``depth`` metres."""
         return self.focal / depth
 
     def project(self, x: Number, depth: float, up: Number = 0) -> Place:
-        """The pixel ``(x, y)`` of a point, from metres to the right, away and above the ground."""
+        """Return the pixel ``(x, y)`` of a point ``x`` m right, ``depth`` m away, ``up`` m high."""
         scale = self.scale(depth)
         return self.width / 2 + x * scale, self.horizon + (self.up - up) * scale
 
     def half_view(self, depth: float) -> float:
-        """Metres that the picture shows at ``depth`` metres on either side of its middle."""
+        """Return half the width of the view, in metres, at ``depth`` metres."""
         return self.width / 2 / self.scale(depth)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """How a scene is lit and photographed."""
+    """Lighting of a scene, and the faults of lens and sensor.
+
+    A shadow of one metre reaches ``sun`` metres to the right and away, and takes the fraction
+    ``shade`` of the light. ``gains`` (exposure and white balance) multiply the channels. ``haze``
+    is the fraction of the haze's colour in the distance, ``slope`` the change of brightness over
+    half the width and half the height, ``vignette`` its loss in the corners. ``blur`` is the
+    standard deviation of the lens blur in pixels, ``noise`` of the sensor noise in grey levels.
+    """
 
     sun: Place
-    """Metres by which the shadow of one metre falls to the right and away."""
-
     shade: float
-    """How much light a shadow takes, from 0 to 1."""
-
     gains: Colour
-    """Exposure and colour temperature as one factor for each channel."""
-
     haze: float
-    """How much of the haze's colour things far away take on, from 0 to 1."""
-
     slope: Place
-    """Change of brightness over the half width and the half height of the picture."""
-
     vignette: float
-    """Loss of brightness in the corners."""
-
     blur: float
-    """Standard deviation of the lens blur in pixels."""
-
     noise: float
-    """Standard deviation of the sensor noise in grey levels."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "Light":
-        """Anything from a bright noon to a dull evening."""
+        """Draw a light between bright noon and dull evening."""
         exposure, warmth = rng.uniform(0.75, 1.15), rng.normal(0, 0.06)
         sunny = rng.random() < 0.6
         return cls(
@@ -102,34 +86,34 @@ class Light:
         )
 
     def haze_at(self, camera: Camera, depth: float) -> float:
-        """How much of the haze's colour something takes on at ``depth`` metres."""
+        """Return the fraction of the haze's colour at ``depth`` metres."""
         return self.haze * (1 - math.exp(-0.7 * depth / camera.farthest))
 
 
 def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
-    """One of the options, each as likely; much quicker than ``rng.choice``."""
+    """Draw one option uniformly; much faster than ``rng.choice``."""
     return options[int(rng.random() * len(options))]
 
 
 def palette(codes: str) -> list[Colour]:
-    """Colours from their hexadecimal codes."""
+    """Parse hexadecimal colours."""
     return [(code[0], code[1], code[2]) for code in map(bytes.fromhex, codes.split())]
 
 
 def varied(rng: np.random.Generator, colour: Colour) -> Colour:
-    """A colour near ``colour``."""
+    """Draw a colour near ``colour``."""
     red, green, blue = (colour + rng.normal(0, 5, 3) + rng.normal(0, 9)).clip(8, 245).tolist()
     return red, green, blue
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
-    """A darker or brighter colour."""
+    """Multiply the brightness of a colour."""
     red, green, blue = colour
     return min(red * factor, 255.0), min(green * factor, 255.0), min(blue * factor, 255.0)
 
 
 def mixed(colour: Colour, other: Colour, part: float) -> Colour:
-    """``colour`` with ``part`` of it, from 0 to 1, replaced by ``other``."""
+    """Replace ``part`` of a colour, from 0 to 1, by ``other``."""
     (red, green, blue), keep = colour, 1 - part
     return (
         red * keep + other[0] * part,
@@ -148,18 +132,11 @@ GLASS: Colour = (78, 88, 101)
 
 
 def cast_shadows(
-    picture: Pixels, camera: Camera, light: Light, standing: Iterable[tuple[float, ...]]
+    picture: Pixels, camera: Camera, light: Light, figures: Iterable[tuple[float, ...]]
 ) -> None:
-    """Darken the ground behind what keeps the sun away.
-
-    Args:
-        picture: Changed in place.
-        camera: Where things appear.
-        light: Where the shadows fall.
-        standing: Of each thing: metres to the right, away, in height and across.
-    """
+    """Darken ``picture`` in place by the shadows of figures ``(x, depth, height, width)`` in m."""
     shadows = np.zeros(picture.shape[:2], np.uint8)
-    for x, depth, up, wide in standing:
+    for x, depth, up, wide in figures:
         tip = (x + light.sun[0] * up, max(depth + light.sun[1] * up, 0.5 * camera.nearest))
         ends = np.array([camera.project(x, depth), camera.project(*tip)]).round().astype(np.int32)
         thickness = max(round(0.8 * wide * camera.scale(depth)), 1)
@@ -169,8 +146,8 @@ def cast_shadows(
 
 
 def add_haze(picture: Pixels, camera: Camera, light: Light) -> None:
-    """Let ground and backdrop take on the haze's colour with distance."""
-    # What rises above the ground's far end is as far away as that.
+    """Blend ground and backdrop with the haze's colour by distance."""
+    # Whatever rises above the ground's far end has the distance of that end.
     rows = np.arange(camera.height) + 0.5 - camera.horizon
     nearest_row = camera.up * camera.scale(4 * camera.farthest)
     depths = camera.up * camera.focal / np.maximum(rows, nearest_row)
@@ -180,14 +157,14 @@ def add_haze(picture: Pixels, camera: Camera, light: Light) -> None:
 def photograph(
     scene: UInt16[np.ndarray, "height width channels"], light: Light, rng: np.random.Generator
 ) -> Pixels:
-    """What the sensor makes of a scene's first three channels: brightness, colour, blur, noise."""
+    """Photograph the first three channels of a scene: brightness, colour, blur, noise."""
     height, width, _ = scene.shape
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     brightness = 1 + np.float32(light.slope[0]) * across + np.float32(light.slope[1]) * down
     brightness -= np.float32(light.vignette / 2) * (across**2 + down**2)
     grain = rng.standard_normal((height, width), np.float32) * np.float32(0.8 * light.noise)
-    # Channel by channel: several times as fast as arithmetic on interleaved pixels.
+    # Channel by channel is several times as fast as on interleaved pixels.
     channels = []
     for channel, gain in zip(cv2.split(scene), light.gains, strict=False):
         sharp = cv2.multiply(channel, brightness, scale=gain, dtype=cv2.CV_32F)
@@ -202,19 +179,19 @@ def photograph(
 
 
 def _blend(picture: Pixels, colour: Colour, part: Float32[np.ndarray, "height width"]) -> None:
-    """Replace a part of each pixel, from 0 to 1, by a colour."""
+    """Replace the fraction ``part`` of each pixel by a colour."""
     plain = np.empty_like(picture)
     cv2.rectangle(plain, (0, 0), picture.shape[1::-1], colour, cv2.FILLED)
     cv2.blendLinear(picture, plain, 1 - part, part, picture)
 
 
 def _by_row(values: Any, width: int) -> Float32[np.ndarray, "height width"]:
-    """One value for each row, repeated along it."""
+    """Repeat one value per row along the row."""
     return np.tile(np.asarray(values, np.float32)[:, None], width)
 
 
 def _plaza(picture: Pixels, camera: Camera, rng: np.random.Generator) -> float:
-    """Paving in front of a row of houses."""
+    """Paint paving in front of a row of houses."""
     _houses(picture, camera, rng, depth=1.6 * camera.farthest)
     tone = varied(rng, pick(rng, palette("a8a094 969492 b8a68e 8c7a6e")))
     _ground(picture, camera, _paving(rng, tone))
@@ -222,32 +199,60 @@ def _plaza(picture: Pixels, camera: Camera, rng: np.random.Generator) -> float:
 
 
 def _street(picture: Pixels, camera: Camera, rng: np.random.Generator) -> float:
-    """Asphalt between two rows of houses."""
+    """Paint asphalt between two rows of houses."""
     _houses(picture, camera, rng, depth=3.5 * camera.farthest)
     half_width = rng.uniform(0.45, 0.8) * camera.half_view(camera.farthest)
     half_width = max(half_width, camera.half_view(camera.nearest), 2.5)
-    _ground(picture, camera, _asphalt(rng, varied(rng, pick(rng, palette("606164 706e6c 807a74")))))
+    # Grain and, more often than not, a broken white line.
+    tone = varied(rng, pick(rng, palette("606164 706e6c 807a74")))
+    asphalt = _speckled(rng, tone, grain=9, patches=6)
+    if rng.random() < 0.7:
+        asphalt[:150, 124:131] = 205
+    _ground(picture, camera, asphalt)
     for side in (-1, 1):
-        _side_houses(picture, camera, rng, x=side * (half_width + 0.8))
+        depth = 0.5 * camera.nearest
+        while depth < 3.5 * camera.farthest:
+            corner, wide = (side * (half_width + 0.8), depth), rng.uniform(5, 11)
+            _front(picture, camera, rng, wide=wide, corner=corner, along=(0, 1))
+            depth += wide
     return half_width
 
 
 def _park(picture: Pixels, camera: Camera, rng: np.random.Generator) -> float:
-    """A meadow with trees behind it."""
-    _tree_line(picture, camera, rng, depth=1.8 * camera.farthest)
-    _ground(picture, camera, _grass(rng, stripes=False))
+    """Paint a meadow in front of two rows of trees, the nearer ones brighter."""
+    depth = 1.8 * camera.farthest
+    scale, leaves = camera.scale(depth), varied(rng, (70, 96, 58))
+    for tone, up in ((0.7, 3.0), (0.95, 1.2)):
+        for x in np.arange(-camera.half_view(depth), camera.half_view(depth) + 1, 1.3).tolist():
+            middle, row = camera.project(x, depth, rng.normal(up, 0.5))
+            colour, radius = scaled(leaves, tone * rng.uniform(0.85, 1.1)), rng.uniform(1.2, 2)
+            centre = (round(middle), round(row))
+            cv2.circle(picture, centre, round(radius * scale), colour, cv2.FILLED, cv2.LINE_AA)
+    _ground(picture, camera, _grass(rng))
     return math.inf
 
 
 def _stadium(picture: Pixels, camera: Camera, rng: np.random.Generator) -> float:
-    """A mown field with empty stands behind it."""
-    _stands(picture, camera, rng, depth=1.5 * camera.farthest)
-    _ground(picture, camera, _grass(rng, stripes=True))
+    """Paint a mown field in front of empty seats above advertisements."""
+    depth = 1.5 * camera.farthest
+    scale, ground = camera.scale(depth), camera.project(0, depth)[1]
+    seat = varied(rng, pick(rng, FABRICS))
+    _fill(picture, _box(0, ground - 9 * scale, camera.width, ground), (128, 130, 134))
+    top = max(ground - 9 * scale, 0)
+    for bottom in np.arange(ground - 1.3 * scale, top, -0.75 * scale).tolist():
+        for left in np.arange(0, camera.width, 0.8 * scale).tolist():
+            tone = scaled(seat, rng.uniform(0.8, 1.1))
+            _fill(picture, _box(left, bottom - 0.45 * scale, left + 0.5 * scale, bottom), tone)
+    for left in np.arange(0, camera.width, 6 * scale).tolist():
+        _fill(picture, _box(left, ground - scale, left + 6 * scale, ground), pick(rng, FABRICS))
+    grass = _grass(rng)
+    grass[:128] = grass[:128] * 0.82
+    _ground(picture, camera, grass)
     return math.inf
 
 
 def _beach(picture: Pixels, camera: Camera, rng: np.random.Generator) -> float:
-    """Sand, and the sea under the sky."""
+    """Paint sand, and the sea under the sky."""
     _ground(picture, camera, _speckled(rng, varied(rng, (206, 186, 150)), grain=9, patches=10))
     top, shore = camera.horizon, camera.project(0, 1.5 * camera.farthest)[1]
     for bottom, colour in ((shore + 3, (232, 234, 230)), (shore, varied(rng, (70, 120, 140)))):
@@ -264,11 +269,11 @@ BACKDROPS: dict[str, Backdrop] = {
     "stadium": _stadium,
     "beach": _beach,
 }
-"""Each paints under a sky, and returns how many metres to the sides of the middle people can be."""
+"""Each paints a backdrop and returns its half width in metres, where people can stand."""
 
 
 def paint_sky(picture: Pixels, camera: Camera, rng: np.random.Generator) -> None:
-    """Blue or grey above, white at the horizon, with clouds; fills the whole picture."""
+    """Fill the picture with a sky: blue or grey above, white at the horizon, with clouds."""
     high = varied(rng, pick(rng, palette("6092ce 96aabe 78a0d2 c8aa96")))
     small, cover = rng.random((6, 8), np.float32), rng.uniform(0.3, 0.9)
     clouds = cv2.resize(small, (camera.width, camera.height), interpolation=cv2.INTER_CUBIC)
@@ -278,10 +283,10 @@ def paint_sky(picture: Pixels, camera: Camera, rng: np.random.Generator) -> None
 
 
 def _ground(picture: Pixels, camera: Camera, texture: Texture) -> None:
-    """Lay a square texture, 8 m wide and seen from above, over the ground again and again."""
+    """Tile the ground with a texture that covers 8 x 8 m."""
     first = max(math.ceil(camera.horizon), 0)
     metre, reach = texture.shape[0] / 8, camera.up * camera.focal
-    # Of a pixel: depth = up * focal / (y - horizon), x = (column - middle) * depth / focal.
+    # A pixel shows depth = up * focal / (y - horizon) and x = (column - middle) * depth / focal.
     to_texture = np.array(
         [
             [metre * camera.up, 0, metre * camera.up * (0.5 - camera.width / 2)],
@@ -296,7 +301,7 @@ def _ground(picture: Pixels, camera: Camera, texture: Texture) -> None:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )
-    # Far away a pixel covers much of the texture; its mean is what a camera would see.
+    # A distant pixel covers much of the texture, so a camera sees the mean.
     rows = np.arange(first, camera.height) + 0.5 - camera.horizon
     blurred = 1 - (6 * rows * rows / (metre * reach)).clip(0, 1)
     red, green, blue, _ = cv2.mean(texture)
@@ -305,7 +310,7 @@ def _ground(picture: Pixels, camera: Camera, texture: Texture) -> None:
 
 
 def _speckled(rng: np.random.Generator, tone: Colour, *, grain: Number, patches: Number) -> Texture:
-    """A plain texture with fine grain and broad patches, both in grey levels."""
+    """Draw a plain texture with fine grain and broad patches, both in grey levels."""
     broad = rng.standard_normal((9, 9), np.float32) * np.float32(patches)
     broad[-1], broad[:, -1] = broad[0], broad[:, 0]
     spots = rng.standard_normal((256, 256), np.float32) * np.float32(grain)
@@ -315,7 +320,7 @@ def _speckled(rng: np.random.Generator, tone: Colour, *, grain: Number, patches:
 
 
 def _paving(rng: np.random.Generator, tone: Colour) -> Texture:
-    """Slabs of slightly different tones with dark joints."""
+    """Draw slabs of slightly different tones with dark joints."""
     count = pick(rng, [4, 8, 16])
     slabs = rng.normal(0, 7, (count, count, 1))
     if rng.random() < 0.4:
@@ -329,25 +334,14 @@ def _paving(rng: np.random.Generator, tone: Colour) -> Texture:
     return (texture + change).clip(0, 255).astype(np.uint8)
 
 
-def _asphalt(rng: np.random.Generator, tone: Colour) -> Texture:
-    """Grain and, more often than not, a broken white line."""
-    texture = _speckled(rng, tone, grain=9, patches=6)
-    if rng.random() < 0.7:
-        texture[:150, 124:131] = 205
-    return texture
-
-
-def _grass(rng: np.random.Generator, *, stripes: bool) -> Texture:
-    """Blades, patches, and the stripes of a mower."""
+def _grass(rng: np.random.Generator) -> Texture:
+    """Draw blades and patches of grass."""
     tone = varied(rng, pick(rng, palette("5c7c3a 4e7438 7c8448")))
-    texture = _speckled(rng, tone, grain=15, patches=10)
-    if stripes:
-        texture[:128] = texture[:128] * 0.82
-    return texture
+    return _speckled(rng, tone, grain=15, patches=10)
 
 
 def _fill(picture: Pixels, corners: Sequence[Place], colour: Colour) -> None:
-    """Fill a convex polygon of the backdrop, smooth at its outline."""
+    """Fill a convex polygon with antialiasing."""
     fixed = (np.asarray(corners) * 16).clip(-1e6, 1e6).round().astype(np.int32)
     cv2.fillConvexPoly(picture, fixed, colour, cv2.LINE_AA, 4)
 
@@ -357,21 +351,12 @@ def _box(left: Number, top: Number, right: Number, bottom: Number) -> list[Place
 
 
 def _houses(picture: Pixels, camera: Camera, rng: np.random.Generator, *, depth: float) -> None:
-    """A row of fronts across the picture."""
+    """Paint a row of fronts across the picture."""
     x, end = -camera.half_view(depth) - rng.uniform(0, 5), camera.half_view(depth)
     while x < end:
         wide = rng.uniform(7, 16)
         _front(picture, camera, rng, wide=wide, corner=(x, depth), along=(1, 0))
         x += wide
-
-
-def _side_houses(picture: Pixels, camera: Camera, rng: np.random.Generator, *, x: float) -> None:
-    """Fronts along a street, ``x`` metres to the right, from behind the camera to far away."""
-    depth = 0.5 * camera.nearest
-    while depth < 3.5 * camera.farthest:
-        wide = rng.uniform(5, 11)
-        _front(picture, camera, rng, wide=wide, corner=(x, depth), along=(0, 1))
-        depth += wide
 
 
 def _front(
@@ -383,7 +368,7 @@ def _front(
     corner: Place,
     along: Place,
 ) -> None:
-    """The front of a house that leads from ``corner`` in a direction, both ``(right, away)``."""
+    """Paint a front from ``corner`` in the direction ``along``, both ``(right, away)``."""
     storeys, wall = int(rng.integers(2, 6)), varied(rng, pick(rng, WALLS))
 
     def panel(left: Number, right: Number, low: Number, high: Number, colour: Colour) -> None:
@@ -402,28 +387,3 @@ def _front(
             panel(left, left + 1.1, low, 3.2 * storey + 2.6, glass)
     if rng.random() < 0.5:
         panel(0.3, wide - 0.3, 2.75, 3.3, pick(rng, FABRICS))
-
-
-def _tree_line(picture: Pixels, camera: Camera, rng: np.random.Generator, *, depth: float) -> None:
-    """Crowns side by side, the nearer ones brighter."""
-    scale, leaves = camera.scale(depth), varied(rng, (70, 96, 58))
-    for tone, up in ((0.7, 3.0), (0.95, 1.2)):
-        for x in np.arange(-camera.half_view(depth), camera.half_view(depth) + 1, 1.3).tolist():
-            middle, row = camera.project(x, depth, rng.normal(up, 0.5))
-            colour, radius = scaled(leaves, tone * rng.uniform(0.85, 1.1)), rng.uniform(1.2, 2)
-            centre = (round(middle), round(row))
-            cv2.circle(picture, centre, round(radius * scale), colour, cv2.FILLED, cv2.LINE_AA)
-
-
-def _stands(picture: Pixels, camera: Camera, rng: np.random.Generator, *, depth: float) -> None:
-    """Rows of empty seats above advertisements."""
-    scale, ground = camera.scale(depth), camera.project(0, depth)[1]
-    seat = varied(rng, pick(rng, FABRICS))
-    _fill(picture, _box(0, ground - 9 * scale, camera.width, ground), (128, 130, 134))
-    top = max(ground - 9 * scale, 0)
-    for bottom in np.arange(ground - 1.3 * scale, top, -0.75 * scale).tolist():
-        for left in np.arange(0, camera.width, 0.8 * scale).tolist():
-            tone = scaled(seat, rng.uniform(0.8, 1.1))
-            _fill(picture, _box(left, bottom - 0.45 * scale, left + 0.5 * scale, bottom), tone)
-    for left in np.arange(0, camera.width, 6 * scale).tolist():
-        _fill(picture, _box(left, ground - scale, left + 6 * scale, ground), pick(rng, FABRICS))

@@ -1,30 +1,42 @@
-"""What is painted on a canvas: colours and head numbers in step, people whole, things nobody."""
+"""What is painted on a canvas: colours and head numbers in step, people whole, ones nobody."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.scenes.people import HEAD_UP, THINGS, Canvas, Pen, Person, Thing
+from crowdcount.scenes.people import HEAD_UP, OBJECTS, Canvas, Object, Pen, Person
 from crowdcount.scenes.scenery import Camera, Light
 
 CAMERA = Camera(
     width=160, height=120, horizon=-20.0, up=4.0, focal=300.0, nearest=5.0, farthest=20.0
 )
 BLACK = np.zeros((120, 160, 3), np.uint8)
-positions = st.tuples(st.floats(-20, 180), st.floats(-20, 140))
+positions = st.tuples(st.floats(-20, 180), st.floats(-140, 20))
 
 
 def pen(canvas, *, x=0.0, depth=9.0, size=1.0):
     return Pen(canvas, CAMERA, Light.drawn(np.random.default_rng(0)), x=x, depth=depth, size=size)
 
 
+def pixel_pen(canvas):
+    """A pen at the upper left corner whose metre is a pixel, without haze."""
+    camera = Camera(width=0, height=0, horizon=0.0, up=0.0, focal=1.0, nearest=1.0, farthest=1.0)
+    light = replace(Light.drawn(np.random.default_rng(0)), haze=0.0)
+    return Pen(canvas, camera, light, x=0.0, depth=1.0, size=1.0)
+
+
 @given(centre=positions, axes=st.tuples(st.floats(1, 30), st.floats(1, 30)), over=positions)
 def test_a_pixel_has_the_number_of_the_head_whose_colour_it_has(centre, axes, over):
     canvas = Canvas(BLACK)
-    canvas.oval(centre, axes, (200, 0, 0), head=1)
-    canvas.oval(over, (12, 15), (0, 200, 0), head=2)
-    canvas.path([(0, 60), over], 4.0, (0, 0, 200))
+    paint = pixel_pen(canvas)
+    paint.head = 1
+    paint.oval(centre, axes, (200, 0, 0))
+    paint.head = 2
+    paint.oval(over, (12, 15), (0, 200, 0))
+    paint.path([(0, -60), over], 4.0, (0, 0, 200))
     red, green, blue, number = np.moveaxis(canvas.pixels, 2, 0)
     np.testing.assert_array_equal(number == 1, red == 200)
     np.testing.assert_array_equal(number == 2, green == 200)
@@ -33,7 +45,9 @@ def test_a_pixel_has_the_number_of_the_head_whose_colour_it_has(centre, axes, ov
 
 def test_an_oval_lies_where_it_is_put():
     canvas = Canvas(BLACK)
-    canvas.oval((50.25, 40.5), (10, 20), (9, 9, 9), head=1)
+    paint = pixel_pen(canvas)
+    paint.head = 1
+    paint.oval((50.25, -40.5), (10, 20), (9, 9, 9))
     rows, cols = np.nonzero(canvas.pixels[..., 3])
     # Centres of painted pixels, in pixels of the image.
     assert (cols.mean() + 0.5) / 2 == pytest.approx(50.25, abs=0.1)
@@ -61,10 +75,10 @@ def test_projection_by_hand():
     assert CAMERA.half_view(10.0) == pytest.approx(80 / 30)
 
 
-@pytest.mark.parametrize("kind", THINGS)
-def test_a_thing_shows_and_is_no_head(kind):
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_an_object_shows_and_is_no_head(kind):
     canvas = Canvas(BLACK)
-    thing = Thing(kind=kind, x=0.0, depth=12.0, size=1.0, colour=(90, 90, 200))
-    thing.paint(pen(canvas, depth=12.0))
+    one = Object(kind=kind, x=0.0, depth=12.0, size=1.0, colour=(90, 90, 200))
+    one.paint(pen(canvas, depth=12.0))
     assert canvas.pixels[..., :3].any()
     assert not canvas.owners().any()
