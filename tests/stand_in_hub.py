@@ -8,6 +8,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from huggingface_hub import constants, file_download
 
@@ -71,10 +72,30 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append(f"GET {self.path}")
-        repository = self.server.repositories.get(self.path.removeprefix("/api/models/"))
-        if repository is not None:
-            return self._json(200, {"id": "", "private": repository.private})
-        return self._file()
+        asked = re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^?]+))?(?:\?.*)?", self.path
+        )
+        return self._file() if asked is None else self._listing(*asked.groups())
+
+    def _listing(self, name, kind, revision):
+        repository = self.server.repositories.get(name)
+        if repository is None:
+            return self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+        if kind is None and not repository.commits:
+            return self._json(200, {"id": name, "private": repository.private})
+        number = repository.find(unquote(revision or "main"))
+        if number is None:
+            return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        files = repository.commits[number]
+        if kind == "tree":
+            listed = [
+                {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
+                for path, content in files.items()
+            ]
+            return self._json(200, listed)
+        siblings = [{"rfilename": path} for path in files]
+        known = {"id": name, "private": repository.private, "sha": repository.name(number)}
+        return self._json(200, known | {"siblings": siblings})
 
     def _file(self):
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^/]+)", self.path)

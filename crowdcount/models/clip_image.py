@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BACKBONES, OPEN_CLIP_PREFIX, BackboneSpec, check_tag
-from crowdcount.models.checkpoints.hub import downloads, require
+from crowdcount.models.checkpoints.hub import OPEN_CLIP_FILES, weights_file
 from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, of_open_clip, of_timm
@@ -309,9 +309,13 @@ def _other_layout(spec: BackboneSpec, reason: str) -> ConfigError:
 
 def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
     model, tag = spec.library_name, spec.tag
-    name = f"open_clip's {model} ({tag})"
-    if spec.source:
-        require(name, source=spec.source, offline=offline)
+
+    def fetched(source: str) -> Path:
+        name = f"open_clip's {model} ({tag})"
+        return weights_file(name, source=source, names=OPEN_CLIP_FILES, offline=offline)
+
+    # Before the import, which takes seconds, so that missing weights are reported at once.
+    path = fetched(spec.source) if spec.source else None
     import open_clip
 
     if not tag:
@@ -330,9 +334,9 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
             f"model.backbone: the weights {tag} of {model} were trained with another activation",
             next_step=f"--backbone {OPEN_CLIP_PREFIX}{other}/{tag}",
         )
-    source = weights.get("hf_hub") or weights["url"]
-    with quiet_root_logger(), downloads(name, source=source, offline=offline):
-        return open_clip.create_model(model, pretrained=tag)
+    path = path or fetched(weights.get("hf_hub") or weights["url"])
+    with quiet_root_logger():
+        return open_clip.create_model(model, pretrained=str(path))
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """The text side of CLIP by the library open_clip: features of sentences."""
 
-import contextlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec
-from crowdcount.models.checkpoints.hub import downloads
+from crowdcount.models.checkpoints.hub import fetch_tokeniser
 from crowdcount.models.clip_image import architecture, quiet_root_logger
 
 _NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
@@ -85,24 +83,30 @@ def tokenised(
     if name is not None and untrained:
         tokens = _bytes_as_tokens(sentences, context=text["context_length"])
     else:
-        needs: AbstractContextManager[None] = contextlib.nullcontext()
+        options = {}
         if name is not None:
-            needs = downloads(f"the tokeniser {name}", source=name, offline=offline)
-        try:
-            with quiet_root_logger(), needs:
-                tokens = open_clip.get_tokenizer(spec.library_name)(list(sentences))
-        except ImportError as error:
-            raise ConfigError(
-                f"model.backbone: the sentences of open_clip's {spec.library_name} are read by the "
-                "package transformers, which is not installed",
-                next_step="pip install 'crowdcount-ebc[siglip]', or choose another backbone",
-            ) from error
+            _require_transformers(spec)
+            fetch_tokeniser(name, offline=offline)
+            options["local_files_only"] = True
+        with quiet_root_logger():
+            tokens = open_clip.get_tokenizer(spec.library_name, **options)(list(sentences))
     if len(set(map(tuple, tokens.tolist()))) < len(sentences):
         raise ConfigError(
             "model.prompt_template: so long that the text encoder does not see the people",
             looked_for=f"sentences that differ within {tokens.shape[1]} tokens",
         )
     return tokens
+
+
+def _require_transformers(spec: BackboneSpec) -> None:
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"model.backbone: the sentences of open_clip's {spec.library_name} are read by the "
+            "package transformers, which is not installed",
+            next_step="pip install 'crowdcount-ebc[siglip]', or choose another backbone",
+        ) from error
 
 
 def _bytes_as_tokens(

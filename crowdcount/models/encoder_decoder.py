@@ -16,7 +16,7 @@ from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec, check_tag
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoints.hub import downloads, require
+from crowdcount.models.checkpoints.hub import weights_file
 from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import check_tuning, classification_head, joined_logits
@@ -159,16 +159,13 @@ def pretrained_parts(
         UntrustedFileError: If reading the weights file would run code from it.
         BadInputError: If the weights file is damaged or not of this network.
     """
-    fetched = config.weights is None and config.pretrained != "none"
-    if fetched and spec.source:
-        require(_weights_name(spec), source=spec.source, offline=offline)
-    parts = bare_parts(spec, block=block)
-    if config.weights is not None:
-        whole = _file_weights(spec, Path(config.weights))
-    elif fetched:
+    if config.weights is None and config.pretrained == "none":
+        return bare_parts(spec, block=block)
+    if config.weights is None:
         whole = _library_weights(spec, offline=offline)
     else:
-        return parts
+        whole = _file_weights(spec, Path(config.weights))
+    parts = bare_parts(spec, block=block)
     own = [each for each in parts.encoder.state_dict() if not each.endswith("num_batches_tracked")]
     parts.encoder.load_state_dict({each: whole[parts.prefix + each] for each in own}, strict=False)
     return parts
@@ -271,20 +268,18 @@ def _convolutions(
     return nn.Sequential(*layers)
 
 
-def _weights_name(spec: BackboneSpec) -> str:
-    return f"torchvision's {spec.library_name} ({spec.tag})"
-
-
 def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
     """The tensors of torchvision's whole pretrained model."""
-    import torchvision
+    source = spec.source
+    if not source:
+        import torchvision
 
-    known = torchvision.models.get_model_weights(spec.library_name)
-    check_tag("torchvision", spec.library_name, tag=spec.tag, known=[each.name for each in known])
-    weights: Any = known[spec.tag]
-    with downloads(_weights_name(spec), source=weights.url, offline=offline):
-        tensors: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    return tensors
+        known: Any = torchvision.models.get_model_weights(spec.library_name)
+        tags = [each.name for each in known]
+        check_tag("torchvision", spec.library_name, tag=spec.tag, known=tags)
+        source = known[spec.tag].url
+    name = f"torchvision's {spec.library_name} ({spec.tag})"
+    return read_tensors(weights_file(name, source=source, offline=offline)).tensors
 
 
 def _file_weights(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:

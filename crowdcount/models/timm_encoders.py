@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crowdcount.errors import BadInputError, ConfigError
 from crowdcount.models.backbones import BackboneSpec
-from crowdcount.models.checkpoints.hub import downloads
+from crowdcount.models.checkpoints.hub import TIMM_FILES, weights_file
 from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 
@@ -101,8 +101,10 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
         )
     name = f"{spec.library_name}.{spec.tag}"
     card: Any = timm.get_pretrained_cfg(name)
-    with downloads(f"timm's {name}", source=card.hf_hub_id or card.url, offline=offline):
-        whole: nn.Module = timm.create_model(name, pretrained=True)
+    source = card.hf_hub_id or card.url
+    path = weights_file(f"timm's {name}", source=source, names=TIMM_FILES, offline=offline)
+    overlay = {"state_dict": read_tensors(path).tensors}
+    whole: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     return whole.state_dict()
 
 

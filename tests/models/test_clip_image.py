@@ -105,7 +105,7 @@ def test_other_layouts_are_refused_before_anything_is_downloaded(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a download")
 
-    monkeypatch.setattr(clip_image, "downloads", refuse)
+    monkeypatch.setattr(clip_image, "weights_file", refuse)
     name = "open-clip:ViTamin-S/datacomp1b"
     with pytest.raises(ConfigError, match=r"ViTamin-S cannot be used"):
         whole_clip(backbone_spec(name), ModelConfig(backbone=name), offline=False)

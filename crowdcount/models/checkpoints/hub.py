@@ -1,15 +1,15 @@
-"""Downloads: without a network they fail at once and say what to do; what comes is verified."""
+"""Downloads from the model hub and from URLs: verified, and quick to fail without a network."""
 
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
-from crowdcount.files import sha256_file
+from crowdcount.files import atomic_file, sha256_file
 
 ANSWER_SECONDS = 3.0
 """How long the model hub may take to answer before it counts as out of reach."""
@@ -18,42 +18,38 @@ HUB_PREFIX = "hf://"
 """``hf://OWNER/NAME`` is a checkpoint in a repository of the model hub, ``...@REVISION`` one of its
 commits, branches or tags."""
 
-_REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names of weights in repositories of these libraries, the preferred one first."""
 
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
-"""How torchvision and timm write the first digits of a SHA-256 into the names of files."""
+_REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_TOKENISER_FILES = ("*.json", "*.model", "*.txt")
+_HASH_IN_URL = re.compile(r"/([0-9a-f]{64})/[^/]+$|-([0-9a-f]{8,64})\.[a-z]+$")
+"""OpenAI states the SHA-256 of a file as its folder, torchvision and timm its start in its name."""
 
 
 @dataclass(frozen=True)
 class HubName:
-    """A repository of the model hub, and which state of it."""
+    """A repository of the model hub and a state of it."""
 
     repository: str
     revision: str | None = None
-    """Commit, branch or tag; None: the newest state of its main branch."""
+    """Commit, branch or tag; None: the newest commit of the main branch."""
 
     @classmethod
     def parse(cls, text: str) -> "HubName":
         """Read ``hf://OWNER/NAME[@REVISION]``.
 
         Raises:
-            UsageError: If it is written in another way.
+            UsageError: If it has another form.
         """
-        found = re.fullmatch(rf"{HUB_PREFIX}({_REPOSITORY})(?:@([\w./-]+))?", text)
-        if found is None:
+        parts = re.fullmatch(rf"{HUB_PREFIX}({_REPOSITORY})(?:@([\w./-]+))?", text)
+        if parts is None:
             raise UsageError(
                 f"{text}: not a repository of the model hub",
                 looked_for=f"{HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME@REVISION",
             )
-        return cls(*found.groups())
-
-    @classmethod
-    def of_folder(cls, folder: Path) -> "HubName | None":
-        """What a folder of the hub's cache holds; None: it is no such folder."""
-        owner, _, name = folder.parent.parent.name.removeprefix("models--").partition("--")
-        if folder.parent.name != "snapshots" or not name:
-            return None
-        return cls(f"{owner}/{name}", folder.name)
+        return cls(*parts.groups())
 
     def __str__(self) -> str:
         revision = "" if self.revision is None else f"@{self.revision}"
@@ -61,7 +57,7 @@ class HubName:
 
 
 def check_repository(name: str) -> None:
-    """Refuse what is not written like a repository of the model hub.
+    """Refuse a name that is not of the form ``OWNER/NAME``.
 
     Raises:
         UsageError: If it is not.
@@ -73,33 +69,31 @@ def check_repository(name: str) -> None:
 def hub_folder(
     source: HubName, *, needed: Sequence[str], useful: Sequence[str] = (), offline: bool
 ) -> Path:
-    """The folder in the hub's cache with files of a repository, fetched where they are not there.
+    """Return the cached folder of one commit of a repository; download the files it lacks.
 
     Args:
         source: The repository.
         needed: Files that it must have.
-        useful: Files to fetch where it has them.
-        offline: Ask nobody; use what is in the cache.
+        useful: Files to download if it has them.
+        offline: Send no request; use the cache alone.
 
     Raises:
-        InputMissingError: If files are neither in the cache nor can be fetched.
-        UntrustedFileError: If a file is not the one that the hub lists.
+        InputMissingError: If a needed file is neither in the cache nor can be downloaded.
+        UntrustedFileError: If a file differs from the one that the hub lists.
     """
     from huggingface_hub import constants
 
     if re.fullmatch("[0-9a-f]{40}", source.revision or ""):
-        # A commit never changes: there is nothing to ask where it is in the cache.
-        with contextlib.suppress(*download_errors()), hub_offline():
-            return _fetch(source, needed, ())
-    offline = offline or constants.HF_HUB_OFFLINE
-    cached_only = offline or not hub_answers()
+        # A commit never changes, so a cached one needs no request.
+        with contextlib.suppress(_UnavailableError):
+            return _snapshot(source, needed=needed, cached_only=True)
+    reason = _no_network(offline=offline)
     try:
-        with hub_offline() if cached_only else contextlib.nullcontext():
-            return _fetch(source, needed, useful)
-    except download_errors() as error:
+        return _snapshot(source, needed=needed, useful=useful, cached_only=bool(reason))
+    except _UnavailableError as error:
         files = " and ".join(needed)
         raise InputMissingError(
-            f"{source}: {_reason(error, cached_only=cached_only, offline=offline)}",
+            f"{source}: {reason or error}",
             looked_for=f"{files} of {constants.ENDPOINT}/{source.repository}, "
             f"and in {constants.HF_HUB_CACHE}",
             next_step=f"fetch {files} where there is a network, put them into a folder and name "
@@ -107,101 +101,72 @@ def hub_folder(
         ) from error
 
 
-def _fetch(source: HubName, needed: Sequence[str], useful: Sequence[str]) -> Path:
-    """The folder of files, all of one commit, whatever is pushed meanwhile."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    revision = source.revision
-    for file in (*needed, *useful):
-        optional = (EntryNotFoundError,) if file in useful else ()
-        with contextlib.suppress(*optional):
-            path = Path(
-                hf_hub_download(
-                    source.repository,
-                    file,
-                    revision=revision,
-                    local_files_only=constants.HF_HUB_OFFLINE,
-                )
-            )
-            _verify_blob(path)
-            revision = path.parent.name
-    return path.parent
-
-
-@contextmanager
-def downloads(model: str, *, source: str, offline: bool) -> Iterator[None]:
-    """Let a library load weights by itself: from its cache, or from the hub if that answers.
-
-    Asked first, because the hub's client tries again for most of a minute before it gives up.
+def weights_file(model: str, *, source: str, names: Sequence[str] = (), offline: bool) -> Path:
+    """Return the cached file of a model's pretrained weights; download it if needed.
 
     Args:
-        model: What the weights are of, for messages.
-        source: Where the library finds them: a repository of the hub or a URL.
-        offline: Ask nobody; use what is in the cache.
+        model: The model, for messages.
+        source: A URL, or a repository of the hub as ``OWNER/NAME[@REVISION]``; a slash and the name
+            of a file may follow, which then replaces ``names``.
+        names: Names that the file can have in the repository, the preferred one first.
+        offline: Send no request; use the cache alone.
 
     Raises:
-        InputMissingError: If the library could not get them.
-        UntrustedFileError: If they have another checksum than their publisher states.
+        InputMissingError: If it is neither in the cache nor can be downloaded.
+        UntrustedFileError: If its checksum differs from the one that its publisher states.
     """
     from huggingface_hub import constants
 
-    offline = offline or constants.HF_HUB_OFFLINE
-    cached_only = offline or not hub_answers()
+    is_url = "://" in source
+    reason = ""
     try:
-        if cached_only and "://" in source:
-            _require_cached(source)
-        with hub_offline() if cached_only else contextlib.nullcontext():
-            yield
-        _verify_cached(source)
-    except download_errors() as error:
-        if re.search(r"invalid hash value|checksum does not", str(error)):
-            raise UntrustedFileError(
-                f"weights of {model}: not what their publisher lists",
-                looked_for=f"{source}; {' '.join(str(error).split())}",
-                next_step="run this again; if it comes back, what is served there was changed",
-            ) from error
-        reason = _reason(error, cached_only=cached_only, offline=offline)
-        raise _no_weights(model, source, reason) from error
+        if is_url:
+            path = _url_cache() / Path(source).name
+            reason = "" if path.is_file() else _no_network(offline=offline)
+            return _download(source, path, cached_only=bool(reason))
+        reason = _no_network(offline=offline)
+        return _first_of(source, names, cached_only=bool(reason))
+    except _UnavailableError as error:
+        where = source if is_url else f"{source.rstrip('/')} on the model hub"
+        raise InputMissingError(
+            f"weights of {model}: {reason or error}",
+            looked_for=f"{where}, and in {_url_cache() if is_url else constants.HF_HUB_CACHE}",
+            next_step="fetch them where there is a network and pass --weights FILE, "
+            "or start from random ones with --no-pretrained",
+        ) from error
 
 
-def require(model: str, *, source: str, offline: bool) -> None:
-    """Refuse weights that are not cached and cannot be fetched, without asking their library.
-
-    Args:
-        model: What the weights are of, for messages.
-        source: Where they are: a repository of the hub or a URL.
-        offline: Ask nobody; use what is in the cache.
+def fetch_tokeniser(name: str, *, offline: bool) -> None:
+    """Download the files of a tokeniser into the hub's cache if they are not there.
 
     Raises:
-        InputMissingError: If they are neither here nor within reach.
+        InputMissingError: If they are neither in the cache nor can be downloaded.
+        UntrustedFileError: If a file differs from the one that the hub lists.
     """
     from huggingface_hub import constants
 
-    offline = offline or constants.HF_HUB_OFFLINE
+    reason = _no_network(offline=offline)
     try:
-        _require_cached(source)
-    except FileNotFoundError as error:
-        if offline or not hub_answers():
-            reason = _reason(error, cached_only=True, offline=offline)
-            raise _no_weights(model, source, reason) from error
-
-
-def _no_weights(model: str, source: str, reason: str) -> InputMissingError:
-    where = source if "://" in source else f"{source.rstrip('/')} on the model hub"
-    return InputMissingError(
-        f"weights of {model}: {reason}",
-        looked_for=f"{where}, and in {_cache(source)}",
-        next_step="fetch them where there is a network and pass --weights FILE, "
-        "or start from random ones with --no-pretrained",
-    )
+        _snapshot(
+            HubName(name),
+            needed=("tokenizer_config.json",),
+            useful=_TOKENISER_FILES,
+            cached_only=bool(reason),
+        )
+    except _UnavailableError as error:
+        raise InputMissingError(
+            f"the tokeniser {name}: {reason or error}",
+            looked_for=f"{constants.ENDPOINT}/{name}, and in {constants.HF_HUB_CACHE}",
+            next_step="fetch it where there is a network, or choose another backbone",
+        ) from error
 
 
 def hub_answers() -> bool:
-    """Whether the model hub answers within :data:`ANSWER_SECONDS`.
+    """Return whether the model hub answers within :data:`ANSWER_SECONDS`.
 
-    Asked through the hub's own client, so its proxy, certificates and other address are honoured,
-    and on a thread, because looking up a host name knows no time limit.
+    The hub's own client sends the request, so its proxy, certificates and endpoint are used. It
+    runs on a thread, because looking up a host name knows no time limit. The client itself repeats
+    failed requests for most of a minute.
     """
     from huggingface_hub import constants, get_session
 
@@ -210,7 +175,7 @@ def hub_answers() -> bool:
     answered = threading.Event()
 
     def ask() -> None:
-        # Any answer will do; what an unreachable hub raises depends on the client's version.
+        # Any answer will do; the errors of an unreachable hub depend on the client's version.
         with contextlib.suppress(Exception):
             get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
             answered.set()
@@ -221,97 +186,131 @@ def hub_answers() -> bool:
     return answered.is_set()
 
 
-@contextmanager
-def hub_offline() -> Iterator[None]:
-    """Make the hub's client answer from its cache alone, as its environment variable does."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _reason(error: Exception, *, cached_only: bool, offline: bool) -> str:
-    """Why files could not be had."""
-    if not cached_only:
-        return "cannot be loaded: " + " ".join(str(error).split())
-    if offline:
-        return "not in the cache, and downloads are forbidden (--offline)"
-    return "not in the cache, and the model hub does not answer"
-
-
 def download_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client and the libraries raise where a download fails."""
+    """Return the exceptions that the hub's client and PyTorch raise when a download fails."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    # That of the client's own library, which its versions do not have in common.
+    # The HTTP library under the client, and so its error, depends on the client's version.
     return (OSError, RuntimeError, HTTPError)
 
 
-def _verify_cached(source: str) -> None:
-    """See that the files of a source in the caches have the checksums that their names state.
-
-    Raises:
-        UntrustedFileError: If one has another.
-    """
-    if "://" in source:
-        path = _url_cache() / Path(source).name
-        if path.is_file() and (stated := _HASH_IN_NAME.search(path.name)):
-            _verify(path, stated[1])
-        return
-    for path in _cached_files(source):
-        _verify_blob(path)
+class _UnavailableError(Exception):
+    """A file is neither in the cache nor can be downloaded, for the reason in its text."""
 
 
-def _verify_blob(path: Path) -> None:
-    """See that a file of the hub's cache is the one that the hub lists.
-
-    The cache calls a file by its ETag, which for large files is their SHA-256. The client itself
-    compares nothing but sizes.
-
-    Raises:
-        UntrustedFileError: If it is another one.
-    """
-    stated = path.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", stated):
-        _verify(path.resolve(), stated)
-
-
-def _verify(path: Path, stated: str) -> None:
-    if not (found := sha256_file(path)).startswith(stated):
-        raise UntrustedFileError(
-            f"{path}: not the file that its publisher lists",
-            looked_for=f"SHA-256 {stated}; found {found}",
-            next_step="delete it, and run this again to fetch it anew",
-        )
-
-
-def _require_cached(source: str) -> None:
-    """Refuse what is not cached yet: of a plain URL the libraries would fetch it in any case."""
-    cached = (_url_cache() / Path(source).name,) if "://" in source else _cached_files(source)
-    if not any(path.is_file() for path in cached):
-        raise FileNotFoundError(source)
-
-
-def _cached_files(source: str) -> list[Path]:
-    """What the hub's cache holds of a repository."""
+def _no_network(*, offline: bool) -> str:
+    """Return why only the cache can be used; empty if the hub answers."""
     from huggingface_hub import constants
 
-    owner, _, rest = source.partition("/")
-    repository = Path(constants.HF_HUB_CACHE) / f"models--{owner}--{rest.split('/')[0]}"
-    return sorted(repository.glob("snapshots/*/*"))
+    if offline or constants.HF_HUB_OFFLINE:
+        return "not in the cache, and downloads are forbidden (--offline)"
+    return "" if hub_answers() else "not in the cache, and the model hub does not answer"
+
+
+def _snapshot(
+    source: HubName, *, needed: Sequence[str] = (), useful: Sequence[str] = (), cached_only: bool
+) -> Path:
+    """Return the cached folder of one commit after downloading and verifying its files.
+
+    Args:
+        source: The repository.
+        needed: Names of files.
+        useful: Names or patterns of files.
+        cached_only: Send no request.
+
+    Raises:
+        _UnavailableError: If a needed file, or the repository, cannot be had.
+        UntrustedFileError: If a file differs from the one that the hub lists.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class TerminalBar(tqdm):
+        """A progress bar that only a terminal shows."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": None})  # type: ignore[no-untyped-call]
+
+    patterns = [*needed, *useful]
+    try:
+        folder = Path(
+            snapshot_download(
+                source.repository,
+                revision=source.revision,
+                allow_patterns=patterns,
+                local_files_only=cached_only,
+                tqdm_class=TerminalBar,
+            )
+        )
+    except download_errors() as error:
+        raise _UnavailableError(f"cannot be loaded: {' '.join(str(error).split())}") from error
+    for name in needed:
+        if not (folder / name).is_file():
+            raise _UnavailableError(f"cannot be loaded: it has no {name}")
+    for path in {each for pattern in patterns for each in folder.glob(pattern)}:
+        # The cache calls a file by its ETag, which for large files is their SHA-256. The client
+        # itself compares nothing but sizes.
+        blob = path.resolve()
+        if re.fullmatch("[0-9a-f]{64}", blob.name):
+            _verify(blob, blob.name)
+    return folder
+
+
+def _first_of(source: str, names: Sequence[str], *, cached_only: bool) -> Path:
+    """Return the first file that a repository has of several names."""
+    owner, name, *file = source.rstrip("/").split("/", 2)
+    repository = HubName.parse(f"{HUB_PREFIX}{owner}/{name}")
+    failures: list[_UnavailableError] = []
+    for each in file or names:
+        try:
+            return _snapshot(repository, needed=(each,), cached_only=cached_only) / each
+        except _UnavailableError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _download(url: str, path: Path, *, cached_only: bool) -> Path:
+    """Return ``path`` after downloading it from a URL, if it is not there, and verifying it."""
+    import torch
+
+    stated = _HASH_IN_URL.search(url)
+    digest = "" if stated is None else stated[1] or stated[2]
+    if not path.is_file():
+        if cached_only:
+            raise _UnavailableError
+        try:
+            with atomic_file(path) as temporary:
+                torch.hub.download_url_to_file(url, str(temporary), progress=False)
+                _verify(temporary, digest, source=url)
+        except download_errors() as error:
+            raise _UnavailableError(f"cannot be loaded: {' '.join(str(error).split())}") from error
+    elif digest:
+        _verify(path, digest)
+    return path
+
+
+def _verify(path: Path, stated: str, *, source: str = "") -> None:
+    """Compare a file with the stated start of its SHA-256.
+
+    Args:
+        path: The file.
+        stated: Hexadecimal digits.
+        source: The URL of a file that was just downloaded and will be deleted.
+
+    Raises:
+        UntrustedFileError: If they differ.
+    """
+    if not (digest := sha256_file(path)).startswith(stated):
+        raise UntrustedFileError(
+            f"{source or path}: not the file that its publisher lists",
+            looked_for=f"SHA-256 {stated}; found {digest}",
+            next_step="run this again; if it comes back, what is served there was changed"
+            if source
+            else "delete it, and run this again to fetch it anew",
+        )
 
 
 def _url_cache() -> Path:
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _cache(source: str) -> str:
-    from huggingface_hub import constants
-
-    return str(_url_cache() if "://" in source else constants.HF_HUB_CACHE)
