@@ -180,10 +180,9 @@ def train(
     from crowdcount.config import load_run_config
     from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.data.prepared.find import find_prepared, one_data_set
-    from crowdcount.runs.folder import RunFolder
+    from crowdcount.runs.folder import RunFolder, find_run
     from crowdcount.runs.resume import check_settings, data_of_run
     from crowdcount.workflows import train as workflow
-    from crowdcount.workflows.locate import find_run
 
     if {"init", "no_pretrained"} <= given:
         raise UsageError(

@@ -3,28 +3,29 @@
 ::
 
     runs/2026-11-24-sha-clip-rn50/
-      run.json         what it is made from: data, bins, device; and whether it is finished
+      run.json         what determines the weights beside the settings; whether it is finished
       settings.toml    all settings
-      log.jsonl        one line an epoch
-      curves.png       what the log says, drawn when training ends or stops
-      events.out.*     the same for TensorBoard, with ``train.tensorboard``
+      log.jsonl        one line for each epoch
+      curves.png       the log as curves, drawn when training ends or stops
+      events.out.*     the log for TensorBoard, with ``train.tensorboard``
       best/  last/     checkpoints
       top/epoch-0012/  with ``train.keep_best`` of 2 and more: the best ones, ``best/`` among them
-      state.pt         from where ``--resume`` goes on; gone when the run is finished
-      diverged.pt      what reproduces the step that was not finite
+      state.pt         the state that ``--resume`` continues from; removed when the run is finished
+      diverged.pt      reproduces the step that was not finite
+    runs/.2026-11-24-sha-clip-rn50.lock
+                       exists while a process trains the run
 """
 
 import dataclasses
 import datetime
-import fcntl
-import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import pydantic
 import tomli_w
@@ -40,6 +41,7 @@ from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError,
 from crowdcount.files import (
     atomic_folder,
     is_temporary,
+    point_link,
     read_toml,
     sha256_file,
     write_bytes,
@@ -47,37 +49,43 @@ from crowdcount.files import (
     write_text,
 )
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.checkpoints.format import describe, save_checkpoint
+from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME, resolve_checkpoint
-from crowdcount.runs.log import draw_curves, epoch_in_words, read_log
-from crowdcount.runs.tensorboard import append_events, rewrite_events
+from crowdcount.runs.checkpoints import BEST, LAST, Checkpoints
+from crowdcount.runs.log import append_line, draw_curves, read_log
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = True
+
 log = logging.getLogger("crowdcount")
 
+RUNS_FOLDER = Path("runs")
 RECORD = "run.json"
 SETTINGS = "settings.toml"
 LOG = "log.jsonl"
 CURVES = "curves.png"
 STATE = "state.pt"
 DIVERGED = "diverged.pt"
-LOCK = ".lock"
-TOP = "top"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """One prepared data set of a run."""
+    """A prepared data set of a run."""
 
     folder: str
     manifest_sha256: str
-    """Of its manifest, which holds the hashes of all its files."""
+    """Hash of its manifest, which holds the hashes of all its files."""
 
     @classmethod
     def of(cls, data: PreparedDataset) -> "DataSource":
-        """Where a data set is and what it holds."""
+        """Return the place and hash of a data set."""
         folder = data.folder.resolve()
         return cls(folder=str(folder), manifest_sha256=sha256_file(folder / MANIFEST))
 
@@ -91,7 +99,7 @@ class InitSource:
 
     @classmethod
     def of(cls, init: str) -> "InitSource":
-        """What a checkpoint, named as in ``train.init``, is called and holds."""
+        """Return the name and hash of a checkpoint given as in ``train.init``."""
         folder = resolve_checkpoint(init).path
         name = describe(folder).card.get("name")
         return cls(name=str(name or folder.name), weights_sha256=sha256_file(folder / WEIGHTS_NAME))
@@ -99,7 +107,7 @@ class InitSource:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What decides the weights of a run beside its settings, and how it ended."""
+    """What determines the weights of a run beside its settings, and its result."""
 
     format: Literal[1] = 1
     started: str
@@ -110,53 +118,37 @@ class RunRecord:
     bins: dict[str, Any]
     device: str
     threads: int
-    """Of PyTorch on the CPU: sums over threads are taken in an order that depends on it."""
+    """Threads of PyTorch on the CPU, which determine the order in which it adds."""
 
     torch: str
     deterministic: bool
     init: InitSource | None = None
-    """None: it starts from fresh weights."""
+    """None: new weights."""
 
     finished: bool = False
     best: CountMetrics | None = None
     """Validation of the best checkpoint of a finished run."""
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class Ranked:
-    """A validation among others: the lower its error the better, the earlier where equal."""
-
-    mae: float
-    epoch: int
-
-    @property
-    def folder(self) -> str:
-        """Where its checkpoint is, from the folder of the run."""
-        return f"{TOP}/epoch-{self.epoch:04d}"
-
-
 class RunFolder:
     """A run on disk.
 
     Attributes:
-        folder: Where it is.
-        name: What the folder is called.
+        folder: Its folder.
+        name: The name of that folder.
         config: Its settings.
-        record: What else it is made from.
-        best: The best validation so far.
-        top: The best validations so far, from the best on, ``train.keep_best`` of them at most.
+        record: What else determines its weights, and its result.
+        checkpoints: The checkpoints it keeps.
     """
 
     def __init__(self, folder: Path, *, config: RunConfig, record: RunRecord) -> None:
-        """Stand for a folder that is there; :meth:`create` makes one, :meth:`open` reads one."""
+        """Represent an existing folder; :meth:`create` makes one, :meth:`open` reads one."""
         self.folder = folder
         self.name = folder.name
         self.config = config
         self.record = record
-        self.best = record.best
-        self.top: tuple[Ranked, ...] = ()
-        self._in_tensorboard = False
-        self._said_what_is_still = False
+        self.checkpoints = Checkpoints(folder, keep_best=config.train.keep_best)
+        self.checkpoints.best = record.best
 
     @classmethod
     def create(
@@ -169,7 +161,7 @@ class RunFolder:
         device: torch.device,
         deterministic: bool,
     ) -> "RunFolder":
-        """Begin a run; what was at ``folder`` is replaced."""
+        """Begin a run. Anything at ``folder`` is replaced."""
         record = RunRecord(
             started=datetime.datetime.now(datetime.UTC).isoformat(),
             data=tuple(map(DataSource.of, data)),
@@ -189,13 +181,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, folder: Path) -> "RunFolder":
-        """The run in ``folder``.
+        """Read the run in ``folder``, or in the folder that a link points at.
 
         Raises:
             InputMissingError: If there is none.
             BadInputError: If its record or its settings are damaged.
             ConfigError: If this version does not know its settings.
         """
+        folder = folder.resolve() if folder.is_symlink() else folder
         record = read_record(folder)
         path = folder / SETTINGS
         try:
@@ -205,161 +198,80 @@ class RunFolder:
         return cls(folder, config=RunConfig.from_mapping(settings), record=record)
 
     @property
+    def best(self) -> CountMetrics | None:
+        """The best validation so far."""
+        return self.checkpoints.best
+
+    @property
     def checkpoint(self) -> Path:
-        """The best checkpoint, or the last where nothing was validated."""
-        return self.folder / ("last" if self.best is None else "best")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run as long as the block runs.
-
-        The system lifts the lock with the process, however that ends.
-
-        Raises:
-            UsageError: If one does.
-        """
-        with (self.folder / LOCK).open("w") as stream:
-            try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UsageError(
-                    f"{self.folder}: another process trains this run",
-                    next_step="wait for it, or stop it",
-                ) from error
-            yield
+        """The best checkpoint, or the last if nothing was validated."""
+        return self.folder / (LAST if self.best is None else BEST)
 
     def rewind(self) -> SavedState | None:
-        """Bring the folder back to its latest state, and give that; None: to the beginning.
+        """Bring the folder back to its latest state and return that; None: to the beginning.
 
-        What was logged since is cut off, what a killed process left half-written is removed.
+        Log lines and checkpoints that are newer than the state go, as does everything that a
+        killed process left half-written.
 
         Raises:
             BadInputError: If the state is damaged.
         """
         path = self.folder / STATE
         state = load_state(path) if path.exists() else None
-        for each in filter(is_temporary, list(self.folder.iterdir())):
-            if each.is_dir():
-                shutil.rmtree(each)
-            else:
-                each.unlink()
-        kept = 0 if state is None else int(state.run["log_bytes"])
+        self.checkpoints.rewind(None if state is None else state.run)
+        for each in list(self.folder.iterdir()):
+            # Earlier versions kept their lock inside.
+            if is_temporary(each) or each.name == ".lock":
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        log_bytes = 0 if state is None else int(state.run["log_bytes"])
         log_path = self.folder / LOG
-        write_text(log_path, log_path.read_bytes()[:kept].decode("utf-8"))
-        best = None if state is None else state.run["best"]
-        self.best = None if best is None else CountMetrics(**best)
-        ranked = [] if state is None else state.run.get("top", [])
-        self.top = tuple(Ranked(**each) for each in ranked)
-        self._drop_all_but_top()
+        write_bytes(log_path, log_path.read_bytes()[:log_bytes])
         return state
 
     def save_state(self, learner: Learner, *, extra: Mapping[str, Any]) -> None:
-        """Save where training is; ``extra`` are plain values that come back with it."""
-        run = {
-            "log_bytes": (self.folder / LOG).stat().st_size,
-            "best": None if self.best is None else dataclasses.asdict(self.best),
-            "top": [dataclasses.asdict(each) for each in self.top],
-            **extra,
-        }
+        """Save the state of training, with plain values that :meth:`rewind` returns."""
+        log_bytes = (self.folder / LOG).stat().st_size
+        run = {"log_bytes": log_bytes, **self.checkpoints.to_state(), **extra}
         save_state(self.folder / STATE, learner, run=run)
+        self.checkpoints.mark_saved()
 
     def record_epoch(
         self,
         report: EpochReport,
-        metrics: CountMetrics | None,
         model: BlockCounter,
         *,
+        metrics: CountMetrics | None,
         sets: Mapping[str, CountMetrics],
         card: Mapping[str, Any],
-        seconds_left: float | None = None,
-    ) -> None:
-        """Log an epoch and save its weights, as the best where they are.
+    ) -> dict[str, Any]:
+        """Save the checkpoints of an epoch and log it.
 
         Args:
-            report: What happened in it.
-            metrics: Its validation, if there was one.
+            report: The course of the epoch.
             model: The model to keep.
-            sets: The validation of each data set.
-            card: What the checkpoint says of the run.
-            seconds_left: How long the rest of the run may take, as far as that can be told.
+            metrics: Its validation, if there was one.
+            sets: The validation of each data set, recorded if there are several.
+            card: The card of the checkpoint, but for epoch and metrics.
+
+        Returns:
+            The line of the log.
         """
-        better = metrics is not None and (self.best is None or metrics.mae < self.best.mae)
-        if better:
-            self.best = metrics
-        measured = self._measured(metrics, sets)
-        card = dict(card)
-        card["provenance"] = {**card["provenance"], "epoch": report.epoch}
-        card["metrics"] = {} if metrics is None else measured
-        save_checkpoint(self.folder / "last", model, card=card)
-        if better:
-            save_checkpoint(self.folder / "best", model, card=card)
-        if metrics is not None:
-            this = Ranked(mae=metrics.mae, epoch=report.epoch)
-            keep_best = self.config.train.keep_best
-            self.top = tuple(sorted([*self.top, this])[:keep_best])
-            if this in self.top and keep_best > 1:
-                save_checkpoint(self.folder / this.folder, model, card=card)
-            self._drop_all_but_top()
-        line = dataclasses.asdict(report) | measured | {"best": better}
-        with (self.folder / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
-        if self._in_tensorboard:
-            append_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
-        words = epoch_in_words(
-            report,
-            metrics,
-            sets=sets,
-            split=self.config.train.select_on,
-            epochs=self.config.train.epochs,
-            better=better,
-            seconds_left=seconds_left,
-        )
-        log.info("%s", words)
-        if report.without_gradient and not self._said_what_is_still:
-            self._said_what_is_still = True
-            log.warning(
-                "%d trained tensors got no gradient in the last step of epoch %d, from %s to %s: "
-                "they no longer learn, mostly because the units behind them are saturated. A lower "
-                "optim.encoder_lr, or optim.lr, avoids it; the log names them in each epoch",
-                len(report.without_gradient),
-                report.epoch,
-                report.without_gradient[0],
-                report.without_gradient[-1],
-            )
-
-    def show_in_tensorboard(self) -> None:
-        """Keep an event file beside the log, from what is in that now on."""
-        rewrite_events(self.folder, read_log(self.folder / LOG), started=self.record.started)
-        self._in_tensorboard = True
-
-    def _measured(
-        self, metrics: CountMetrics | None, sets: Mapping[str, CountMetrics]
-    ) -> dict[str, Any]:
-        """A validation as plain values; that of each set, too, where there are several."""
         split = self.config.train.select_on
-        if metrics is None:
-            return {split: None}
-        measured: dict[str, Any] = {split: dataclasses.asdict(metrics)}
-        if len(self.record.data) > 1:
+        measured: dict[str, Any] = {split: None if metrics is None else dataclasses.asdict(metrics)}
+        if metrics is not None and len(self.record.data) > 1:
             measured[f"{split}_sets"] = {name: dataclasses.asdict(sets[name]) for name in sets}
-        return measured
-
-    def out_of_patience(self, epoch: int) -> bool:
-        """Whether the validation of ``epoch`` is so long after the best that training ends."""
-        patience = self.config.train.patience
-        return bool(patience and self.top) and epoch - self.top[0].epoch >= patience
-
-    def _drop_all_but_top(self) -> None:
-        """Remove checkpoints in ``top/`` that are not among the best, and what a kill left."""
-        kept = {self.folder / each.folder for each in self.top}
-        for path in set((self.folder / TOP).glob("*")) - kept:
-            shutil.rmtree(path)
+        provenance = {**card["provenance"], "epoch": report.epoch}
+        card = {**card, "provenance": provenance, "metrics": {} if metrics is None else measured}
+        best = self.checkpoints.add(model, epoch=report.epoch, metrics=metrics, card=card)
+        line = dataclasses.asdict(report) | measured | {"best": best}
+        append_line(self.folder / LOG, line)
+        return line
 
     @contextmanager
     def curves_drawn(self) -> Iterator[None]:
-        """Draw the curves where the block ends before the run is finished.
+        """Draw the curves when the block ends before the run is finished.
 
-        Not where something ends it that is no error for a person to mend, such as a second Ctrl-C.
+        Not when a bug or a second Ctrl-C ends it.
         """
         try:
             yield
@@ -370,34 +282,33 @@ class RunFolder:
             self._draw_curves()
 
     def finish(self) -> None:
-        """Draw the curves, say that the run is finished, and drop the state, which is large."""
+        """Draw the curves, record the run as finished, and remove its large state."""
         self._draw_curves()
         self.record = dataclasses.replace(self.record, finished=True, best=self.best)
         write_json(self.folder / RECORD, dataclasses.asdict(self.record))
         (self.folder / STATE).unlink(missing_ok=True)
-        (self.folder / LOCK).unlink(missing_ok=True)
-
-    def _draw_curves(self) -> None:
-        """What the log says as a picture, where it says anything."""
-        lines = read_log(self.folder / LOG)
-        if lines:
-            curves = draw_curves(lines, title=self.name, split=self.config.train.select_on)
-            write_bytes(self.folder / CURVES, curves)
+        self.checkpoints.finish()
 
     def keep_evidence(self, error: NotFiniteError) -> NotFiniteError:
-        """Save what reproduces a step that was not finite; gives the error that says so."""
+        """Save a file that reproduces a step that was not finite; return an error that names it."""
         path = self.folder / DIVERGED
         error.evidence.save(path)
         return NotFiniteError(
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         )
 
+    def _draw_curves(self) -> None:
+        lines = read_log(self.folder / LOG)
+        if lines:
+            curves = draw_curves(lines, title=self.name, split=self.config.train.select_on)
+            write_bytes(self.folder / CURVES, curves)
+
 
 def read_record(folder: Path) -> RunRecord:
-    """What a run is made from.
+    """Read the record of the run in ``folder``.
 
     Raises:
-        InputMissingError: If there is no run in ``folder``.
+        InputMissingError: If there is no run.
         BadInputError: If its record is damaged or of another version.
     """
     path = folder / RECORD
@@ -414,14 +325,114 @@ def read_record(folder: Path) -> RunRecord:
         ) from error
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether another process trains the run in ``folder``."""
-    path = folder / LOCK
-    if not path.exists():
-        return False
-    with path.open("r+") as stream:
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from training the run in ``folder`` while the block runs.
+
+    The lock is a file beside the folder, so replacing the folder does not release it. The system
+    releases it when the process ends, in whatever way. Systems without ``fcntl``, such as Windows,
+    lock nothing.
+
+    Raises:
+        UsageError: If another process trains the run.
+    """
+    if not HAS_LOCKS:
+        yield
+        return
+    path = _lock_path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        # A file that its last owner removed after it was opened here is no lock for anyone else.
+        if not (_acquire(stream, fcntl.LOCK_EX) and _is_at(path, stream)):
+            raise UsageError(
+                f"{folder}: another process trains this run", next_step="wait for it, or stop it"
+            )
         try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether another process trains the run in ``folder``."""
+    try:
+        with _lock_path(folder).open() as stream:
+            return not _acquire(stream, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _lock_path(folder: Path) -> Path:
+    folder = folder.resolve()
+    return folder.parent / f".{folder.name}.lock"
+
+
+def _acquire(stream: IO[str], kind: int) -> bool:
+    """Lock a file without waiting; return whether that succeeded."""
+    try:
+        fcntl.lockf(stream, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(path: Path, stream: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def run_folders(runs: Path = RUNS_FOLDER) -> list[Path]:
+    """Return the folders of all runs in ``runs``, by name."""
+    folders = sorted(path.parent for path in runs.glob(f"*/{RECORD}"))
+    return [folder for folder in folders if not folder.is_symlink()]
+
+
+def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> Path:
+    """Return the run to resume: the one named, or, for ``auto``, the latest unfinished one.
+
+    A run that another process trains is chosen only if there is no other, and a finished one only
+    if all are finished. Damaged runs are left out with a warning.
+
+    Raises:
+        InputMissingError: If there is none.
+    """
+    if name != "auto":
+        return Path(name)
+    ranked = []
+    for folder in run_folders(runs):
+        try:
+            record = read_record(folder)
+        except CrowdCountError as error:
+            log.warning("--resume auto leaves out a damaged run: %s", error.message)
+            continue
+        ranked.append((not record.finished, not is_locked(folder), record.started, folder))
+    if not ranked:
+        raise InputMissingError(
+            "--resume auto: there is no run to resume",
+            looked_for=str(runs / "*" / RECORD),
+            next_step="start one: crowdcount train",
+        )
+    return max(ranked)[-1]
+
+
+def new_run_folder(name: str, *, date: str, runs: Path = RUNS_FOLDER) -> Path:
+    """Return an unused run folder, ``<date>-<name>``, numbered if that is taken."""
+    folder = runs / f"{date}-{name}"
+    number = 2
+    while folder.exists() or is_locked(folder):
+        folder = runs / f"{date}-{name}-{number}"
+        number += 1
+    return folder
+
+
+def mark_latest(run: Path) -> None:
+    """Point the link ``latest`` beside a run at it; leave a real file or folder of that name."""
+    link = run.parent / "latest"
+    if link == run:
+        return
+    try:
+        point_link(link, run)
+    except OSError as error:
+        log.warning("%s does not point at this run: %s", link, error)

@@ -12,9 +12,8 @@ from crowdcount.models.checkpoints.names import (
     starter_folder,
     starter_ships,
 )
-from crowdcount.runs.folder import RECORD
+from crowdcount.runs.folder import RUNS_FOLDER, run_folders
 from crowdcount.workflows.card import told_by
-from crowdcount.workflows.locate import RUNS_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +96,7 @@ def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
         runs: Folder that holds runs.
     """
     found = [(STARTER, starter_folder())] if starter_ships() else []
-    for run in sorted(path.parent for path in runs.glob(f"*/{RECORD}")):
-        if run.is_symlink():
-            continue
+    for run in run_folders(runs):
         try:
             found.append((run.name, resolve_checkpoint(run).path))
         except CrowdCountError:

@@ -9,9 +9,16 @@ from typing import Any, TypeVar
 from crowdcount.config import differing_settings
 from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
-from crowdcount.runs.folder import LOG, RECORD, RunFolder, RunRecord, is_locked
+from crowdcount.runs.folder import (
+    LOG,
+    RECORD,
+    RUNS_FOLDER,
+    RunFolder,
+    RunRecord,
+    is_locked,
+    run_folders,
+)
 from crowdcount.runs.log import Line, best_line, epochs_done, read_log
-from crowdcount.workflows.locate import RUNS_FOLDER
 
 T = TypeVar("T")
 
@@ -62,8 +69,7 @@ def list_runs(runs: Path = RUNS_FOLDER) -> tuple[list[RunSummary], list[CrowdCou
     Raises:
         InputMissingError: If there is none.
     """
-    found = sorted(path.parent for path in runs.glob(f"*/{RECORD}"))
-    folders = [folder for folder in found if not folder.is_symlink()]
+    folders = run_folders(runs)
     if not folders:
         raise InputMissingError(
             f"{runs}: there are no runs",

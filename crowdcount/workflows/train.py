@@ -5,6 +5,7 @@ import datetime
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,15 +37,15 @@ from crowdcount.models.checkpoints.warm_start import (
     initial_model,
     model_around_initial_encoder,
 )
-from crowdcount.runs.folder import RunFolder
-from crowdcount.runs.log import Pace
+from crowdcount.runs.folder import LOG, RunFolder, locked, mark_latest, new_run_folder
+from crowdcount.runs.log import Line, Pace, epoch_summary, read_log
 from crowdcount.runs.resume import (
     check_init,
     check_settings,
     data_of_run,
     warn_of_another_machine,
 )
-from crowdcount.runs.tensorboard import check_installed
+from crowdcount.runs.tensorboard import EventWriter, check_installed
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
@@ -52,7 +53,6 @@ from crowdcount.training.state import Learner, SavedState
 from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import Evaluation, evaluate
-from crowdcount.workflows.locate import mark_latest, new_run_folder
 
 log = logging.getLogger("crowdcount")
 
@@ -233,13 +233,14 @@ def train(
     if config.train.tensorboard:
         check_installed()
     plan = plan_training(config, data)
-    refuse_existing(out, force=force)
     target = resolve_device(device)
-    with deterministic_algorithms(deterministic):
+    folder = _new_folder(plan) if out is None else out
+    with deterministic_algorithms(deterministic), locked(folder):
+        refuse_existing(out, force=force)
         bins = first_bins(config, data, track=track)
         model = first_model(config, bins, offline=offline)
         run = RunFolder.create(
-            out or _new_folder(plan),
+            folder,
             config=config,
             data=data,
             bins=bins,
@@ -249,7 +250,7 @@ def train(
         if latest:
             mark_latest(run.folder)
         log.info("run folder %s", run.folder)
-        with run.locked(), run.curves_drawn():
+        with run.curves_drawn():
             return _carry_out(
                 run,
                 plan,
@@ -306,7 +307,7 @@ def resume(
     warn_of_another_machine(run, target)
     plan = plan_training(config, data)
     deterministic = run.record.deterministic
-    with deterministic_algorithms(deterministic), run.locked(), run.curves_drawn():
+    with deterministic_algorithms(deterministic), locked(run.folder), run.curves_drawn():
         mark_latest(run.folder)
         state = run.rewind()
         bins = Bins.from_json(run.record.bins)
@@ -340,7 +341,7 @@ def _carry_out(
     should_stop: Callable[[], bool],
     watcher: Watcher | None,
 ) -> TrainResult:
-    """Train from the beginning, or from ``state`` on, to the end or a request to stop."""
+    """Train from the beginning, or from ``state``, to the end or a request to stop."""
     config = plan.config
     watcher = watcher or _Unwatched()
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.
@@ -350,9 +351,10 @@ def _carry_out(
     batches = training_batches(plan, samples, device=device)
     if state is not None:
         learner.load_state_dict(state.learner)
-        at = learner.progress
-        log.info("going on with %s at epoch %d, step %d", run.folder, at.epoch, at.steps + 1)
-    card = _card(run, plan)
+        progress = learner.progress
+        log.info(
+            "%s continues at epoch %d, step %d", run.folder, progress.epoch, progress.steps + 1
+        )
     counter = Counter(
         model=cast(BlockCounter, learner.kept),
         working_size=plan.working_size,
@@ -361,8 +363,6 @@ def _carry_out(
         provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
     extra = {"normalisation": dataclasses.asdict(model.normalisation)}
-    if config.train.tensorboard:
-        run.show_in_tensorboard()
     done = learner.progress.steps
     pace = Pace(total=config.train.epochs * len(batches), done=done)
     watcher.started(epochs=config.train.epochs, steps=len(batches), done=done)
@@ -377,31 +377,31 @@ def _carry_out(
         on_checkpoint=lambda: run.save_state(learner, extra=extra),
         should_stop=should_stop,
     )
-    finished = False
+    finished = warned = False
+    card = _card(run, plan)
     try:
-        for report in reports:
-            finished = report.complete and report.epoch == config.train.epochs
-            due = report.epoch % config.train.validate_every == 0
-            validate = (due or report.epoch == config.train.epochs) and report.complete
-            found = None
-            if validate and plan.validation_images:
-                counter.model.eval()
-                split = config.train.select_on
-                found = _validated(counter, data, split=split, epoch=report.epoch)
-            seconds_left = pace.seconds_left(report.steps)
-            run.record_epoch(
-                report,
-                None if found is None else found.metrics,
-                counter.model,
-                sets={} if found is None else found.sets,
-                card=card,
-                seconds_left=seconds_left,
-            )
-            watcher.finished_epoch(report, None if run.best is None else run.best.mae)
-            if found is not None and run.out_of_patience(report.epoch):
-                log.info("%d epochs without a better one: training ends", config.train.patience)
-                finished = True
-                break
+        with _events(run) if config.train.tensorboard else nullcontext() as events:
+            for report in reports:
+                evaluation = _validate(counter, data, plan, report)
+                line = run.record_epoch(
+                    report,
+                    counter.model,
+                    metrics=None if evaluation is None else evaluation.metrics,
+                    sets={} if evaluation is None else evaluation.sets,
+                    card=card,
+                )
+                if events is not None:
+                    events.add(line)
+                _report_epoch(line, plan, seconds_left=pace.seconds_left(report.steps))
+                if report.without_gradient and not warned:
+                    warned = True
+                    _warn_without_gradient(report)
+                watcher.finished_epoch(report, None if run.best is None else run.best.mae)
+                finished = report.complete and report.epoch == config.train.epochs
+                if evaluation is not None and _out_of_patience(run, report.epoch):
+                    log.info("%d epochs without a better one: training ends", config.train.patience)
+                    finished = True
+                    break
     except NotFiniteError as error:
         raise run.keep_evidence(error) from None
     if finished:
@@ -409,6 +409,62 @@ def _carry_out(
     return TrainResult(
         run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=not finished
     )
+
+
+def _events(run: RunFolder) -> AbstractContextManager[EventWriter]:
+    """Open the TensorBoard events of a run."""
+    lines = read_log(run.folder / LOG)
+    return closing(EventWriter(run.folder, lines, started=run.record.started))
+
+
+def _validate(
+    counter: Counter, data: Sequence[PreparedDataset], plan: TrainPlan, report: EpochReport
+) -> Evaluation | None:
+    """Measure the model on the validation images if a validation is due.
+
+    Raises:
+        DivergedError: If the last step broke the weights. The checkpoint of the epoch before is
+            worth more, so theirs is not saved.
+    """
+    train = plan.config.train
+    due = report.epoch % train.validate_every == 0 or report.epoch == train.epochs
+    if not (due and report.complete and plan.validation_images):
+        return None
+    counter.model.eval()
+    try:
+        return evaluate(counter, data, split=train.select_on)
+    except NoCountError as error:
+        raise DivergedError(
+            f"training diverged in epoch {report.epoch}: {error.message}",
+            next_step="lower the learning rate (--lr)",
+        ) from error
+
+
+def _report_epoch(line: Line, plan: TrainPlan, *, seconds_left: float | None) -> None:
+    train = plan.config.train
+    text = epoch_summary(
+        line, split=train.select_on, epochs=train.epochs, seconds_left=seconds_left
+    )
+    log.info("%s", text)
+
+
+def _warn_without_gradient(report: EpochReport) -> None:
+    names = report.without_gradient
+    log.warning(
+        "%d trained tensors got no gradient in the last step of epoch %d, from %s to %s: "
+        "they no longer learn, mostly because the units behind them are saturated. A lower "
+        "optim.encoder_lr, or optim.lr, avoids it; the log names them in each epoch",
+        len(names),
+        report.epoch,
+        names[0],
+        names[-1],
+    )
+
+
+def _out_of_patience(run: RunFolder, epoch: int) -> bool:
+    """Return whether the best epoch is so long ago that training ends."""
+    patience, top = run.config.train.patience, run.checkpoints.top
+    return bool(patience and top) and epoch - top[0].epoch >= patience
 
 
 def first_bins(
@@ -441,22 +497,6 @@ def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter
     if config.train.init_part == "encoder":
         return model_around_initial_encoder(config.model, bins, init=init)
     return initial_model(config.model, init=init)
-
-
-def _validated(
-    counter: Counter, data: Sequence[PreparedDataset], *, split: str, epoch: int
-) -> Evaluation:
-    """Measure on the validation images, and stop where the last step broke the weights.
-
-    Before the checkpoint is saved: the one of the epoch before is worth more.
-    """
-    try:
-        return evaluate(counter, data, split=split)
-    except NoCountError as error:
-        raise DivergedError(
-            f"training diverged in epoch {epoch}: {error.message}",
-            next_step="lower the learning rate (--lr)",
-        ) from error
 
 
 def _new_folder(plan: TrainPlan) -> Path:

@@ -16,12 +16,13 @@ import torch
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
-from crowdcount.runs.folder import CURVES, LOG, RECORD, STATE, RunFolder
+from crowdcount.runs.folder import CURVES, LOG, RECORD, STATE, RunFolder, find_run
 from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.training.divergence import Evidence
 from crowdcount.training.optimiser import OptimConfig
-from crowdcount.workflows.locate import find_run
+from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
+from crowdcount.workflows.runs import summary
 from crowdcount.workflows.train import resume, train
 
 TIMES = ("seconds", "waiting", "images_per_second", "peak_memory")
@@ -182,6 +183,26 @@ def test_a_run_that_another_process_trains_is_left_alone(runner, data, tmp_path)
         process.join()
 
 
+def test_force_does_not_replace_a_run_that_another_process_trains(runner, data, tmp_path):
+    run = tmp_path / "run"
+    process = runner.start(run, workers=0)
+    try:
+        while not (run / STATE).exists():
+            assert process.is_alive()
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGSTOP)
+        record = (run / RECORD).read_text()
+        with pytest.raises(UsageError, match="another process trains this run"):
+            train(settings(), [data], out=run, device="cpu", force=True)
+        assert (run / RECORD).read_text() == record
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    train(settings(epochs=1), [data], out=run, device="cpu", force=True)
+    assert (run / RECORD).read_text() != record
+    assert not list(tmp_path.glob(".*"))
+
+
 # ---- stops
 
 
@@ -287,6 +308,49 @@ def test_what_follows_the_state_is_cut_off(data, whole, workplace):
     resume(run)
     assert what_is_left(run.folder) == whole
     assert not list(run.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("keep_best", [1, 2])
+def test_the_best_on_disk_is_that_of_the_record(data, workplace, monkeypatch, keep_best):
+    """A kill between the best checkpoint of epoch 2 and its state; then epoch 2 comes out worse."""
+    errors = iter([5.0, 3.0, 6.0, 7.0])
+
+    def scripted(counter, data, *, split):
+        mae = next(errors)
+        found = evaluate(counter, data, split=split)
+        return dataclasses.replace(found, metrics=dataclasses.replace(found.metrics, mae=mae))
+
+    def killed(run, learner, *, extra):
+        if len((run.folder / LOG).read_text().splitlines()) == 2:
+            raise KeyboardInterrupt
+        save(run, learner, extra=extra)
+
+    monkeypatch.setattr("crowdcount.workflows.train.evaluate", scripted)
+    save = RunFolder.save_state
+    config = settings(validate_every=1, keep_best=keep_best, checkpoint_every_steps=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, [data], out=Path("run"), device="cpu")
+    assert epoch_of(Path("run/best")) == 2
+    result = resume(RunFolder.open(Path("run")))
+    run = RunFolder.open(result.run)
+    assert run.record.best.mae == result.best.mae == 5.0
+    assert epoch_of(run.checkpoint) == summary(run).best_epoch == 1
+    top = sorted(epoch_of(path) for path in run.folder.glob("top/*"))
+    assert top == ([1, 2] if keep_best == 2 else [])
+
+
+def epoch_of(checkpoint):
+    return json.loads((checkpoint / "config.json").read_text())["card"]["provenance"]["epoch"]
+
+
+def test_a_run_is_resumed_by_its_link(data, whole, workplace):
+    run = stopped(data, after=7, out=Path("runs/one"))
+    assert (run.folder.parent / "latest").is_symlink()
+    result = resume(RunFolder.open(Path("runs/latest")))
+    assert Path("runs/latest").resolve() == result.run == run.folder.resolve()
+    assert what_is_left(run.folder) == whole
 
 
 def test_without_a_state_it_begins_again(data, whole, workplace):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import InputMissingError
 from crowdcount.runs.folder import LOG, RunFolder
-from crowdcount.runs.tensorboard import EVENTS, append_events, rewrite_events, scalars
+from crowdcount.runs.tensorboard import EVENTS, EventWriter, scalars
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.train import resume, train
 
@@ -123,16 +124,24 @@ def test_it_can_begin_with_the_resumption_of_a_run(data, workplace):
     assert shown(run) == logged(run)
 
 
-def test_lines_that_are_added_are_those_that_would_be_written_at_once(tmp_path):
-    pytest.importorskip("tensorboard")
+def test_a_writer_begins_with_the_log_and_its_times_hold_no_stop(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError
+    )
     log = [{"epoch": k, "seconds": 10.0 * k, "loss": 1 / k} for k in (1, 2, 3)]
-    for folder in ("piecewise", "whole"):
-        (tmp_path / folder).mkdir()
-    for lines in range(1, 4):
-        append_events(tmp_path / "piecewise", log[:lines], started=STARTED)
-    rewrite_events(tmp_path / "whole", log, started=STARTED)
-    one, other = (path.read_bytes() for path in sorted(tmp_path.glob(f"*/{EVENTS}*")))
-    assert one == other
+    for stale in ({**log[2], "loss": 9.0}, log[2]):
+        writer = EventWriter(tmp_path, log[:2], started=STARTED)
+        writer.add(stale)
+        writer.close()
+    assert len(list(tmp_path.iterdir())) == 1
+    seen = accumulator.EventAccumulator(str(tmp_path))
+    seen.Reload()
+    events = seen.Scalars("train/loss")
+    assert [(each.step, each.value) for each in events] == [
+        (line["epoch"], pytest.approx(line["loss"])) for line in log
+    ]
+    began = datetime.fromisoformat(STARTED).timestamp()
+    assert [each.wall_time - began for each in events] == pytest.approx([10, 30, 60])
 
 
 def test_without_the_package_nothing_begins(data, workplace, monkeypatch):
