@@ -28,7 +28,8 @@ from crowdcount.models.config import DECODERS, ModelConfig
 from crowdcount.training.loop import EpochReport
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
-from crowdcount.workflows.train import plan_training, train
+from crowdcount.workflows.plan import plan_training
+from crowdcount.workflows.train import train
 
 BINS = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))
 HEIGHT, WIDTH = 768, 1024

@@ -23,7 +23,7 @@ from crowdcount.losses.dace import LossTerms, dace_loss
 from crowdcount.training.loop import fit
 from crowdcount.training.state import Learner
 from crowdcount.workflows.bins import training_bins
-from crowdcount.workflows.train import (
+from crowdcount.workflows.plan import (
     TrainingSamples,
     first_model,
     plan_training,
@@ -84,7 +84,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
         return terms
 
     with tempfile.TemporaryDirectory() as folder:
-        samples = TrainingSamples(data).kept("memory", directory=Path(folder))
+        samples = TrainingSamples(data).cached("memory", directory=Path(folder))
         images = FirstImages(samples, FEWER.get(name, options.images))
         batches = training_batches(plan_training(config, data), images)
         for report in fit(

@@ -9,7 +9,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.models.build import empty_model
 from crowdcount.training.memory import MemoryEstimate, estimate_memory
-from crowdcount.workflows.train import TrainPlan, first_bins, plan_training
+from crowdcount.workflows.plan import TrainPlan, first_bins, plan_training
 
 
 @dataclass(frozen=True, kw_only=True)

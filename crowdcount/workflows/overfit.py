@@ -23,14 +23,14 @@ from crowdcount.training.loop import fit
 from crowdcount.training.schedule import ScheduleConfig
 from crowdcount.training.state import Learner
 from crowdcount.workflows.counter import whole_image_model
-from crowdcount.workflows.train import (
+from crowdcount.workflows.plan import (
     TrainingSamples,
     TrainPlan,
-    Watcher,
     first_bins,
     first_model,
     plan_training,
 )
+from crowdcount.workflows.train import Watcher
 
 MOST_PASSES = 200
 """Passes over the crops, where ``train.epochs`` does not ask for fewer."""

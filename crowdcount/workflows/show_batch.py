@@ -26,7 +26,7 @@ from crowdcount.drawing.contact_sheet import (
 )
 from crowdcount.errors import UsageError
 from crowdcount.files import refuse_existing, write_bytes
-from crowdcount.workflows.train import (
+from crowdcount.workflows.plan import (
     TrainingSamples,
     first_bins,
     plan_training,

@@ -1,42 +1,29 @@
-"""Training: prepared data and settings in, a run folder with its best checkpoint out."""
+"""Train a model into a run folder, or resume a run."""
 
 import dataclasses
 import datetime
 import logging
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-import numpy as np
 import torch
 
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.device import resolve_device
-from crowdcount.core.image import Normalisation, WorkingSize
+from crowdcount.core.image import Normalisation
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.sample import Sample
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.data.prepared.manifest import ImageRecord
-from crowdcount.data.training.batches import Samples, TrainingBatches
-from crowdcount.data.training.cache import CachedSamples, make_cache
 from crowdcount.errors import DivergedError, NoCountError, UsageError
 from crowdcount.files import refuse_existing
 from crowdcount.losses.dace import dace_loss
-from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.checkpoints.names import resolve_checkpoint
-from crowdcount.models.checkpoints.warm_start import (
-    initial_bins,
-    initial_model,
-    model_around_initial_encoder,
-)
+from crowdcount.models.build import empty_model
 from crowdcount.runs.folder import LOG, RunFolder, locked, mark_latest, new_run_folder
 from crowdcount.runs.log import Line, Pace, epoch_summary, read_log
 from crowdcount.runs.resume import (
@@ -50,146 +37,63 @@ from crowdcount.training.determinism import deterministic as deterministic_algor
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
 from crowdcount.training.state import Learner, SavedState
-from crowdcount.workflows.bins import training_bins
 from crowdcount.workflows.counter import Counter, Provenance
 from crowdcount.workflows.evaluate import Evaluation, evaluate
+from crowdcount.workflows.plan import (
+    TrainingSamples,
+    TrainPlan,
+    first_bins,
+    first_model,
+    plan_training,
+    training_batches,
+)
 
 log = logging.getLogger("crowdcount")
-
-WORKING_SIZE_PERCENTILE = 99
-LARGEST_TRAINING_ENLARGEMENT = 2
 
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Follows a training run, to show it to somebody."""
+    """Follows a training run, to show its progress."""
 
     def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
-        """Training begins: so many epochs of so many steps, of which ``done`` steps are done."""
-        ...
+        """Begin a run of so many epochs of so many steps, of which ``done`` steps are done."""
 
     def stepped(self, loss: float) -> None:
-        """One more step is done."""
-        ...
+        """Note one more step."""
 
     def finished_epoch(self, report: EpochReport, best: float | None) -> None:
-        """One more epoch is done; ``best`` is the lowest validation MAE so far."""
-        ...
+        """Note one more epoch; ``best`` is the lowest validation MAE so far."""
 
 
-class _Unwatched:
-    def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
-        pass
-
-    def stepped(self, loss: float) -> None:
-        pass
-
-    def finished_epoch(self, report: EpochReport, best: float | None) -> None:
-        pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """What a run is going to do, as far as it is known before it starts."""
-
-    config: RunConfig
-    data: tuple[str, ...]
-    training_images: int
-    validation_images: int
-    """Images of the split that is selected on."""
-
-    crop: int
-    working_size: WorkingSize
-    mean_heads: float
-    """Mean heads of a training image."""
-
-    fold: int | None
-    """The fold of the data that is for validation; None: what was held out."""
+class _Unwatched(Watcher):
+    """Shows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """Where a run left its results."""
+    """The results of a run."""
 
     run: Path
     checkpoint: Path
-    """The best checkpoint, or the last where nothing was validated."""
+    """The best checkpoint, or the last if nothing was validated."""
 
     best: CountMetrics | None
     interrupted: bool
 
 
-class TrainingSamples:
-    """The training images of several prepared sets, one after the other."""
-
-    def __init__(self, data: Sequence[PreparedDataset]) -> None:
-        self._images = [(each, record) for each in data for record in each.records("train")]
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Sample:
-        source, record = self._images[index]
-        return source.sample(record)
-
-    def kept(self, kind: str, *, directory: Path) -> Samples:
-        """The same, decoded once if there is room."""
-        records = [record for _, record in self._images]
-        cache = make_cache(records, kind=kind, directory=directory)
-        return self if cache is None else CachedSamples(self, cache)
-
-
-def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPlan:
-    """Work out crop, working size and amounts.
-
-    Raises:
-        InputMissingError: If a data set has no training images.
-    """
-    records = [record for each in data for record in each.records("train")]
-    return TrainPlan(
-        config=config,
-        data=tuple(each.name for each in data),
-        training_images=len(records),
-        validation_images=sum(len(each.records(config.train.select_on)) for each in data),
-        crop=config.train.crop
-        or default_crop(config.model.backbone, grid=config.model.position_grid),
-        working_size=_working_size(data, records),
-        mean_heads=float(np.mean([record.heads for record in records])),
-        fold=data[0].fold,
-    )
-
-
 def check_selection(config: RunConfig, *, allow_test: bool) -> None:
-    """See that nobody selects on test images without meaning to.
+    """Refuse to select the best weights on the test images, unless that is allowed.
 
     Raises:
-        UsageError: If the settings do so, and it was not allowed.
+        UsageError: If the settings select on them without permission.
     """
     if config.train.select_on == "test" and not allow_test:
         raise UsageError(
             "train.select_on: weights selected on the test images count these better than others, "
             "so no number on them is honest any more",
             next_step="select on val, or pass --allow-test-selection, which checkpoint and reports "
-            "will say",
+            "will mention",
         )
-
-
-def training_batches(
-    plan: TrainPlan, samples: Samples, *, device: torch.device | None = None
-) -> TrainingBatches:
-    """The batches of every epoch of the run that ``plan`` describes, for ``device``."""
-    config = plan.config
-    return TrainingBatches(
-        samples,
-        size=plan.crop,
-        block=config.model.block,
-        batch_size=config.train.batch_size,
-        crops_per_image=config.train.crops_per_image,
-        config=config.augment,
-        seed=config.train.seed,
-        workers=config.train.workers,
-        pinned=device is not None and device.type == "cuda",
-    )
 
 
 def train(
@@ -215,17 +119,18 @@ def train(
         out: The run folder; None: a new ``runs/<date>-<name>``.
         device: ``auto``, ``cpu``, ``cuda:0``, ...
         offline: Make every download an error.
-        force: Replace an earlier run at ``out``.
-        deterministic: On a GPU, too, use algorithms that give the same bits every time.
+        force: Replace an earlier run at ``out``, unless a process is training it.
+        deterministic: Use algorithms with bit-identical results on a GPU, too.
         allow_test_selection: Let the settings select on the test images.
-        should_stop: Asked after each step; True saves the state and the last checkpoint and
-            returns.
+        should_stop: Asked after each step. True saves the state and the last checkpoint and ends
+            the training.
         watcher: Follows the run.
-        track: Shows the progress of what comes before training.
-        latest: Let ``latest`` beside the run folder point at this run.
+        track: Shows the progress of preparations.
+        latest: Point the link ``latest`` beside the run folder at this run.
 
     Raises:
-        UsageError: If ``out`` already exists, or test images would be selected on unasked.
+        UsageError: If ``out`` already exists, another process trains it, or the settings select on
+            the test images without permission.
         DivergedError: If a loss is not finite.
         MemoryExhaustedError: If a step needs more memory than there is.
     """
@@ -272,23 +177,24 @@ def resume(
     should_stop: Callable[[], bool] = lambda: False,
     watcher: Watcher | None = None,
 ) -> TrainResult:
-    """Go on with a run from where it was stopped, as if it never had been.
+    """Continue a run from its latest state, as if it had not been stopped.
 
-    On the same machine with as many threads, the weights come out the same bit for bit, whatever
-    stopped the run and wherever; on CUDA under ``deterministic``. A finished run stays as it is.
+    On the same machine with as many threads, the weights are bit-identical to those of a run that
+    was not stopped; on CUDA if it is ``deterministic``. A finished run is left as it is.
 
     Args:
-        run: What was begun.
-        config: Settings, which must be those of the run, but for ``FREE_ON_RESUME``; None: those.
-        data: What it is trained on; None: the folders it was begun with.
-        device: Where to compute; None: where it was begun.
+        run: The run.
+        config: Settings, which may differ from those of the run in ``FREE_ON_RESUME``; None: the
+            settings of the run.
+        data: The data of the run, if it has moved; None: in the folders it was begun with.
+        device: Where to compute; None: as when it was begun.
         offline: Make every download an error.
         should_stop: As for :func:`train`.
         watcher: Follows the run.
 
     Raises:
         UsageError: If settings or data are not those of the run, or another process trains it.
-        InputMissingError: If its data is not where it was.
+        InputMissingError: If its data has moved and ``data`` does not say where.
         BadInputError: If its state is damaged.
         DivergedError: If a loss is not finite.
         MemoryExhaustedError: If a step needs more memory than there is.
@@ -298,7 +204,7 @@ def resume(
     if config.train.tensorboard:
         check_installed()
     if run.record.finished:
-        log.info("%s is finished; there is nothing to go on with", run.folder)
+        log.info("%s is finished; there is nothing left to train", run.folder)
         return TrainResult(
             run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=False
         )
@@ -347,7 +253,7 @@ def _carry_out(
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.
     model = model.to(device).to(memory_format=torch.channels_last)
     learner = Learner(model, train=config.train, optim=config.optim, device=device)
-    samples = TrainingSamples(data).kept(config.train.cache, directory=run.folder)
+    samples = TrainingSamples(data).cached(config.train.cache, directory=run.folder)
     batches = training_batches(plan, samples, device=device)
     if state is not None:
         learner.load_state_dict(state.learner)
@@ -467,38 +373,6 @@ def _out_of_patience(run: RunFolder, epoch: int) -> bool:
     return bool(patience and top) and epoch - top[0].epoch >= patience
 
 
-def first_bins(
-    config: RunConfig,
-    data: Sequence[PreparedDataset],
-    *,
-    write: bool = True,
-    track: Track = untracked,
-) -> Bins:
-    """The bins to train with: of the checkpoint that training starts from, or of the data.
-
-    Args:
-        config: All settings.
-        data: Prepared data sets, trained on together.
-        write: Leave a table that is made beside the data.
-        track: Shows progress.
-    """
-    if config.train.init is not None and config.train.init_part == "all":
-        return initial_bins(resolve_checkpoint(config.train.init))
-    model = config.model
-    return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
-
-
-def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
-    """The model before its first step; from here on, all that is random is, too."""
-    torch.manual_seed(config.train.seed)
-    if config.train.init is None:
-        return build_model(config.model, bins, offline=offline)
-    init = resolve_checkpoint(config.train.init, offline=offline)
-    if config.train.init_part == "encoder":
-        return model_around_initial_encoder(config.model, bins, init=init)
-    return initial_model(config.model, init=init)
-
-
 def _new_folder(plan: TrainPlan) -> Path:
     backbone = plan.config.model.backbone.removeprefix("timm:").removeprefix("open-clip:")
     backbone = backbone.replace("/", "-")
@@ -507,7 +381,7 @@ def _new_folder(plan: TrainPlan) -> Path:
 
 
 def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
-    """What every checkpoint of a run says of it."""
+    """Return the card of all checkpoints of a run."""
     init = run.record.init
     return {
         "name": run.name,
@@ -524,16 +398,3 @@ def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
         },
         "settings": plan.config.to_mapping(),
     }
-
-
-def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord]) -> WorkingSize:
-    """Short side at least the preparation's minimum, long side at most twice what training saw.
-
-    Training crops span scales up to 2, so an image twice as large as (nearly) the largest training
-    image still looks familiar.
-    """
-    long_sides = [max(record.width, record.height) for record in records]
-    percentile = float(np.percentile(long_sides, WORKING_SIZE_PERCENTILE))
-    shortest = min(each.manifest.resize.short_side_min for each in data)
-    longest = math.ceil(LARGEST_TRAINING_ENLARGEMENT * percentile)
-    return WorkingSize(short_side_min=shortest, long_side_max=max(longest, shortest))

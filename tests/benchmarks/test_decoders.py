@@ -5,7 +5,7 @@ import sys
 
 from benchmarks import decoders
 from crowdcount.core.metrics import count_metrics
-from crowdcount.workflows.train import plan_training
+from crowdcount.workflows.plan import plan_training
 from tests.models.shrunken import shrunken
 
 

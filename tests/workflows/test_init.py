@@ -21,10 +21,11 @@ from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.estimate import estimate_run
 from crowdcount.workflows.overfit import overfit
+from crowdcount.workflows.plan import first_bins, first_model
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.runs import compare
 from crowdcount.workflows.show_batch import draw_batch
-from crowdcount.workflows.train import first_bins, first_model, resume, train
+from crowdcount.workflows.train import resume, train
 from tests.models.shrunken import shrunken
 
 SMALL = {"train.batch_size": 4, "train.crop": 64, "train.workers": 0, "train.epochs": 1}

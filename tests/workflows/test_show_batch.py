@@ -15,8 +15,8 @@ from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.contact_sheet import Layout, plain_picture
 from crowdcount.errors import UsageError
 from crowdcount.workflows import show_batch as workflow
+from crowdcount.workflows.plan import TrainingSamples, plan_training, training_batches
 from crowdcount.workflows.show_batch import draw_batch, show_batch
-from crowdcount.workflows.train import TrainingSamples, plan_training, training_batches
 
 
 @pytest.fixture(scope="module")

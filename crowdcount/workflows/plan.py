@@ -1,0 +1,156 @@
+"""What is known of a training run before it starts: sizes, samples, bins, the initial model."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crowdcount.config import RunConfig
+from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
+from crowdcount.core.progress import Track, untracked
+from crowdcount.core.sample import Sample
+from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset
+from crowdcount.data.training.batches import Samples, TrainingBatches
+from crowdcount.data.training.cache import CachedSamples, make_cache
+from crowdcount.models.backbones import default_crop
+from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.build import build_model
+from crowdcount.models.checkpoints.names import resolve_checkpoint
+from crowdcount.models.checkpoints.warm_start import (
+    initial_bins,
+    initial_model,
+    model_around_initial_encoder,
+)
+from crowdcount.workflows.bins import training_bins
+
+WORKING_SIZE_PERCENTILE = 99
+LARGEST_TRAINING_ENLARGEMENT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """Data and sizes of a run."""
+
+    config: RunConfig
+    data: tuple[str, ...]
+    training_images: int
+    validation_images: int
+    """Images of the split that the best weights are selected on."""
+
+    crop: int
+    working_size: WorkingSize
+    mean_heads: float
+    """Mean heads of a training image."""
+
+    fold: int | None
+    """The fold that is kept for validation; None: the images that were held out."""
+
+
+class TrainingSamples:
+    """The training images of several prepared data sets, one after the other."""
+
+    def __init__(self, data: Sequence[PreparedDataset]) -> None:
+        self._images = [(each, record) for each in data for record in each.records("train")]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        source, record = self._images[index]
+        return source.sample(record)
+
+    def cached(self, kind: str, *, directory: Path) -> Samples:
+        """Return the same samples, decoded once if there is room for that."""
+        records = [record for _, record in self._images]
+        cache = make_cache(records, kind=kind, directory=directory)
+        return self if cache is None else CachedSamples(self, cache)
+
+
+def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPlan:
+    """Work out the sizes of a run.
+
+    Raises:
+        InputMissingError: If a data set has no training images.
+    """
+    records = [record for each in data for record in each.records("train")]
+    return TrainPlan(
+        config=config,
+        data=tuple(each.name for each in data),
+        training_images=len(records),
+        validation_images=sum(len(each.records(config.train.select_on)) for each in data),
+        crop=config.train.crop
+        or default_crop(config.model.backbone, grid=config.model.position_grid),
+        working_size=_working_size(data, records),
+        mean_heads=float(np.mean([record.heads for record in records])),
+        fold=data[0].fold,
+    )
+
+
+def training_batches(
+    plan: TrainPlan, samples: Samples, *, device: torch.device | None = None
+) -> TrainingBatches:
+    """Return the batches of every epoch of a run, for ``device``."""
+    config = plan.config
+    return TrainingBatches(
+        samples,
+        size=plan.crop,
+        block=config.model.block,
+        batch_size=config.train.batch_size,
+        crops_per_image=config.train.crops_per_image,
+        config=config.augment,
+        seed=config.train.seed,
+        workers=config.train.workers,
+        pinned=device is not None and device.type == "cuda",
+    )
+
+
+def first_bins(
+    config: RunConfig,
+    data: Sequence[PreparedDataset],
+    *,
+    write: bool = True,
+    track: Track = untracked,
+) -> Bins:
+    """Return the bins of the checkpoint that training starts from, else those of the data.
+
+    Args:
+        config: All settings.
+        data: Prepared data sets, trained on together.
+        write: Save bins that are made from the data beside it.
+        track: Shows progress.
+    """
+    if config.train.init is not None and config.train.init_part == "all":
+        return initial_bins(resolve_checkpoint(config.train.init))
+    model = config.model
+    return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
+
+
+def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
+    """Build the initial model.
+
+    Seeds torch's global generator, so everything random afterwards is reproducible.
+    """
+    torch.manual_seed(config.train.seed)
+    if config.train.init is None:
+        return build_model(config.model, bins, offline=offline)
+    init = resolve_checkpoint(config.train.init, offline=offline)
+    if config.train.init_part == "encoder":
+        return model_around_initial_encoder(config.model, bins, init=init)
+    return initial_model(config.model, init=init)
+
+
+def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord]) -> WorkingSize:
+    """Return the range of image sizes that the model is used with.
+
+    The short side is at least the minimum of the preparation. The long side is at most twice that
+    of (nearly) the largest training image, because augmentation enlarges crops up to twice.
+    """
+    long_sides = [max(record.width, record.height) for record in records]
+    percentile = float(np.percentile(long_sides, WORKING_SIZE_PERCENTILE))
+    shortest = min(each.manifest.resize.short_side_min for each in data)
+    longest = math.ceil(LARGEST_TRAINING_ENLARGEMENT * percentile)
+    return WorkingSize(short_side_min=shortest, long_side_max=max(longest, shortest))
