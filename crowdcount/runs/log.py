@@ -37,7 +37,7 @@ def read_log(path: Path) -> list[Line]:
         raise BadInputError(f"{path}: not the log of a run: {error}") from error
     for number, line in enumerate(log, start=1):
         if not (isinstance(line, dict) and isinstance(line.get("epoch"), int)):
-            raise BadInputError(f"{path}: line {number} is not one of a run's log")
+            raise BadInputError(f"{path}: line {number} is not part of a run's log")
     return log
 
 

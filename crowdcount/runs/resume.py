@@ -1,4 +1,4 @@
-"""Whether a run may go on: with the same settings, on the same data, and where."""
+"""Checks before a run is resumed: settings, data, first weights, machine."""
 
 import logging
 from collections.abc import Sequence
@@ -17,69 +17,78 @@ log = logging.getLogger("crowdcount")
 
 
 def check_settings(run: RunFolder, config: RunConfig) -> None:
-    """See that a run would not become another one under these settings.
+    """Refuse settings that would change what a run computes.
 
     Raises:
-        UsageError: If it would, with each setting that differs.
+        UsageError: If there are any; lists each setting that differs.
     """
     differing = differing_settings(run.config, config)
-    bound = {key: pair for key, pair in differing.items() if key not in FREE_ON_RESUME}
-    if bound:
-        listed = "; ".join(f"{key}: was {was!r}, now {now!r}" for key, (was, now) in bound.items())
+    listed = "; ".join(
+        f"{key}: was {was!r}, now {now!r}"
+        for key, (was, now) in differing.items()
+        if key not in FREE_ON_RESUME
+    )
+    if listed:
         raise UsageError(
-            f"{run.folder}: these settings are not those it was started with: {listed}",
+            f"{run.folder}: these settings differ from those it was started with: {listed}",
             next_step="leave them out, or start a new run with them, without --resume",
         )
 
 
 def check_init(run: RunFolder) -> None:
-    """See that a run that begins again starts from the weights that it was begun from.
+    """Check that the checkpoint a run starts from still holds the same weights.
 
     Raises:
-        InputMissingError: If their checkpoint is not where it was.
-        UsageError: If it holds others.
+        InputMissingError: If the checkpoint has moved.
+        UsageError: If it holds other weights.
     """
-    init, begun = run.config.train.init, run.record.init
-    if init is not None and begun is not None and InitSource.of(init) != begun:
+    init, recorded = run.config.train.init, run.record.init
+    if init is not None and recorded is not None and InitSource.of(init) != recorded:
         raise UsageError(
-            f"{run.folder}: no state was saved yet, and {init} has other weights now than those it "
-            "was begun from",
-            looked_for=f"weights with the SHA-256 {begun.weights_sha256}",
-            next_step="bring them back, or start a new run",
+            f"{run.folder}: no state was saved yet, and {init} has other weights now than when the "
+            "run was started",
+            looked_for=f"weights with the SHA-256 {recorded.weights_sha256}",
+            next_step="restore them, or start a new run",
         )
 
 
 def data_of_run(
     run: RunFolder, given: Sequence[PreparedDataset] | None = None
 ) -> Sequence[PreparedDataset]:
-    """The data that a run was begun with, from where it was or from where it is said to be.
+    """Return the data that a run was started with, and check that it is unchanged.
+
+    Args:
+        run: The run.
+        given: The data where it is now; None: at the recorded place.
 
     Raises:
         UsageError: If it is other data.
-        InputMissingError: If it is not where it was.
+        InputMissingError: If it has moved from the recorded place.
     """
     record = run.record
-    data = _where_it_was(run) if given is None else given
-    found = [DataSource.of(each).manifest_sha256 for each in data]
+    data = _recorded_data(run) if given is None else given
+    actual = [DataSource.of(each).manifest_sha256 for each in data]
     expected = [source.manifest_sha256 for source in record.data]
-    if found != expected:
+    if actual != expected:
         folders = ", ".join(str(each.folder) for each in data)
         raise UsageError(
-            f"{run.folder}: was begun with other data than {folders}",
+            f"{run.folder}: was started with other data than {folders}",
             looked_for=f"manifests with the SHA-256 {', '.join(expected)}",
-            next_step="prepare the data as it was, say where it is (--data), or start a new run",
+            next_step="prepare the data as before, name its folder (--data), or start a new run",
         )
     if any(each.fold != record.fold for each in data):
-        begun = "what preprocess held out" if record.fold is None else f"fold {record.fold}"
+        held_out = (
+            "the images that preprocess held out" if record.fold is None else f"fold {record.fold}"
+        )
         raise UsageError(
-            f"{run.folder}: was begun with {begun} for validation",
+            f"{run.folder}: was started with {held_out} for validation",
             next_step="leave out --fold" if record.fold is None else f"--fold {record.fold}",
         )
     return data
 
 
-def warn_of_another_machine(run: RunFolder, device: torch.device) -> None:
-    """Say what lets the numbers of a run come out otherwise than if it had not been stopped."""
+def warn_of_differences(run: RunFolder, device: torch.device) -> None:
+    """Warn about differences (device, threads, torch) that break bit-exact resumption."""
     record = run.record
     now = {
         "device": str(device),
@@ -95,20 +104,20 @@ def warn_of_another_machine(run: RunFolder, device: torch.device) -> None:
         changes.append("CUDA without --deterministic")
     if changes:
         log.warning(
-            "%s goes on, but not bit for bit as without the stop: %s",
+            "%s continues, but not bit for bit as without the stop: %s",
             run.folder,
             "; ".join(changes),
         )
 
 
-def _where_it_was(run: RunFolder) -> list[PreparedDataset]:
+def _recorded_data(run: RunFolder) -> list[PreparedDataset]:
     folders = [Path(source.folder) for source in run.record.data]
     for folder in folders:
         if not (folder / MANIFEST).is_file():
             raise InputMissingError(
-                f"{run.folder}: its data is not there any more",
+                f"{run.folder}: its data has moved or was deleted",
                 looked_for=str(folder / MANIFEST),
-                next_step="say where it is now: --data FOLDER",
+                next_step="name its folder: --data FOLDER",
             )
     data = [PreparedDataset.open(folder) for folder in folders]
     fold = run.record.fold

@@ -1,4 +1,4 @@
-"""The demo: every step of the toolkit on rendered scenes, in a folder of its own."""
+"""The demo: all steps of the toolkit on rendered scenes, in one folder."""
 
 import logging
 import shutil
@@ -31,12 +31,12 @@ SEED = 7
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo showed."""
+    """Results of the demo."""
 
     data: str
     bins: BinsTable
     evaluation: Evaluation
-    """On scenes that training never saw."""
+    """Of scenes that were not trained on."""
 
     example: Path
     example_heads: int
@@ -46,7 +46,7 @@ class DemoResult:
 
 
 def plan_demo(folder: Path) -> str:
-    """What a demo in ``folder`` would do, in one line.
+    """Describe in one line what a demo in ``folder`` does.
 
     Raises:
         UsageError: If ``folder`` holds something that is not an earlier demo.
@@ -67,11 +67,11 @@ def run_demo(
 ) -> DemoResult | None:
     """Render scenes, prepare them, fit bins, train, evaluate, and draw one heatmap.
 
-    The same functions as the commands call. Nothing outside ``folder`` is touched, so the demo
-    never becomes the latest run or a default data set.
+    Calls the functions behind the commands. Touches nothing outside ``folder``, so the demo does
+    not become the latest run or a default data set.
 
     Returns:
-        What was measured; None where the training was stopped.
+        The results; None if the training was stopped.
 
     Raises:
         UsageError: If ``folder`` holds something that is not an earlier demo.
@@ -101,7 +101,7 @@ def run_demo(
         return None
     counter = load(trained.checkpoint, device=device)
     evaluation = evaluate(counter, [data], split="test", track=track)
-    # The fullest scene shows most; it was not seen in training.
+    # The scene with the most people shows most; it was not trained on.
     fullest = max(evaluation.results, key=lambda each: each.heads)
     example = data.image_path(next(r for r in data.records("test") if r.name == fullest.name))
     (drawn,) = heatmap_paths([example], folder=folder / "heatmaps")
@@ -119,7 +119,7 @@ def run_demo(
 
 
 def _refuse_other(folder: Path) -> None:
-    """Refuse a folder that is neither missing nor empty nor an earlier demo."""
+    """Refuse a folder with other content than an earlier demo."""
     taken = folder.is_file() or (folder.exists() and any(folder.iterdir()))
     if taken and not (folder / MARK).is_file():
         raise UsageError(
@@ -129,7 +129,7 @@ def _refuse_other(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Make way for a new demo."""
+    """Empty the folder for a new demo."""
     _refuse_other(folder)
     if folder.exists():
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What a training run is going to take, before it starts."""
+"""Estimate the size of a training run before it starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from crowdcount.workflows.plan import TrainPlan, first_bins, plan_training
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """Sizes of a run."""
+    """Model size, steps and memory of a run."""
 
     plan: TrainPlan
     parameters: int
@@ -24,7 +24,7 @@ class RunEstimate:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run, should nothing end it early."""
+        """Steps of the whole run, unless it ends early."""
         return self.steps_per_epoch * self.plan.config.train.epochs
 
 
@@ -35,12 +35,12 @@ def estimate_run(
     bins: Bins | None = None,
     track: Track = untracked,
 ) -> RunEstimate:
-    """Work out the sizes of a run. Writes nothing, and needs neither network nor weights.
+    """Estimate the size of a run. Writes nothing, and needs neither network nor weights.
 
     Args:
         config: All settings.
         data: Prepared data sets, trained on together.
-        bins: Bins of a run that was begun; None: those a new run would have.
+        bins: Bins of an existing run; None: those of a new run.
         track: Shows progress.
     """
     plan = plan_training(config, data)

@@ -1,4 +1,4 @@
-"""Whether a set-up can learn at all: a few crops, again and again, until it knows them."""
+"""Check that a set-up can learn at all, by training on a few fixed crops."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,18 +33,18 @@ from crowdcount.workflows.plan import (
 from crowdcount.workflows.train import Watcher
 
 MOST_PASSES = 200
-"""Passes over the crops, where ``train.epochs`` does not ask for fewer."""
+"""Largest number of passes over the crops; ``train.epochs`` may ask for fewer."""
 
 LOSS_SHARE = 0.25
-"""The loss must fall to this share of what it was at first."""
+"""Share of its first value that the loss must fall to."""
 
 COUNT_ERROR = 0.2
-"""The counts of the crops must come as close as this, as a share of their heads."""
+"""Largest error of the crops' counts, as a share of their heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverfitResult:
-    """How far a model came to know a few crops."""
+    """Loss and errors on a few fixed crops, before and after training on them."""
 
     crops: int
     heads: int
@@ -56,26 +56,26 @@ class OverfitResult:
     """Mean over the last pass."""
 
     count_error_before: float
-    """Sum over the crops of \\|predicted - true\\| over the sum of heads, before the first step."""
+    """Sum of absolute count errors divided by the heads of the crops, before the first step."""
 
     count_error_after: float
-    """The same after the last step, with the weights that training would keep."""
+    """The same after the last step, with the weights that training keeps."""
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What did not fall as it must."""
-        found = []
+        """The values that did not fall far enough, as text."""
+        failures = []
         if not self.loss_after <= LOSS_SHARE * self.loss_before:
-            found.append(
+            failures.append(
                 f"the loss fell from {self.loss_before:.6g} to {self.loss_after:.6g}, "
                 f"and must to {LOSS_SHARE * self.loss_before:.6g}"
             )
         if not self.count_error_after <= COUNT_ERROR:
-            found.append(
+            failures.append(
                 f"counts are {self.count_error_after:.1%} of the heads off, "
                 f"and must be {COUNT_ERROR:.0%} at most"
             )
-        return tuple(found)
+        return tuple(failures)
 
 
 def overfit(
@@ -88,23 +88,22 @@ def overfit(
     watcher: Watcher | None = None,
     track: Track = untracked,
 ) -> OverfitResult:
-    """Train on a few crops that stay as they are, and see whether the model comes to know them.
+    """Train on a few fixed crops and measure how well the model learns them.
 
-    Model, loss, optimiser and precision are those of a run under these settings; its learning rate
-    goes along one cosine. No run folder is made.
+    Model, loss, optimiser and precision are those of a run with these settings. The learning rate
+    follows one cosine. No run folder is made.
 
     Args:
         config: All settings.
-        data: Prepared data sets, taken together.
-        crops: How many: one of each of so many images, drawn by the seed, with heads where there
-            are enough such.
+        data: Prepared data sets, trained on together.
+        crops: Number of crops, each of another image. Crops with heads are preferred.
         device: ``auto``, ``cpu``, ``cuda:0``, ...
         offline: Make every download an error.
         watcher: Follows the training.
-        track: Shows the progress of what comes before.
+        track: Shows the progress of preparations.
 
     Raises:
-        UsageError: If there are not so many training images, or no heads on any crop.
+        UsageError: If there are fewer training images, or no crop holds a head.
         NotFiniteError: If a loss is not finite.
         MemoryExhaustedError: If a step needs more memory than there is.
     """
@@ -143,20 +142,20 @@ def overfit(
 
 
 def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: int) -> list[Sample]:
-    """One crop of each of so many images, those with heads first."""
+    """Cut one crop each from ``number`` images, from those with heads if there are enough."""
     if number > plan.training_images:
         raise UsageError(
             f"--overfit {number}: there are {plan.training_images} training images",
             next_step=f"ask for {plan.training_images} crops at most",
         )
     seed = plan.config.train.seed
-    pieces = TrainingCrops(
+    crops = TrainingCrops(
         TrainingSamples(data), size=plan.crop, config=no_augmentation(), seed=seed
     )
     crowded: list[Sample] = []
     empty: list[Sample] = []
     for index in np.random.default_rng(seed).permutation(plan.training_images):
-        crop = pieces[0, int(index), 0]
+        crop = crops[0, int(index), 0]
         (crowded if len(crop.points) else empty).append(crop)
         if len(crowded) == number:
             break
@@ -170,11 +169,11 @@ def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: in
 
 @torch.no_grad()
 def _count_error(model: BlockCounter, batches: FixedBatches, *, device: torch.device) -> float:
-    """Sum of the errors of the crops' counts over the sum of their heads."""
+    """Return the sum of absolute count errors divided by the sum of heads."""
     count = whole_image_model(model.eval())
-    wrong = heads = 0.0
+    error = heads = 0.0
     for batch in batches.epoch(1):
         counts = count(batch.images.to(device)).counts.sum(dim=(1, 2, 3)).cpu()
-        wrong += float((counts - batch.target.heads).abs().sum())
+        error += float((counts - batch.target.heads).abs().sum())
         heads += float(batch.target.heads.sum())
-    return wrong / heads
+    return error / heads

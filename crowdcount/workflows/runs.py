@@ -1,4 +1,4 @@
-"""The runs that are there: what came of each, and where several differ."""
+"""List training runs and compare them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ from crowdcount.runs.log import Line, best_line, epochs_done, read_log
 
 T = TypeVar("T")
 
-SHOWN_OF_A_HASH = 8
-"""Characters of a hash that tell one data set from another."""
+HASH_LENGTH = 8
+"""Characters of a hash that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run, in short."""
+    """Summary of one run."""
 
     name: str
     started: str
@@ -38,33 +38,33 @@ class RunSummary:
     backbone: str
     epochs_done: int
     epochs: int
-    """Epochs asked for."""
+    """Epochs in the settings."""
 
     state: str
     """``finished``, ``running`` or ``unfinished``."""
 
     best_mae: float | None
-    """Of the best validation so far; None: nothing was validated."""
+    """MAE of the best validation so far; None: nothing was validated."""
 
     best_epoch: int | None
     selected_on: str
-    """Split that was validated on."""
+    """Split for validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Runs side by side: for each name, a value of every run in turn."""
+    """Several runs side by side: for each name, the value of every run."""
 
     runs: tuple[str, ...]
     settings: Mapping[str, tuple[Any, ...]]
-    """Settings, and other things that runs are made from, that are not the same in all."""
+    """Settings and other inputs of the runs that differ between them."""
 
     metrics: Mapping[str, tuple[float | None, ...]]
-    """What came of them; None: not known."""
+    """Their results; None: unknown."""
 
 
 def list_runs(runs: Path = RUNS_FOLDER) -> tuple[list[RunSummary], list[CrowdCountError]]:
-    """All runs in a folder, from the earliest on, and what is wrong with those that are damaged.
+    """List the runs in a folder by start, and the problems of damaged ones.
 
     Raises:
         InputMissingError: If there is none.
@@ -86,7 +86,7 @@ def list_runs(runs: Path = RUNS_FOLDER) -> tuple[list[RunSummary], list[CrowdCou
 
 
 def find_named(name: str, *, runs: Path = RUNS_FOLDER) -> RunFolder:
-    """The run in the folder ``name``, or else in the folder of that name under ``runs``.
+    """Open the run in the folder ``name``, or in the folder of that name under ``runs``.
 
     Raises:
         InputMissingError: If there is none.
@@ -103,7 +103,7 @@ def find_named(name: str, *, runs: Path = RUNS_FOLDER) -> RunFolder:
 
 
 def summary(run: RunFolder) -> RunSummary:
-    """What a run is and how far it is.
+    """Summarise a run.
 
     Raises:
         BadInputError: If its log is damaged.
@@ -129,10 +129,10 @@ def summary(run: RunFolder) -> RunSummary:
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
-    """Put runs side by side.
+    """Compare runs: what differs in their inputs, and their results.
 
     Raises:
-        UsageError: If there are not at least two.
+        UsageError: If there are fewer than two.
         BadInputError: If a log is damaged.
     """
     if len(runs) < 2:
@@ -158,19 +158,23 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
 
 
 def _validated(run: RunFolder, line: Line) -> Mapping[str, Any]:
-    """The validation of an epoch that had one."""
-    found = line.get(run.config.train.select_on)
-    if not isinstance(found, dict) or not {"mae", "rmse", "nae"} <= found.keys():
+    """Return the validation of an epoch.
+
+    Raises:
+        BadInputError: If it has none.
+    """
+    metrics = line.get(run.config.train.select_on)
+    if not isinstance(metrics, dict) or not {"mae", "rmse", "nae"} <= metrics.keys():
         raise BadInputError(f"{run.folder / LOG}: epoch {line['epoch']} has no validation")
-    return found
+    return metrics
 
 
 def _made_from(record: RunRecord) -> dict[str, str]:
-    """What decides the weights of a run beside its settings, as text."""
+    """Return what determines the weights of a run beside its settings, as text."""
     bins = Bins.from_json(record.bins)
     return {
         "data": ", ".join(
-            f"{Path(source.folder).name} ({source.manifest_sha256[:SHOWN_OF_A_HASH]})"
+            f"{Path(source.folder).name} ({source.manifest_sha256[:HASH_LENGTH]})"
             for source in record.data
         ),
         "fold": "-" if record.fold is None else str(record.fold),
@@ -183,21 +187,21 @@ def _made_from(record: RunRecord) -> dict[str, str]:
         "deterministic": str(record.deterministic).lower(),
         "init": "-"
         if record.init is None
-        else f"{record.init.name} ({record.init.weights_sha256[:SHOWN_OF_A_HASH]})",
+        else f"{record.init.name} ({record.init.weights_sha256[:HASH_LENGTH]})",
     }
 
 
 def _metrics(run: RunFolder) -> dict[str, float | None]:
-    """What came of a run, and how long it took."""
+    """Return the results of a run and its duration."""
     log = read_log(run.folder / LOG)
     best = best_line(log)
-    found = {} if best is None else _validated(run, best)
+    metrics = {} if best is None else _validated(run, best)
     seconds = math.fsum(line.get("seconds", 0) for line in log)
     images = sum(line.get("images", 0) for line in log)
     return {
-        "mae": found.get("mae"),
-        "rmse": found.get("rmse"),
-        "nae": found.get("nae"),
+        "mae": metrics.get("mae"),
+        "rmse": metrics.get("rmse"),
+        "nae": metrics.get("nae"),
         "best_epoch": None if best is None else best["epoch"],
         "epochs": epochs_done(log),
         "loss": log[-1].get("loss") if log else None,
@@ -207,5 +211,5 @@ def _metrics(run: RunFolder) -> dict[str, float | None]:
 
 
 def _transposed(columns: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
-    """For each key, which all columns have, its value in every column."""
+    """Return for each key its values in all columns. All columns have the same keys."""
     return {key: tuple(column[key] for column in columns) for key in columns[0]}

@@ -1,4 +1,4 @@
-"""What the network sees: crops of the first batches of a training run, drawn without training."""
+"""Draw the first crops of a training run, as the network and the loss receive them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,18 +34,18 @@ from crowdcount.workflows.plan import (
 )
 
 FEWEST_CROPS = 8
-"""Small batches are drawn until there are so many crops."""
+"""Number of crops up to which further batches are drawn."""
 
 MOST_CROPS = 32
-"""Of a large batch so many crops are drawn."""
+"""Largest number of crops drawn from one batch."""
 
-# In pixels, between a crop and the same crop with its blocks.
 _SEAM = 4
+"""Pixels between a crop and the same crop with its blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """One training crop as the model and the loss are given it."""
+    """A training crop as the model and the loss receive it."""
 
     sample: Sample
     counts: Float[Tensor, "1 rows cols"]
@@ -60,7 +60,7 @@ def show_batch(
     force: bool = False,
     track: Track = untracked,
 ) -> None:
-    """Draw the first crops of a training run into a PNG file; train nothing.
+    """Draw the first crops of a training run into a PNG file, without training.
 
     Args:
         config: All settings of the run.
@@ -83,9 +83,9 @@ def draw_batch(
 ) -> bytes:
     """Draw the first crops of a training run, in their order, as a PNG file.
 
-    Each crop is there twice: as the network sees it, and in grey with its heads and with its blocks
+    Each crop is drawn twice: as the network sees it, and in grey with its heads and with its blocks
     in the colours of their classes. Batches and bins are those of
-    :func:`crowdcount.workflows.train.train` under the same settings.
+    :func:`crowdcount.workflows.train.train` with the same settings.
     """
     plan = plan_training(config, data)
     bins = first_bins(config, data, track=track)
@@ -110,7 +110,7 @@ def draw_batch(
 
 
 def _first_crops(batches: Iterator[Batch]) -> list[Crop]:
-    """The crops of as many batches as it takes, in order."""
+    """Return the crops of the first batches, in order."""
     crops: list[Crop] = []
     while len(crops) < FEWEST_CROPS and (batch := next(batches, None)) is not None:
         crops += islice(_crops(batch), MOST_CROPS)
@@ -118,7 +118,7 @@ def _first_crops(batches: Iterator[Batch]) -> list[Crop]:
 
 
 def _crops(batch: Batch) -> Iterator[Crop]:
-    """The crops of a batch, from the tensors that training is given."""
+    """Convert the tensors of a training batch to crops."""
     pixels = (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     for name, image, points, counts in zip(
         batch.names, pixels, batch.target.points, batch.target.counts, strict=True
@@ -130,23 +130,23 @@ def _crops(batch: Batch) -> Iterator[Crop]:
 
 
 def _tile(crop: Crop, *, layout: Layout, colours: BlockColours, bins: Bins) -> Tile:
-    seen = plain_picture(crop.sample, layout=layout)
+    plain = plain_picture(crop.sample, layout=layout)
     marked = picture(crop.sample, layout=layout, colours=colours, counts=crop.counts)
-    seam = np.zeros((len(seen), _SEAM, 3), dtype=np.uint8)
+    seam = np.zeros((len(plain), _SEAM, 3), dtype=np.uint8)
     return Tile(
-        picture=np.concatenate([seen, seam, marked], axis=1),
+        picture=np.concatenate([plain, seam, marked], axis=1),
         name=crop.sample.name,
         caption=_caption(crop, bins),
     )
 
 
 def _caption(crop: Crop, bins: Bins) -> str:
-    """How many heads there are, and how many blocks of each class that occurs."""
+    """Return the number of heads, and of blocks of each class that occurs."""
     heads = int(crop.counts.sum())
     blocks = torch.bincount(bins.classify(crop.counts).flatten(), minlength=len(bins.starts))
-    held = [
+    classes = [
         f"{number:,} of {format_range(low, high)}"
         for (low, high), number in zip(bins.ranges, blocks.tolist(), strict=True)
         if number
     ]
-    return f"{heads:,} head{'' if heads == 1 else 's'}; blocks: {', '.join(held)}"
+    return f"{heads:,} head{'' if heads == 1 else 's'}; blocks: {', '.join(classes)}"

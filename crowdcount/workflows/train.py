@@ -30,7 +30,7 @@ from crowdcount.runs.resume import (
     check_init,
     check_settings,
     data_of_run,
-    warn_of_another_machine,
+    warn_of_differences,
 )
 from crowdcount.runs.tensorboard import EventWriter, check_installed
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
@@ -210,7 +210,7 @@ def resume(
         )
     data = data_of_run(run, data)
     target = resolve_device(device or run.record.device)
-    warn_of_another_machine(run, target)
+    warn_of_differences(run, target)
     plan = plan_training(config, data)
     deterministic = run.record.deterministic
     with deterministic_algorithms(deterministic), locked(run.folder), run.curves_drawn():

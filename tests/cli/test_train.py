@@ -204,11 +204,11 @@ def test_resume_goes_on_and_a_finished_run_says_so(run, stopped):
     Path("crowdcount.toml").write_text("[train]\nepochs = 7\n")
     code, out, err = run("train", "--resume", "auto")
     assert (code, out) == (0, "runs/begun/best\n")
-    assert "going on with runs/begun at epoch 1, step 2" in err
+    assert "runs/begun continues at epoch 1, step 2" in err
     assert "epoch 2/2" in err
     code, out, err = run("train", "--resume", "runs/begun")
     assert (code, out) == (0, "runs/begun/best\n")
-    assert err == "runs/begun is finished; there is nothing to go on with\n"
+    assert err == "runs/begun is finished; there is nothing left to train\n"
 
 
 def test_resume_refuses_other_settings_by_name(run, stopped, monkeypatch):

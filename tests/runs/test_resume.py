@@ -390,13 +390,13 @@ def test_what_does_not_touch_the_weights_may_change(data, whole, workplace):
 
 def test_other_data_is_refused_and_moved_data_is_not(data, whole, prepared, workplace):
     run = stopped(data, after=2)
-    with pytest.raises(UsageError, match="begun with other data"):
+    with pytest.raises(UsageError, match="started with other data"):
         resume(run, data=[prepared])
     record = json.loads((run.folder / RECORD).read_text())
     record["data"][0]["folder"] = str(workplace / "gone")
     (run.folder / RECORD).write_text(json.dumps(record))
     run = RunFolder.open(run.folder)
-    with pytest.raises(InputMissingError, match="its data is not there any more"):
+    with pytest.raises(InputMissingError, match="its data has moved or was deleted"):
         resume(run)
     resume(run, data=[data])
     assert what_is_left(run.folder) == whole
