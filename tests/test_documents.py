@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -109,9 +110,27 @@ def test_everything_is_listed(page, names):
     assert not missing
 
 
+def test_the_python_of_the_api_page_counts_what_the_readme_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("docs").mkdir()
+    shutil.copy(DOCS / "street.jpg", "docs")
+    (code,) = re.findall(r"```python\n(.*?)```", text("docs/api.md"), re.DOTALL)
+    exec(code, {})
+    (shown,) = re.findall(r"^docs/street.jpg\t(\S+)$", text("README.md"), re.MULTILINE)
+    assert float(capsys.readouterr().out) == pytest.approx(float(shown), abs=0.2)
+    assert Path("street_heat.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(("name", "most"), [*LINES.items()])
 def test_the_doors_stay_short(name, most):
     assert len(text(name).splitlines()) <= most
+
+
+def test_pages_named_in_the_code_exist():
+    sources = [*(ROOT / "crowdcount").rglob("*.py"), *ROOT.glob("*/**/*.toml")]
+    for path in sources:
+        for page in re.findall(r"docs/[\w.-]+\w", path.read_text(encoding="utf-8")):
+            assert (ROOT / page).is_file(), f"{path}: {page}"
 
 
 def test_the_site_has_its_tools():
