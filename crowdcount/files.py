@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,21 +113,17 @@ def read_json(path: Path) -> Any:
         OSError: If it cannot be read.
         ValueError: If it is not JSON in UTF-8, or nested too deeply.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    return _parse(path, json.loads)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+    """Read a TOML file; raises as :func:`read_json` does."""
+    return _parse(path, tomllib.loads)
 
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not TOML in UTF-8, or nested too deeply.
-    """
+
+def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parser(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -68,9 +68,10 @@ def compare(
 
     Example: crowdcount runs compare runs/2026-11-24-sha-clip-rn50 latest
     """
+    from crowdcount.runs.folder import find_run
     from crowdcount.workflows import runs as workflow
 
-    found = workflow.compare([workflow.find_named(name, runs=runs) for name in names])
+    found = workflow.compare([find_run(name, runs=runs) for name in names])
     if json_:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:

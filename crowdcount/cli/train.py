@@ -180,7 +180,7 @@ def train(
     from crowdcount.config import load_run_config
     from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.data.prepared.find import find_prepared, one_data_set
-    from crowdcount.runs.folder import RunFolder, find_run
+    from crowdcount.runs.folder import find_run
     from crowdcount.runs.resume import check_settings, data_of_run
     from crowdcount.workflows import train as workflow
 
@@ -189,7 +189,7 @@ def train(
             "--init starts from weights, --no-pretrained from random ones",
             next_step="leave out one of them",
         )
-    run = None if resume is None else RunFolder.open(find_run(resume))
+    run = None if resume is None else find_run(resume)
     if run is not None:
         _refuse_beside_resume(given)
     settings = load_run_config(
@@ -303,7 +303,7 @@ def _print_estimate(
     import tomli_w
 
     from crowdcount.core.bins import Bins
-    from crowdcount.workflows.estimate import estimate_run
+    from crowdcount.workflows.plan import estimate_run
 
     bins = None if run is None else Bins.from_json(run.record.bins)
     found = estimate_run(settings, sets, bins=bins, track=track)

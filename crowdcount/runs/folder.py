@@ -389,32 +389,41 @@ def run_folders(runs: Path = RUNS_FOLDER) -> list[Path]:
     return [folder for folder in folders if not folder.is_symlink()]
 
 
-def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> Path:
-    """Return the run to resume: the one named, or, for ``auto``, the latest unfinished one.
+def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> RunFolder:
+    """Open a run by its folder or by its name under ``runs``; ``auto`` is the one to resume.
 
-    A run that another process trains is chosen only if there is no other, and a finished one only
-    if all are finished. Damaged runs are left out with a warning.
+    That is the latest unfinished run. A run that another process trains is chosen only if there is
+    no other, and a finished one only if all are finished. Damaged runs are left out with a warning.
 
     Raises:
-        InputMissingError: If there is none.
+        InputMissingError: If there is no such run.
+        BadInputError: If it is damaged.
     """
     if name != "auto":
-        return Path(name)
-    ranked = []
+        for folder in (Path(name), runs / name):
+            if (folder / RECORD).is_file():
+                return RunFolder.open(folder)
+        raise InputMissingError(
+            f"{name}: no training run",
+            looked_for=f"{Path(name) / RECORD} and {runs / name / RECORD}",
+            next_step="list the runs: crowdcount runs",
+        )
+    found = []
     for folder in run_folders(runs):
         try:
-            record = read_record(folder)
+            found.append(RunFolder.open(folder))
         except CrowdCountError as error:
-            log.warning("--resume auto leaves out a damaged run: %s", error.message)
-            continue
-        ranked.append((not record.finished, not is_locked(folder), record.started, folder))
-    if not ranked:
+            log.warning("--resume auto leaves out a damaged run, %s: %s", folder, error.message)
+    if not found:
         raise InputMissingError(
             "--resume auto: there is no run to resume",
             looked_for=str(runs / "*" / RECORD),
             next_step="start one: crowdcount train",
         )
-    return max(ranked)[-1]
+    return max(
+        found,
+        key=lambda run: (not run.record.finished, not is_locked(run.folder), run.record.started),
+    )
 
 
 def new_run_folder(name: str, *, date: str, runs: Path = RUNS_FOLDER) -> Path:

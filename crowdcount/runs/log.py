@@ -1,8 +1,7 @@
 """The log of a run: one line for each epoch, as JSON, as curves and as text for people."""
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +82,14 @@ def _points(log: Sequence[Line], key: str) -> list[tuple[float, float]]:
     return [(float(line["epoch"]), float(line[key])) for line in log if line.get(key) is not None]
 
 
-def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float | None) -> str:
+def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float) -> str:
     """Return one line for people on an epoch.
 
     Args:
         line: The epoch in the log.
         split: The split that was validated on.
         epochs: Epochs of the whole run.
-        seconds_left: Estimated time of the rest of the run, if known.
+        seconds_left: Estimated time of the rest of the run.
     """
     parts = [
         f"epoch {line['epoch']}/{epochs}",
@@ -111,28 +110,13 @@ def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float | 
     return "  ".join(parts)
 
 
-class Pace:
-    """Estimates how long a run still takes, from the speed of this process.
+def time_left(steps: int, *, total: int, before: int, seconds: float) -> float:
+    """Estimate the seconds that a run still takes.
 
-    Validations and checkpoints count; the steps of an earlier process do not.
+    Args:
+        steps: Steps done.
+        total: Steps of the whole run.
+        before: Steps done by earlier processes, which say nothing about the speed of this one.
+        seconds: Time since this process began, validations and checkpoints included.
     """
-
-    def __init__(
-        self, *, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Begin to measure.
-
-        Args:
-            total: Steps of the whole run.
-            done: Steps done before.
-            clock: Returns seconds.
-        """
-        self._total, self._done, self._clock = total, done, clock
-        self._began = clock()
-
-    def seconds_left(self, done: int) -> float | None:
-        """Estimate the time to the last step, after ``done`` steps; None: too early to say."""
-        taken = done - self._done
-        if taken < 1:
-            return None
-        return (self._total - done) * (self._clock() - self._began) / taken
+    return (total - steps) * seconds / (steps - before)

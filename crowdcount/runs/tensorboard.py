@@ -1,18 +1,14 @@
 """TensorBoard events of a run, written from its log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from crowdcount.errors import InputMissingError
 from crowdcount.runs.log import Line
 
 EVENTS = "events.out.tfevents."
 """The beginning of the name of an event file."""
-
-STEP = "train/epoch"
-"""The horizontal axis of all curves, so not a curve of its own."""
 
 
 def check_installed() -> None:
@@ -67,20 +63,16 @@ class EventWriter:
         self._writer.close()
 
 
-def scalars(line: Line) -> dict[str, float]:
+def scalars(line: Line, *, prefix: str = "") -> dict[str, float]:
     """Return every number of a line but the epoch, by tag.
 
     Numbers of training are called ``train/loss`` and the like, those of a validation ``val/mae``
     and ``val_sets/sha/mae``.
     """
-    flat = {key: value for key, value in line.items() if not isinstance(value, Mapping)}
-    nested = {key: value for key, value in line.items() if isinstance(value, Mapping)}
-    return {tag: value for tag, value in _numbers({"train": flat} | nested) if tag != STEP}
-
-
-def _numbers(values: Mapping[str, Any], *, path: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in values.items():
+    tags: dict[str, float] = {}
+    for key, value in line.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, path=f"{path}{key}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{path}{key}", float(value)
+            tags |= scalars(value, prefix=f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and key != "epoch":
+            tags[f"{prefix or 'train/'}{key}"] = float(value)
+    return tags

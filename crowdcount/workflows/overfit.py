@@ -108,7 +108,7 @@ def overfit(
         MemoryExhaustedError: If a step needs more memory than there is.
     """
     plan = plan_training(config, data)
-    samples = _fixed_crops(plan, data, number=crops)
+    samples = _fixed_crops(plan, number=crops)
     target = resolve_device(device)
     bins = first_bins(config, data, track=track)
     model = first_model(config, bins, offline=offline)
@@ -119,8 +119,7 @@ def overfit(
     before = _count_error(model, batches, device=target)
     if watcher is not None:
         watcher.started(epochs=train.epochs, steps=len(batches))
-    losses = []
-    for report in fit(
+    reports = fit(
         learner,
         partial(dace_loss, bins=model.bins, config=config.loss),
         batches,
@@ -128,8 +127,8 @@ def overfit(
         optim=config.optim,
         schedule=ScheduleConfig(warmup=config.schedule.warmup),
         on_step=None if watcher is None else watcher.stepped,
-    ):
-        losses.append(report.loss)
+    )
+    losses = [report.loss for report in reports]
     return OverfitResult(
         crops=len(samples),
         heads=sum(len(sample.points) for sample in samples),
@@ -141,7 +140,7 @@ def overfit(
     )
 
 
-def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: int) -> list[Sample]:
+def _fixed_crops(plan: TrainPlan, *, number: int) -> list[Sample]:
     """Cut one crop each from ``number`` images, from those with heads if there are enough."""
     if number > plan.training_images:
         raise UsageError(
@@ -150,7 +149,7 @@ def _fixed_crops(plan: TrainPlan, data: Sequence[PreparedDataset], *, number: in
         )
     seed = plan.config.train.seed
     crops = TrainingCrops(
-        TrainingSamples(data), size=plan.crop, config=no_augmentation(), seed=seed
+        TrainingSamples(plan.data), size=plan.crop, config=no_augmentation(), seed=seed
     )
     crowded: list[Sample] = []
     empty: list[Sample] = []

@@ -1,4 +1,4 @@
-"""What is known of a training run before it starts: sizes, samples, bins, the initial model."""
+"""A training run before it starts: its data, sizes, samples, bins, initial model and estimate."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,13 +18,14 @@ from crowdcount.data.training.batches import Samples, TrainingBatches
 from crowdcount.data.training.cache import CachedSamples, make_cache
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.build import build_model
+from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoints.names import resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import (
     initial_bins,
     initial_model,
     model_around_initial_encoder,
 )
+from crowdcount.training.memory import MemoryEstimate, estimate_memory
 from crowdcount.workflows.bins import training_bins
 
 WORKING_SIZE_PERCENTILE = 99
@@ -36,7 +37,9 @@ class TrainPlan:
     """Data and sizes of a run."""
 
     config: RunConfig
-    data: tuple[str, ...]
+    data: tuple[PreparedDataset, ...]
+    """Trained on together."""
+
     training_images: int
     validation_images: int
     """Images of the split that the best weights are selected on."""
@@ -46,8 +49,15 @@ class TrainPlan:
     mean_heads: float
     """Mean heads of a training image."""
 
-    fold: int | None
-    """The fold that is kept for validation; None: the images that were held out."""
+    @property
+    def names(self) -> list[str]:
+        """Names of the data sets."""
+        return [each.name for each in self.data]
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that is kept for validation; None: the images that were held out."""
+        return self.data[0].fold
 
 
 class TrainingSamples:
@@ -79,14 +89,13 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
     records = [record for each in data for record in each.records("train")]
     return TrainPlan(
         config=config,
-        data=tuple(each.name for each in data),
+        data=tuple(data),
         training_images=len(records),
         validation_images=sum(len(each.records(config.train.select_on)) for each in data),
         crop=config.train.crop
         or default_crop(config.model.backbone, grid=config.model.position_grid),
         working_size=_working_size(data, records),
         mean_heads=float(np.mean([record.heads for record in records])),
-        fold=data[0].fold,
     )
 
 
@@ -141,6 +150,52 @@ def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter
     if config.train.init_part == "encoder":
         return model_around_initial_encoder(config.model, bins, init=init)
     return initial_model(config.model, init=init)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEstimate:
+    """Model size, steps and memory of a run."""
+
+    plan: TrainPlan
+    parameters: int
+    trained_parameters: int
+    steps_per_epoch: int
+    memory: MemoryEstimate
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, unless it ends early."""
+        return self.steps_per_epoch * self.plan.config.train.epochs
+
+
+def estimate_run(
+    config: RunConfig,
+    data: Sequence[PreparedDataset],
+    *,
+    bins: Bins | None = None,
+    track: Track = untracked,
+) -> RunEstimate:
+    """Estimate the size of a run. Writes nothing, and needs neither network nor weights.
+
+    Args:
+        config: All settings.
+        data: Prepared data sets, trained on together.
+        bins: Bins of an existing run; None: those of a new run.
+        track: Shows progress.
+    """
+    plan = plan_training(config, data)
+    if bins is None:
+        bins = first_bins(config, data, write=False, track=track)
+    model = empty_model(config.model, bins)
+    crops = plan.training_images * config.train.crops_per_image
+    parameters = list(model.parameters())
+    return RunEstimate(
+        plan=plan,
+        parameters=sum(each.numel() for each in parameters),
+        trained_parameters=sum(each.numel() for each in parameters if each.requires_grad),
+        steps_per_epoch=-(-crops // config.train.batch_size),
+        memory=estimate_memory(model, crop=plan.crop, train=config.train),
+    )
 
 
 def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord]) -> WorkingSize:

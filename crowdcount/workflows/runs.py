@@ -85,23 +85,6 @@ def list_runs(runs: Path = RUNS_FOLDER) -> tuple[list[RunSummary], list[CrowdCou
     return sorted(summaries, key=lambda each: each.started), problems
 
 
-def find_named(name: str, *, runs: Path = RUNS_FOLDER) -> RunFolder:
-    """Open the run in the folder ``name``, or in the folder of that name under ``runs``.
-
-    Raises:
-        InputMissingError: If there is none.
-        BadInputError: If it is damaged.
-    """
-    for folder in (Path(name), runs / name):
-        if (folder / RECORD).is_file():
-            return RunFolder.open(folder)
-    raise InputMissingError(
-        f"{name}: no training run",
-        looked_for=f"{Path(name) / RECORD} and {runs / name / RECORD}",
-        next_step="see which there are: crowdcount runs",
-    )
-
-
 def summary(run: RunFolder) -> RunSummary:
     """Summarise a run.
 

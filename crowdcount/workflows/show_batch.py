@@ -1,13 +1,11 @@
 """Draw the first crops of a training run, as the network and the loss receive them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from crowdcount.config import RunConfig
@@ -43,13 +41,8 @@ _SEAM = 4
 """Pixels between a crop and the same crop with its blocks."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crop:
-    """A training crop as the model and the loss receive it."""
-
-    sample: Sample
-    counts: Float[Tensor, "1 rows cols"]
-    """Heads of each block."""
+Crop = tuple[Sample, Tensor]
+"""A training crop and the heads of each of its blocks, of shape (1, rows, cols)."""
 
 
 def show_batch(
@@ -94,15 +87,15 @@ def draw_batch(
     colours = BlockColours(
         block=bins.block,
         max_count=bins.max_count,
-        fullest=max(int(crop.counts.max()) for crop in crops),
+        fullest=max(int(counts.max()) for _, counts in crops),
         bins=bins,
     )
     layout = Layout.of([(2 * plan.crop, plan.crop)] * len(crops))
     half = Layout(columns=1, width=(layout.width - _SEAM) // 2, height=layout.height)
-    tiles = [_tile(crop, layout=half, colours=colours, bins=bins) for crop in crops]
-    heads = int(sum(crop.counts.sum() for crop in crops))
+    tiles = [_tile(*crop, layout=half, colours=colours, bins=bins) for crop in crops]
+    heads = int(sum(counts.sum() for _, counts in crops))
     title = (
-        f"{', '.join(plan.data)}: first {len(crops)} training crops of {plan.crop} pixels, "
+        f"{', '.join(plan.names)}: first {len(crops)} training crops of {plan.crop} pixels, "
         f"{heads:,} head{'' if heads == 1 else 's'}, {config.augment.chain} augmentation, "
         f"seed {config.train.seed}"
     )
@@ -126,24 +119,26 @@ def _crops(batch: Batch) -> Iterator[Crop]:
         sample = Sample(
             name=name, image=np.ascontiguousarray(image), points=points.double().numpy()
         )
-        yield Crop(sample=sample, counts=counts)
+        yield sample, counts
 
 
-def _tile(crop: Crop, *, layout: Layout, colours: BlockColours, bins: Bins) -> Tile:
-    plain = plain_picture(crop.sample, layout=layout)
-    marked = picture(crop.sample, layout=layout, colours=colours, counts=crop.counts)
+def _tile(
+    sample: Sample, counts: Tensor, *, layout: Layout, colours: BlockColours, bins: Bins
+) -> Tile:
+    plain = plain_picture(sample, layout=layout)
+    marked = picture(sample, layout=layout, colours=colours, counts=counts)
     seam = np.zeros((len(plain), _SEAM, 3), dtype=np.uint8)
     return Tile(
         picture=np.concatenate([plain, seam, marked], axis=1),
-        name=crop.sample.name,
-        caption=_caption(crop, bins),
+        name=sample.name,
+        caption=_caption(counts, bins),
     )
 
 
-def _caption(crop: Crop, bins: Bins) -> str:
+def _caption(counts: Tensor, bins: Bins) -> str:
     """Return the number of heads, and of blocks of each class that occurs."""
-    heads = int(crop.counts.sum())
-    blocks = torch.bincount(bins.classify(crop.counts).flatten(), minlength=len(bins.starts))
+    heads = int(counts.sum())
+    blocks = torch.bincount(bins.classify(counts).flatten(), minlength=len(bins.starts))
     classes = [
         f"{number:,} of {format_range(low, high)}"
         for (low, high), number in zip(bins.ranges, blocks.tolist(), strict=True)

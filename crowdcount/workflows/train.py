@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from crowdcount.files import refuse_existing
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
-from crowdcount.runs.folder import LOG, RunFolder, locked, mark_latest, new_run_folder
-from crowdcount.runs.log import Line, Pace, epoch_summary, read_log
+from crowdcount.runs.folder import LOG, RunFolder, locked, mark_latest, new_run_folder, read_record
+from crowdcount.runs.log import epoch_summary, read_log, time_left
 from crowdcount.runs.resume import (
     check_init,
     check_settings,
@@ -145,26 +146,12 @@ def train(
         bins = first_bins(config, data, track=track)
         model = first_model(config, bins, offline=offline)
         run = RunFolder.create(
-            folder,
-            config=config,
-            data=data,
-            bins=bins,
-            device=target,
-            deterministic=deterministic,
+            folder, config=config, data=data, bins=bins, device=target, deterministic=deterministic
         )
         if latest:
             mark_latest(run.folder)
         log.info("run folder %s", run.folder)
-        with run.curves_drawn():
-            return _carry_out(
-                run,
-                plan,
-                data,
-                model=model,
-                device=target,
-                should_stop=should_stop,
-                watcher=watcher,
-            )
+        return _carry_out(run, plan, model, target, should_stop=should_stop, watcher=watcher)
 
 
 def resume(
@@ -205,15 +192,14 @@ def resume(
         check_installed()
     if run.record.finished:
         log.info("%s is finished; there is nothing left to train", run.folder)
-        return TrainResult(
-            run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=False
-        )
-    data = data_of_run(run, data)
+        return _result(run)
+    plan = plan_training(config, data_of_run(run, data))
     target = resolve_device(device or run.record.device)
     warn_of_differences(run, target)
-    plan = plan_training(config, data)
-    deterministic = run.record.deterministic
-    with deterministic_algorithms(deterministic), locked(run.folder), run.curves_drawn():
+    with deterministic_algorithms(run.record.deterministic), locked(run.folder):
+        # Another process may have finished it before the lock was taken.
+        if read_record(run.folder).finished:
+            return _result(RunFolder.open(run.folder))
         mark_latest(run.folder)
         state = run.rewind()
         bins = Bins.from_json(run.record.bins)
@@ -225,24 +211,16 @@ def resume(
             statistics = state.run["normalisation"]
             model = empty_model(config.model, bins, normalisation=Normalisation(**statistics))
         return _carry_out(
-            run,
-            plan,
-            data,
-            model=model,
-            device=target,
-            state=state,
-            should_stop=should_stop,
-            watcher=watcher,
+            run, plan, model, target, state=state, should_stop=should_stop, watcher=watcher
         )
 
 
 def _carry_out(
     run: RunFolder,
     plan: TrainPlan,
-    data: Sequence[PreparedDataset],
-    *,
     model: BlockCounter,
     device: torch.device,
+    *,
     state: SavedState | None = None,
     should_stop: Callable[[], bool],
     watcher: Watcher | None,
@@ -253,7 +231,7 @@ def _carry_out(
     # Twice as fast on the CPU and on recent GPUs; the numbers are the same.
     model = model.to(device).to(memory_format=torch.channels_last)
     learner = Learner(model, train=config.train, optim=config.optim, device=device)
-    samples = TrainingSamples(data).cached(config.train.cache, directory=run.folder)
+    samples = TrainingSamples(plan.data).cached(config.train.cache, directory=run.folder)
     batches = training_batches(plan, samples, device=device)
     if state is not None:
         learner.load_state_dict(state.learner)
@@ -269,8 +247,8 @@ def _carry_out(
         provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
     extra = {"normalisation": dataclasses.asdict(model.normalisation)}
-    done = learner.progress.steps
-    pace = Pace(total=config.train.epochs * len(batches), done=done)
+    done, total = learner.progress.steps, config.train.epochs * len(batches)
+    began = time.monotonic()
     watcher.started(epochs=config.train.epochs, steps=len(batches), done=done)
     reports = fit(
         learner,
@@ -286,9 +264,9 @@ def _carry_out(
     finished = warned = False
     card = _card(run, plan)
     try:
-        with _events(run) if config.train.tensorboard else nullcontext() as events:
+        with run.curves_drawn(), _events(run, config) as events:
             for report in reports:
-                evaluation = _validate(counter, data, plan, report)
+                evaluation = _validate(counter, plan, report)
                 line = run.record_epoch(
                     report,
                     counter.model,
@@ -298,34 +276,46 @@ def _carry_out(
                 )
                 if events is not None:
                     events.add(line)
-                _report_epoch(line, plan, seconds_left=pace.seconds_left(report.steps))
+                left = time_left(
+                    report.steps, total=total, before=done, seconds=time.monotonic() - began
+                )
+                split, epochs = config.train.select_on, config.train.epochs
+                summary = epoch_summary(line, split=split, epochs=epochs, seconds_left=left)
+                log.info("%s", summary)
                 if report.without_gradient and not warned:
                     warned = True
                     _warn_without_gradient(report)
                 watcher.finished_epoch(report, None if run.best is None else run.best.mae)
-                finished = report.complete and report.epoch == config.train.epochs
+                finished = report.complete and report.epoch == epochs
                 if evaluation is not None and _out_of_patience(run, report.epoch):
                     log.info("%d epochs without a better one: training ends", config.train.patience)
                     finished = True
+                if finished:
+                    run.finish()
                     break
     except NotFiniteError as error:
         raise run.keep_evidence(error) from None
-    if finished:
-        run.finish()
-    return TrainResult(
-        run=run.folder, checkpoint=run.checkpoint, best=run.best, interrupted=not finished
-    )
+    return _result(run)
 
 
-def _events(run: RunFolder) -> AbstractContextManager[EventWriter]:
-    """Open the TensorBoard events of a run."""
+def _events(run: RunFolder, config: RunConfig) -> AbstractContextManager[EventWriter | None]:
+    """Open the TensorBoard events of a run, if its settings ask for them."""
+    if not config.train.tensorboard:
+        return nullcontext()
     lines = read_log(run.folder / LOG)
     return closing(EventWriter(run.folder, lines, started=run.record.started))
 
 
-def _validate(
-    counter: Counter, data: Sequence[PreparedDataset], plan: TrainPlan, report: EpochReport
-) -> Evaluation | None:
+def _result(run: RunFolder) -> TrainResult:
+    return TrainResult(
+        run=run.folder,
+        checkpoint=run.checkpoint,
+        best=run.best,
+        interrupted=not run.record.finished,
+    )
+
+
+def _validate(counter: Counter, plan: TrainPlan, report: EpochReport) -> Evaluation | None:
     """Measure the model on the validation images if a validation is due.
 
     Raises:
@@ -338,20 +328,12 @@ def _validate(
         return None
     counter.model.eval()
     try:
-        return evaluate(counter, data, split=train.select_on)
+        return evaluate(counter, plan.data, split=train.select_on)
     except NoCountError as error:
         raise DivergedError(
             f"training diverged in epoch {report.epoch}: {error.message}",
             next_step="lower the learning rate (--lr)",
         ) from error
-
-
-def _report_epoch(line: Line, plan: TrainPlan, *, seconds_left: float | None) -> None:
-    train = plan.config.train
-    text = epoch_summary(
-        line, split=train.select_on, epochs=train.epochs, seconds_left=seconds_left
-    )
-    log.info("%s", text)
 
 
 def _warn_without_gradient(report: EpochReport) -> None:
@@ -376,7 +358,7 @@ def _out_of_patience(run: RunFolder, epoch: int) -> bool:
 def _new_folder(plan: TrainPlan) -> Path:
     backbone = plan.config.model.backbone.removeprefix("timm:").removeprefix("open-clip:")
     backbone = backbone.replace("/", "-")
-    name = "-".join([*plan.data, backbone])
+    name = "-".join([*plan.names, backbone])
     return new_run_folder(name, date=datetime.date.today().isoformat())
 
 
@@ -387,7 +369,7 @@ def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
         "name": run.name,
         "working_size": dataclasses.asdict(plan.working_size),
         "provenance": {
-            "data": list(plan.data),
+            "data": plan.names,
             "training_images": plan.training_images,
             "validation_images": plan.validation_images,
             "mean_heads": plan.mean_heads,

@@ -10,6 +10,7 @@ import pytest
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.runs.folder import (
     RECORD,
+    SETTINGS,
     find_run,
     is_locked,
     locked,
@@ -76,22 +77,23 @@ def test_a_system_without_fcntl_locks_nothing(tmp_path):
 
 
 RUN = {
-    "started": "2026-01-01",
     **{"data": [], "fold": None, "bins": {}},
     **{"device": "cpu", "threads": 1, "torch": "2", "deterministic": False},
 }
 
 
-def test_a_damaged_run_is_left_out_of_auto_and_named(tmp_path, caplog):
-    for name in ("damaged", "older", "newer"):
-        (tmp_path / name).mkdir()
-        record = RUN | {"started": name}  # "older" sorts last
-        (tmp_path / name / RECORD).write_text(json.dumps(record))
-    (tmp_path / "damaged" / RECORD).write_text("<html>")
+@pytest.mark.parametrize("name", [RECORD, SETTINGS])
+def test_a_damaged_run_is_left_out_of_auto_and_named(tmp_path, caplog, name):
+    for run in ("damaged", "newer", "older"):
+        (tmp_path / run).mkdir()
+        # By their starts, "older" is the latest.
+        (tmp_path / run / RECORD).write_text(json.dumps(RUN | {"started": run}))
+        (tmp_path / run / SETTINGS).touch()
+    (tmp_path / "damaged" / name).write_text("<html>")
     assert find_run("auto", runs=tmp_path).name == "older"
-    assert f"{tmp_path / 'damaged' / RECORD}: not the record" in caplog.text
-    for name in ("older", "newer"):
-        (tmp_path / name / RECORD).unlink()
+    assert f"damaged run, {tmp_path / 'damaged'}: " in caplog.text
+    for run in ("newer", "older"):
+        (tmp_path / run / name).write_text("<html>")
     with pytest.raises(InputMissingError, match="no run to resume"):
         find_run("auto", runs=tmp_path)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.runs.log import Pace, epoch_summary
+from crowdcount.runs.log import epoch_summary, time_left
 
 LINE = {
     "epoch": 3,
@@ -17,7 +17,7 @@ LINE = {
 METRICS = {"mae": 7.5, "rmse": 9.25}
 
 
-def summary(*, seconds_left=None, **changes):
+def summary(*, seconds_left=0.0, **changes):
     return epoch_summary(LINE | changes, split="val", epochs=80, seconds_left=seconds_left)
 
 
@@ -43,27 +43,8 @@ def test_the_wait_for_data_is_named_where_there_is_much_of_it(share, named):
     assert named in text
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @given(before=st.integers(0, 500), taken=st.integers(1, 400), each=st.floats(0.01, 100))
 def test_steps_of_an_earlier_process_do_not_make_this_one_faster(before, taken, each):
-    clock = Clock()
-    pace = Pace(total=1000, done=before, clock=clock)
-    assert pace.seconds_left(before) is None
-    clock.now += taken * each
-    left = 1000 - before - taken
-    assert pace.seconds_left(before + taken) == pytest.approx(left * each)
-
-
-def test_pauses_between_steps_count():
-    clock = Clock()
-    pace = Pace(total=30, clock=clock)
-    for _ in range(2):  # epochs of ten steps of a second, with ten seconds of validation
-        clock.now += 10 * 1.0 + 10
-    assert pace.seconds_left(20) == 20.0
+    steps = before + taken
+    left = time_left(steps, total=1000, before=before, seconds=taken * each)
+    assert left == pytest.approx((1000 - steps) * each)

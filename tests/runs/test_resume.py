@@ -371,6 +371,15 @@ def test_a_finished_run_stays_as_it_is(data, workplace, caplog):
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
 
 
+def test_a_run_that_was_finished_meanwhile_stays_as_it_is(data, workplace):
+    run = stopped(data, after=7)
+    other = RunFolder.open(run.folder)
+    result, before = resume(run), what_is_left(run.folder)
+    watcher = Stopper(100)
+    assert resume(other, watcher=watcher) == result
+    assert (watcher.left, what_is_left(run.folder)) == (100, before)
+
+
 def test_other_settings_are_listed_and_refused(data, workplace):
     run = stopped(data, after=2)
     changed = settings(seed=1, epochs=4, workers=1, checkpoint_every_steps=1)
@@ -444,12 +453,14 @@ def test_auto_is_the_latest_unfinished_run(data, workplace):
     for number in (1, 2):
         stopped(data, after=1, out=Path(f"runs/unfinished-{number}"))
     train(settings(epochs=1), [data], out=Path("runs/done"), device="cpu")
-    assert find_run("auto") == Path("runs/unfinished-2")
+    assert find_run("auto").folder == Path("runs/unfinished-2")
     for number in (2, 1):
-        resume(RunFolder.open(find_run("auto")))
+        resume(find_run("auto"))
         assert RunFolder.open(Path(f"runs/unfinished-{number}")).record.finished
-    assert find_run("auto") == Path("runs/done")
-    assert find_run("elsewhere") == Path("elsewhere")
+    assert find_run("auto").folder == Path("runs/done")
+    assert find_run("done").folder == Path("runs/done")
+    with pytest.raises(InputMissingError, match="elsewhere: no training run"):
+        find_run("elsewhere")
 
 
 def test_a_divergence_leaves_what_reproduces_it(data, workplace):

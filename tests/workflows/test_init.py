@@ -19,9 +19,8 @@ from crowdcount.models.config import ModelConfig
 from crowdcount.runs.folder import LOG, STATE, RunFolder
 from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load
-from crowdcount.workflows.estimate import estimate_run
 from crowdcount.workflows.overfit import overfit
-from crowdcount.workflows.plan import first_bins, first_model
+from crowdcount.workflows.plan import estimate_run, first_bins, first_model
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.runs import compare
 from crowdcount.workflows.show_batch import draw_batch

@@ -9,9 +9,9 @@ import pytest
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
-from crowdcount.runs.folder import LOG, RECORD, SETTINGS, RunFolder
+from crowdcount.runs.folder import LOG, RECORD, SETTINGS, RunFolder, find_run
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.runs import compare, find_named, list_runs, summary
+from crowdcount.workflows.runs import compare, list_runs, summary
 from crowdcount.workflows.train import train
 
 TINY = {
@@ -95,14 +95,14 @@ def test_a_damaged_run_does_not_hide_the_others(runs, name, damage):
 
 
 def test_a_run_is_named_by_its_folder_or_under_runs(runs):
-    assert find_named("first").folder == find_named("runs/first").folder == runs / "first"
-    assert find_named("latest").record == find_named("first").record
+    assert find_run("first").folder == find_run("runs/first").folder == runs / "first"
+    assert find_run("latest").record == find_run("first").record
     with pytest.raises(InputMissingError, match=r"looked for  third.* and runs/third"):
-        find_named("third")
+        find_run("third")
 
 
 def test_only_settings_that_differ_are_compared(runs):
-    found = compare([find_named("second"), find_named("first")])
+    found = compare([find_run("second"), find_run("first")])
     assert found.runs == ("second", "first")
     assert found.settings == {"optim.lr": (0.0001, 0.001), "optim.clip_norm": (None, 1.0)}
     for position, name in enumerate(found.runs):
@@ -122,7 +122,7 @@ def test_other_data_and_bins_count_as_a_difference(runs):
     record["data"][0]["manifest_sha256"] = "0123456789"
     record["bins"]["bins"][-1]["value"] += 0.5
     (runs / "first" / RECORD).write_text(json.dumps(record))
-    found = compare([find_named("second"), find_named("first"), find_named("second")]).settings
+    found = compare([find_run("second"), find_run("first"), find_run("second")]).settings
     assert found["data"][1] == "square (01234567)"
     assert found["data"][0] == found["data"][2] != found["data"][1]
     assert found["bins"][0] == found["bins"][2] != found["bins"][1]
@@ -131,10 +131,10 @@ def test_other_data_and_bins_count_as_a_difference(runs):
 
 def test_one_run_alone_cannot_be_compared(runs):
     with pytest.raises(UsageError, match="nothing to compare first with"):
-        compare([find_named("first")])
+        compare([find_run("first")])
 
 
 def test_a_damaged_log_is_said_to_be_one(runs):
     (runs / "first" / LOG).unlink()
     with pytest.raises(BadInputError, match=r"log\.jsonl: not the log of a run"):
-        compare([find_named("first"), find_named("second")])
+        compare([find_run("first"), find_run("second")])

@@ -12,11 +12,11 @@ from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME
-from crowdcount.runs.folder import LOG
+from crowdcount.runs.folder import LOG, find_run
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
-from crowdcount.workflows.runs import compare, find_named, list_runs
+from crowdcount.workflows.runs import compare, list_runs
 from crowdcount.workflows.train import train
 
 CONFIG = RunConfig.from_mapping(
@@ -180,7 +180,7 @@ def test_a_selection_on_test_images_is_stamped(prepared, workplace):
         "test": "test",
         "val": "val",
     }
-    compared = compare([find_named("test"), find_named("val")])
+    compared = compare([find_run("test"), find_run("val")])
     assert compared.settings == {"train.select_on": ("test", "val")}
     assert compared.metrics["mae"][0] == result.best.mae
 

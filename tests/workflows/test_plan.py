@@ -7,7 +7,7 @@ import pytest
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.models.build import empty_model
-from crowdcount.workflows.estimate import estimate_run
+from crowdcount.workflows.plan import estimate_run
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
 
