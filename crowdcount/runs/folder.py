@@ -53,7 +53,6 @@ from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME, resolve_checkpoint
 from crowdcount.runs.checkpoints import BEST, LAST, Checkpoints
 from crowdcount.runs.log import append_line, draw_curves, read_log
-from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
 
@@ -161,7 +160,8 @@ class RunFolder:
         device: torch.device,
         deterministic: bool,
     ) -> "RunFolder":
-        """Begin a run. Anything at ``folder`` is replaced."""
+        """Begin a run in ``folder``, or in the folder that a link points at, and replace that."""
+        folder = _real(folder)
         record = RunRecord(
             started=datetime.datetime.now(datetime.UTC).isoformat(),
             data=tuple(map(DataSource.of, data)),
@@ -188,7 +188,7 @@ class RunFolder:
             BadInputError: If its record or its settings are damaged.
             ConfigError: If this version does not know its settings.
         """
-        folder = folder.resolve() if folder.is_symlink() else folder
+        folder = _real(folder)
         record = read_record(folder)
         path = folder / SETTINGS
         try:
@@ -289,19 +289,15 @@ class RunFolder:
         (self.folder / STATE).unlink(missing_ok=True)
         self.checkpoints.finish()
 
-    def keep_evidence(self, error: NotFiniteError) -> NotFiniteError:
-        """Save a file that reproduces a step that was not finite; return an error that names it."""
-        path = self.folder / DIVERGED
-        error.evidence.save(path)
-        return NotFiniteError(
-            error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
-        )
-
     def _draw_curves(self) -> None:
         lines = read_log(self.folder / LOG)
         if lines:
             curves = draw_curves(lines, title=self.name, split=self.config.train.select_on)
             write_bytes(self.folder / CURVES, curves)
+
+
+def _real(folder: Path) -> Path:
+    return folder.resolve() if folder.is_symlink() else folder
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -12,6 +12,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.files import write_text
+from crowdcount.runs.folder import is_locked
 from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
 from crowdcount.workflows.counter import load
@@ -23,6 +24,7 @@ from crowdcount.workflows.train import Watcher, train
 log = logging.getLogger("crowdcount")
 
 MARK = ".crowdcount-demo"
+RUN = "run"
 TRAINING_SCENES = 120
 UNSEEN_SCENES = 40
 SCENES = SceneSettings(width=576, height=448)
@@ -77,7 +79,11 @@ def run_demo(
         UsageError: If ``folder`` holds something that is not an earlier demo.
     """
     started = time.perf_counter()
-    _clear(folder)
+    _refuse_other(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_text(folder / MARK, "Made by crowdcount demo, and replaced by the next.\n")
     scenes = folder / "scenes"
     log.info("rendering %d scenes", TRAINING_SCENES + UNSEEN_SCENES)
     write_scenes(scenes / "train", images=TRAINING_SCENES, seed=SEED, settings=SCENES, track=track)
@@ -90,7 +96,7 @@ def run_demo(
     trained = train(
         config,
         [data],
-        out=folder / "run",
+        out=folder / RUN,
         device=device,
         should_stop=should_stop,
         watcher=watcher,
@@ -119,19 +125,12 @@ def run_demo(
 
 
 def _refuse_other(folder: Path) -> None:
-    """Refuse a folder with other content than an earlier demo."""
+    """Refuse a folder with other content than an earlier demo, or with a running one."""
     taken = folder.is_file() or (folder.exists() and any(folder.iterdir()))
     if taken and not (folder / MARK).is_file():
         raise UsageError(
             f"{folder}: already exists and is not an earlier demo",
             next_step="name another folder: crowdcount demo --out FOLDER",
         )
-
-
-def _clear(folder: Path) -> None:
-    """Empty the folder for a new demo."""
-    _refuse_other(folder)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / MARK, "Made by crowdcount demo, and replaced by the next.\n")
+    if is_locked(folder / RUN):
+        raise UsageError(f"{folder}: another process runs this demo", next_step="wait for it")

@@ -25,7 +25,15 @@ from crowdcount.files import refuse_existing
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
-from crowdcount.runs.folder import LOG, RunFolder, locked, mark_latest, new_run_folder, read_record
+from crowdcount.runs.folder import (
+    DIVERGED,
+    LOG,
+    RunFolder,
+    locked,
+    mark_latest,
+    new_run_folder,
+    read_record,
+)
 from crowdcount.runs.log import epoch_summary, read_log, time_left
 from crowdcount.runs.resume import (
     check_init,
@@ -294,7 +302,11 @@ def _carry_out(
                     run.finish()
                     break
     except NotFiniteError as error:
-        raise run.keep_evidence(error) from None
+        path = run.folder / DIVERGED
+        error.evidence.save(path)
+        raise NotFiniteError(
+            error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
+        ) from None
     return _result(run)
 
 

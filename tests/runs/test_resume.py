@@ -351,6 +351,9 @@ def test_a_run_is_resumed_by_its_link(data, whole, workplace):
     result = resume(RunFolder.open(Path("runs/latest")))
     assert Path("runs/latest").resolve() == result.run == run.folder.resolve()
     assert what_is_left(run.folder) == whole
+    again = train(settings(epochs=1), [data], out=Path("runs/latest"), device="cpu", force=True)
+    assert Path("runs/latest").resolve() == again.run == result.run
+    assert [path.name for path in Path("runs").iterdir() if path.is_symlink()] == ["latest"]
 
 
 def test_without_a_state_it_begins_again(data, whole, workplace):

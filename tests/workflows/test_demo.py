@@ -44,3 +44,11 @@ def test_a_stopped_demo_has_no_result(monkeypatch, workplace):
     monkeypatch.setattr(demo, "TRAINING_SCENES", 9)
     monkeypatch.setattr(demo, "UNSEEN_SCENES", 1)
     assert run_demo(Path("here"), device="cpu", should_stop=lambda: True) is None
+
+
+def test_a_demo_that_another_process_runs_stays(monkeypatch, workplace):
+    monkeypatch.setattr(demo, "is_locked", lambda run: run == Path("here/run"))
+    Path("here").mkdir()
+    with pytest.raises(UsageError, match="another process runs this demo"):
+        run_demo(Path("here"))
+    assert Path("here").exists()
