@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from crowdcount.core.allocation import keep_freed_memory
+from crowdcount.core.device import keep_freed_memory
 from crowdcount.workflows.counter import load
 
 

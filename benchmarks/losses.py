@@ -13,8 +13,7 @@ import time
 import torch
 from torch import Tensor
 
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import BlockTarget
+from crowdcount.core.types import BlockTarget, block_target
 from crowdcount.losses.count import COUNT_LOSSES, CountLoss, dm
 
 BLOCK = 8

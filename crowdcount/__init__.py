@@ -19,7 +19,7 @@ from crowdcount.version import __version__
 if TYPE_CHECKING:
     from crowdcount.config import RunConfig, load_run_config
     from crowdcount.core.bins import Bins
-    from crowdcount.core.blocks import block_counts
+    from crowdcount.core.types import block_counts
     from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.errors import CrowdCountError
     from crowdcount.losses.dace import dace_loss
@@ -65,7 +65,7 @@ _HOMES = {
     "PreparedDataset": "data.prepared.dataset",
     "RunConfig": "config",
     "RunFolder": "runs.folder",
-    "block_counts": "core.blocks",
+    "block_counts": "core.types",
     "dace_loss": "losses.dace",
     "evaluate": "workflows.evaluate",
     "import_checkpoint": "workflows.importing",

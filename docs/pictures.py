@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import crowdcount as cc
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.files import write_bytes
 from crowdcount.scenes.scene import SceneSettings, render_scene

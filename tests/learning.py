@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import Batch, BlockPrediction
+from crowdcount.core.types import Batch, BlockPrediction, block_target
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.loop import fit
 from crowdcount.training.optimiser import OptimConfig

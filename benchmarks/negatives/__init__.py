@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.negatives import abstract, heaps, nature, objects, walls, writing
 from benchmarks.negatives.surfaces import Size
+from crowdcount.core.image import Sample
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.sample import Sample
 from crowdcount.scenes.scene import write_rendered
 from crowdcount.scenes.scenery import Pixels
 

@@ -17,7 +17,7 @@ from crowdcount.cli.predict import predict
 from crowdcount.cli.preprocess import preprocess
 from crowdcount.cli.runs import app as runs
 from crowdcount.cli.train import train
-from crowdcount.core.allocation import keep_freed_memory
+from crowdcount.core.device import keep_freed_memory
 from crowdcount.errors import CrowdCountError
 from crowdcount.version import __version__
 

@@ -1,37 +1,55 @@
-"""Heads per block as tensors: what training and bins see of :mod:`crowdcount.core.heads`."""
+"""Heads per pixel, per block and per window, from head points. Needs no torch to load."""
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor
 
-from crowdcount.core.heads import heads_per_block, pixels_of_heads
-from crowdcount.core.types import BlockTarget
+
+def largest_observable_count(*, block: int, smallest_head: int) -> int:
+    """Compute how many heads a block can show: m = (r // s)^2, at least 1.
+
+    Args:
+        block: Block side r in pixels.
+        smallest_head: Side s, in pixels, of the smallest head that can be recognised.
+
+    Raises:
+        ValueError: If either is not positive.
+
+    Source:
+        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, label correction.
+    """
+    if block < 1 or smallest_head < 1:
+        raise ValueError(
+            f"block and smallest head must be at least 1 pixel, got {block} and {smallest_head}"
+        )
+    return max(block // smallest_head, 1) ** 2
 
 
 def head_pixels(
-    points: Float[Tensor, "heads 2"], *, height: int, width: int
-) -> Int64[Tensor, "heads 2"]:
-    """The pixel ``(column, row)`` on which each head lies.
+    points: Float[np.ndarray, "heads 2"], *, height: int, width: int
+) -> Int64[np.ndarray, "heads 2"]:
+    """Find the pixel ``(column, row)`` on which each head lies.
 
-    Coordinates are truncated; heads outside the image go to the nearest edge pixel, so no head is
-    ever lost.
+    Coordinates are truncated; heads outside the image are moved to the nearest edge pixel, so no
+    head is ever lost.
 
     Raises:
         ValueError: If a coordinate is not finite, or the image has no pixel.
     """
-    pixels = pixels_of_heads(points.numpy(force=True), height=height, width=width)
-    return torch.from_numpy(pixels).to(points.device)
+    if height < 1 or width < 1:
+        raise ValueError(f"an image has at least one pixel, got {width}x{height}")
+    if not np.isfinite(points).all():
+        raise ValueError("head coordinates must be finite")
+    # Clamped before the conversion: a huge float has no int64.
+    return points.clip(0, (width - 1, height - 1)).astype(np.int64)
 
 
-def block_counts(
-    points: Float[Tensor, "heads 2"], *, height: int, width: int, block: int
-) -> Float[Tensor, "1 rows cols"]:
+def heads_per_block(
+    points: Float[np.ndarray, "heads 2"], *, height: int, width: int, block: int
+) -> Int64[np.ndarray, "rows cols"]:
     """Count annotated heads inside each ``block`` x ``block`` square of an image.
 
     The last row and column may be partial. Heads outside the image are moved to the nearest edge
-    pixel, so the map always sums to ``len(points)``. Two heads on one pixel count twice (the
+    pixel, so the blocks always sum to ``len(points)``. Two heads on one pixel count twice (the
     published code counts them once).
 
     Args:
@@ -46,57 +64,27 @@ def block_counts(
     Raises:
         ValueError: If ``block`` or a side is not positive, or a coordinate is not finite.
     """
-    counts = heads_per_block(points.numpy(force=True), height=height, width=width, block=block)
-    return torch.from_numpy(counts)[None].to(points.device, torch.float32)
-
-
-def corrected_counts(counts: Float[Tensor, "*grid"], *, max_count: int) -> Float[Tensor, "*grid"]:
-    """Label correction: bring counts above ``max_count`` down to it.
-
-    Source:
-        Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281. The published code never clamps a
-        count and corrects through its bins table alone.
-    """
-    return counts.clamp(max=float(max_count))
-
-
-def pad_to_multiple(
-    images: Float[Tensor, "batch channels height width"], multiple: int
-) -> Float[Tensor, "batch channels padded_height padded_width"]:
-    """Pad with zeros at the bottom and the right until both sides are multiples of ``multiple``."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
-
-
-def block_target(
-    points: tuple[Float[Tensor, "_ 2"], ...], *, height: int, width: int, block: int
-) -> BlockTarget:
-    """Targets of a batch of equally large images, from the head points of each."""
-    counts = torch.stack(
-        [block_counts(each, height=height, width=width, block=block) for each in points]
-    )
-    return BlockTarget(
-        counts=counts,
-        # Float64 decides the block; what is left to do with points needs no more than float32.
-        points=tuple(each.float() for each in points),
-        heads=counts.sum(dim=(1, 2, 3)),
-        block=block,
-    )
+    if block < 1:
+        raise ValueError(f"block side must be at least 1 pixel, got {block}")
+    rows, cols = -(-height // block), -(-width // block)
+    pixels = head_pixels(points, height=height, width=width) // block
+    counts = np.bincount(pixels[:, 1] * cols + pixels[:, 0], minlength=rows * cols)
+    return counts.astype(np.int64, copy=False).reshape(rows, cols)
 
 
 def window_histogram(
-    points: Float[Tensor, "heads 2"],
+    points: Float[np.ndarray, "heads 2"],
     *,
     height: int,
     width: int,
     block: int,
     collapse_duplicates: bool = False,
 ) -> Int64[np.ndarray, " counts"]:
-    """How many ``block`` x ``block`` windows, one at every pixel offset, hold 0, 1, 2, ... heads.
+    """Count the ``block`` x ``block`` windows that hold 0, 1, 2, ... heads, one at every pixel.
 
-    Where heads are few, only the windows that a head touches are visited; the empty ones are the
-    rest. Where heads are so many or windows so large that this would visit windows again and
-    again, a summed-area table gives all of them at once. Both count exactly.
+    Where heads are few, only the windows that a head touches are visited. Where heads are so many
+    or windows so large that this would visit windows again and again, a summed-area table gives all
+    windows at once. Both count exactly.
 
     Args:
         points: Head centres ``(x, y)`` in pixels.
@@ -117,7 +105,7 @@ def window_histogram(
     rows, cols = max(height - block + 1, 0), max(width - block + 1, 0)
     if rows == 0 or cols == 0:
         return np.zeros(1, dtype=np.int64)
-    pixels = head_pixels(points, height=height, width=width).numpy()
+    pixels = head_pixels(points, height=height, width=width)
     if collapse_duplicates:
         pixels = np.unique(pixels, axis=0)
     if len(pixels) * block**2 > 2 * rows * cols:
@@ -128,7 +116,7 @@ def window_histogram(
 def _histogram_of_touched(
     pixels: Int64[np.ndarray, "heads 2"], *, rows: int, cols: int, block: int
 ) -> Int64[np.ndarray, " counts"]:
-    """Windows by head count, from the windows over each head; ``rows`` x ``cols`` there are."""
+    """Count ``rows`` x ``cols`` windows by visiting those over each head."""
     offsets = np.arange(block)
     left = pixels[:, 0, None] - offsets
     top = pixels[:, 1, None] - offsets
@@ -146,7 +134,7 @@ def _histogram_of_touched(
 def _histogram_of_all(
     pixels: Int64[np.ndarray, "heads 2"], *, rows: int, cols: int, block: int
 ) -> Int64[np.ndarray, " counts"]:
-    """Windows by head count, from the sum of heads above and to the left of every pixel."""
+    """Count ``rows`` x ``cols`` windows by the sum of heads above and to the left of each pixel."""
     height, width = rows + block - 1, cols + block - 1
     heads = np.bincount(pixels[:, 1] * width + pixels[:, 0], minlength=height * width)
     above_left = np.zeros((height + 1, width + 1), dtype=np.int64)

@@ -1,18 +1,29 @@
-"""Processors: the device to compute on, how many CPUs may be used."""
+"""This machine: the device to compute on, its processors, its allocator. Needs no torch to load."""
 
+import ctypes
 import os
-
-import torch
+import sys
+from typing import TYPE_CHECKING
 
 from crowdcount.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
 
-def resolve_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is the best there is: CUDA, then MPS, then the CPU.
+# Numbers of glibc's parameters: man 3 mallopt.
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
+_NEVER = 2**31 - 1
+
+
+def resolve_device(name: str) -> "torch.device":
+    """Return the device called ``name``; ``auto`` chooses CUDA, else MPS, else the CPU.
 
     Raises:
-        ConfigError: If there is no such device here.
+        ConfigError: If this machine has no such device.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -34,3 +45,21 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory, because the next feature maps are as large as the last ones.
+
+    By default glibc returns large blocks to the kernel after every operation of a network and asks
+    for them again at the next, page by page, which takes as long as the arithmetic. With this the
+    process holds its peak memory until it ends, so only a command calls it, never the library.
+
+    Returns:
+        Whether the allocator of this platform accepted it.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))

@@ -1,13 +1,27 @@
-"""Images as numbers: channel statistics, resizing, the working size of a model. Needs no torch."""
+"""Images as numbers: samples, channel statistics, resizing, working size. Needs no torch."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from crowdcount.core.limits import MAX_SIDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One annotated image."""
+
+    name: str
+    """Name of the image in its data set, such as ``train/IMG_12``."""
+
+    image: UInt8[np.ndarray, "height width 3"]
+    """Upright RGB pixels."""
+
+    points: Float64[np.ndarray, "heads 2"]
+    """Head centres ``(x, y)`` in pixels of ``image``, origin at the top-left corner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,17 +29,21 @@ class Normalisation:
     """Channel statistics with which a backbone was trained, for RGB in [0, 1].
 
     Raises:
-        ValueError: If no such channels could have them.
+        ValueError: If the statistics are out of range.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        # A spread of less than a quarter of a step of 8 bits is none, and is divided by.
-        spread = all(0.001 <= each <= 1 for each in self.std)
-        if not (spread and all(0 <= each <= 1 for each in self.mean)):
-            raise ValueError(f"no statistics of channels: mean {self.mean}, std {self.std}")
+        # Pixels are divided by the spread; a quarter of an 8-bit step is 0.001.
+        if not all(0 <= mean <= 1 for mean in self.mean) or not all(
+            0.001 <= std <= 1 for std in self.std
+        ):
+            raise ValueError(
+                "channel statistics need means from 0 to 1 and spreads from 0.001 to 1, "
+                f"got mean {self.mean}, std {self.std}"
+            )
 
 
 NORMALISATIONS: dict[str, Normalisation] = {
@@ -48,7 +66,7 @@ class WorkingSize:
 
     Images are brought into it with their aspect ratio kept: a short side below the minimum is
     enlarged to it, a long side above the maximum reduced to it. Where an image is so long that both
-    cannot hold, the maximum wins, because memory is bounded and patience is too.
+    cannot hold, the maximum wins, because it bounds memory and time.
 
     Raises:
         ValueError: If the maximum is below the minimum, the minimum below 1, or the maximum beyond
@@ -69,18 +87,18 @@ class WorkingSize:
             )
 
     def scale(self, *, width: int, height: int) -> float:
-        """The factor that brings an image of this size into the range."""
+        """Return the factor that brings an image of this size into the range."""
         short, long = sorted((width, height))
         return min(max(1.0, self.short_side_min / short), self.long_side_max / long)
 
 
 def scaled_size(*, width: int, height: int, scale: float) -> tuple[int, int]:
-    """``(width, height)`` after scaling, each side rounded and at least one pixel."""
+    """Return ``(width, height)`` after scaling, each side rounded and at least one pixel."""
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-# OpenCV's bicubic looks at four pixels a side however far an image shrinks. Below this it would
-# miss detail between them, which then shows as false patterns; Pillow's looks at all, and is slow.
+# OpenCV's bicubic reads four pixels a side however far an image shrinks. Below this factor it would
+# miss detail between them, which shows as aliasing; Pillow's bicubic reads all pixels and is slow.
 _SHARPEST_SHRINK = 0.75
 
 
@@ -89,7 +107,7 @@ def resized(
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """Resize pixels: bicubic, and antialiased where they shrink far.
 
-    The one place that resizes photographs, so that preparing, evaluating and predicting agree.
+    Photographs are resized here alone, so that preparing, evaluating and predicting agree.
     """
     old_height, old_width = image.shape[:2]
     if (old_height, old_width) == (height, width):

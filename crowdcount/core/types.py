@@ -1,9 +1,13 @@
-"""What travels between the parts as tensors: block targets, block predictions, batches."""
+"""Tensors that travel between the parts: block targets, block predictions, batches."""
 
 from dataclasses import dataclass, replace
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from crowdcount.core.blocks import heads_per_block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +27,13 @@ class BlockTarget:
     """Block side in pixels."""
 
     whole_batch: int | None = None
-    """Images of the batch of which these are a piece; None: they are all of it. A term that is
-    summed over the batch needs it, since the step averages the pieces."""
+    """Images of the whole batch where these are a part of it; None: these are all. A term that is
+    summed over the batch needs it, since the step averages the parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockPrediction:
-    """What a model says of a batch of images, block by block."""
+    """Predictions of a model for a batch of images, block by block."""
 
     logits: Float[Tensor, "batch bins rows cols"]
     """Unnormalised log-probability of each bin."""
@@ -48,10 +52,10 @@ class Batch:
     target: BlockTarget
 
     names: tuple[str, ...]
-    """Which image each crop was cut from."""
+    """Name of the image from which each crop was cut."""
 
     def pin_memory(self) -> "Batch":
-        """The same in memory that a GPU copies from while it computes; PyTorch's loader asks."""
+        """Copy the batch to pinned memory; PyTorch's data loader calls this."""
         target = replace(
             self.target,
             counts=self.target.counts.pin_memory(),
@@ -59,3 +63,47 @@ class Batch:
             heads=self.target.heads.pin_memory(),
         )
         return replace(self, images=self.images.pin_memory(), target=target)
+
+
+def block_counts(
+    points: Float[Tensor, "heads 2"], *, height: int, width: int, block: int
+) -> Float[Tensor, "1 rows cols"]:
+    """Count annotated heads inside each ``block`` x ``block`` square of an image, as a tensor.
+
+    :func:`crowdcount.core.blocks.heads_per_block` says how, and what it refuses.
+
+    Args:
+        points: Head centres ``(x, y)`` in pixels, origin at the top-left corner.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        block: Block side in pixels.
+
+    Returns:
+        Heads per block, with ``rows = ceil(height / block)`` and ``cols = ceil(width / block)``.
+    """
+    counts = heads_per_block(points.numpy(force=True), height=height, width=width, block=block)
+    return torch.from_numpy(counts)[None].to(points.device, torch.float32)
+
+
+def block_target(
+    points: tuple[Float[Tensor, "_ 2"], ...], *, height: int, width: int, block: int
+) -> BlockTarget:
+    """Build the target of a batch of equally large images from the head points of each."""
+    counts = torch.stack(
+        [block_counts(each, height=height, width=width, block=block) for each in points]
+    )
+    return BlockTarget(
+        counts=counts,
+        # Float64 decides the block; float32 is enough for everything else done with points.
+        points=tuple(each.float() for each in points),
+        heads=counts.sum(dim=(1, 2, 3)),
+        block=block,
+    )
+
+
+def pad_to_multiple(
+    images: Float[Tensor, "batch channels height width"], multiple: int
+) -> Float[Tensor, "batch channels padded_height padded_width"]:
+    """Pad with zeros at the bottom and the right until both sides are multiples of ``multiple``."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))

@@ -8,15 +8,13 @@ from statistics import median
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import KDTree
-from torch import Tensor
 
 from crowdcount.core.bins import Bins, fine_starts, format_range, middle_values
-from crowdcount.core.blocks import block_counts
-from crowdcount.core.sample import Sample
+from crowdcount.core.blocks import heads_per_block
+from crowdcount.core.image import Sample
 
 LARGEST_NUMBER = 400
 """The most tiles of a sheet: more cannot be looked at."""
@@ -149,7 +147,7 @@ def picture(
     *,
     layout: Layout,
     colours: BlockColours,
-    counts: Float[Tensor, "1 rows cols"] | None = None,
+    counts: Int64[np.ndarray, "rows cols"] | None = None,
 ) -> UInt8[np.ndarray, "picture_height picture_width 3"]:
     """An image with its blocks and heads, as large as its box.
 
@@ -172,17 +170,15 @@ def picture(
     # A little darker, so that dots and frames stand out before a bright sky too.
     canvas = (grey * 0.85).round().astype(np.uint8)[..., None].repeat(3, axis=2)
     if counts is None:
-        points = torch.from_numpy(sample.points)
-        counts = block_counts(points, height=height, width=width, block=colours.block)
-    blocks = counts[0].long().numpy()
-    classes = colours.classes.classify(counts)[0].numpy()
+        counts = heads_per_block(sample.points, height=height, width=width, block=colours.block)
+    classes = np.digitize(counts, colours.classes.starts[1:])
     stretch = np.array(size) / (width, height)
     tinted = _tinted(canvas, classes, colours, size=(width, height))
     middles = sample.points * stretch
     radii = _radii(middles, largest=max(size) * _LARGEST_DOT)
     # Shadows first: they lie neither on a frame nor on a neighbour's dot.
     _draw_dots(tinted, middles, radii + 1, colour=_SHADOW)
-    _frame_corrected(tinted, blocks, colours, stretch=stretch)
+    _frame_corrected(tinted, counts, colours, stretch=stretch)
     _draw_dots(tinted, middles, radii, colour=_DOT)
     cols, rows = np.minimum(middles.astype(np.int64), (size[0] - 1, size[1] - 1)).T
     tinted[rows, cols] = _DOT

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from crowdcount.core.blocks import pad_to_multiple
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.inference.counting import BlockModel
 from crowdcount.inference.windows import window_starts
 

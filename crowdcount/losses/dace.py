@@ -12,7 +12,6 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.blocks import corrected_counts
 from crowdcount.core.types import BlockPrediction, BlockTarget
 from crowdcount.errors import ConfigError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
@@ -193,7 +192,9 @@ def _count_loss(config: DaceConfig) -> CountLoss:
 
 
 def _corrected(target: BlockTarget, *, max_count: int) -> BlockTarget:
-    counts = corrected_counts(target.counts, max_count=max_count)
+    """Correct labels: clamp block counts to ``max_count``, as Ma et al. do on paper."""
+    # The published code never clamps a count; its bins alone correct the classes.
+    counts = target.counts.clamp(max=float(max_count))
     return dataclasses.replace(target, counts=counts, heads=counts.sum(dim=(1, 2, 3)))
 
 

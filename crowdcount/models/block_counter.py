@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crowdcount.core.bins import Bins, expected_counts
-from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.core.image import Normalisation
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.errors import ConfigError
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.output import check_head

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt16
 
+from crowdcount.core.image import Sample
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.sample import Sample
 from crowdcount.errors import UsageError
 from crowdcount.files import atomic_folder
 from crowdcount.scenes import scenery

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from pydantic import Field
 
@@ -19,8 +18,7 @@ from crowdcount.core.bins import (
     format_range,
     middle_values,
 )
-from crowdcount.core.blocks import window_histogram
-from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.blocks import largest_observable_count, window_histogram
 from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.published_bins import PUBLISHED_BINS
@@ -274,7 +272,7 @@ def count_windows(
     images = [(source, record) for source in data for record in source.all_training()]
     for source, record in track(images, label="counting windows"):
         one = window_histogram(
-            torch.from_numpy(source.points(record)),
+            source.points(record),
             height=record.height,
             width=record.width,
             block=block,

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from crowdcount.core.blocks import block_counts
-from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.blocks import heads_per_block, largest_observable_count
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.heat_table import HeatPanel, heat_table
@@ -92,10 +89,10 @@ def corrections(
         (split, side): Tally() for split in splits for side in sides
     }
     for record in track(data.manifest.images, label="counting blocks"):
-        points = torch.from_numpy(data.points(record))
+        points = data.points(record)
         for side in sides:
-            counts = block_counts(points, height=record.height, width=record.width, block=side)
-            found[record.split, side].update(counts[counts > 0].int().tolist())
+            counts = heads_per_block(points, height=record.height, width=record.width, block=side)
+            found[record.split, side].update(counts[counts > 0].tolist())
     return [
         correction(tally, split=split, block=side, smallest_head=head)
         for (split, side), tally in found.items()

@@ -11,8 +11,8 @@ import torch
 
 from crowdcount.config import RunConfig
 from crowdcount.core.device import resolve_device
+from crowdcount.core.image import Sample
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.sample import Sample
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.training.augment import no_augmentation
 from crowdcount.data.training.batches import FixedBatches, TrainingCrops

@@ -10,9 +10,8 @@ import torch
 
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
-from crowdcount.core.image import WorkingSize
+from crowdcount.core.image import Sample, WorkingSize
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.sample import Sample
 from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset
 from crowdcount.data.training.batches import Samples, TrainingBatches
 from crowdcount.data.training.cache import CachedSamples, make_cache

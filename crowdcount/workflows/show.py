@@ -7,9 +7,7 @@ from itertools import chain, pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
-import torch
-
-from crowdcount.core.blocks import block_counts
+from crowdcount.core.blocks import heads_per_block
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import ImageRecord
@@ -200,8 +198,8 @@ def draw_sheet(
 
 
 def _fullest(data: PreparedDataset, record: ImageRecord, *, block: int) -> int:
-    points = torch.from_numpy(data.points(record))
-    counts = block_counts(points, height=record.height, width=record.width, block=block)
+    points = data.points(record)
+    counts = heads_per_block(points, height=record.height, width=record.width, block=block)
     return int(counts.max())
 
 

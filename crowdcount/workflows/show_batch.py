@@ -10,8 +10,8 @@ from torch import Tensor
 
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins, format_range
+from crowdcount.core.image import Sample
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.sample import Sample
 from crowdcount.core.types import Batch
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.contact_sheet import (
@@ -126,7 +126,8 @@ def _tile(
     sample: Sample, counts: Tensor, *, layout: Layout, colours: BlockColours, bins: Bins
 ) -> Tile:
     plain = plain_picture(sample, layout=layout)
-    marked = picture(sample, layout=layout, colours=colours, counts=counts)
+    heads = counts[0].long().numpy()
+    marked = picture(sample, layout=layout, colours=colours, counts=heads)
     seam = np.zeros((len(plain), _SEAM, 3), dtype=np.uint8)
     return Tile(
         picture=np.concatenate([plain, seam, marked], axis=1),

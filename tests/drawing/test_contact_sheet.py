@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.drawing.contact_sheet import (
     LARGEST_NUMBER,
     BlockColours,

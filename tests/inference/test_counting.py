@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.core.image import WorkingSize
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.errors import UsageError
 from crowdcount.inference.counting import count_image, density_map
 

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from crowdcount.core.bins import expected_counts
-from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.core.image import WorkingSize
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.inference import sliding
 from crowdcount.inference.counting import count_image
 from crowdcount.inference.sliding import SlidingModel

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import BlockTarget
+from crowdcount.core.types import BlockTarget, block_target
 from crowdcount.losses.count import COUNT_LOSSES, bayesian, dm, mae, mse, multiscale
 
 SIDE = 48

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins, expected_counts
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import BlockPrediction, BlockTarget
+from crowdcount.core.types import BlockPrediction, BlockTarget, block_target
 from crowdcount.errors import ConfigError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
 from crowdcount.losses.count import COUNT_LOSSES, bayesian, multiscale

@@ -8,8 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.blocks import block_target
 from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.core.types import block_target
 from crowdcount.errors import ConfigError
 from crowdcount.losses.dace import DaceConfig, dace_loss
 from crowdcount.models.build import build_model, empty_model

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.blocks import pad_to_multiple
 from crowdcount.core.precision import computed
+from crowdcount.core.types import pad_to_multiple
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint

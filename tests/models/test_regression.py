@@ -6,8 +6,7 @@ from torch.testing import assert_close
 
 from crowdcount.config import RunConfig, load_run_config
 from crowdcount.core.bins import Bins
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, block_target
 from crowdcount.errors import ConfigError
 from crowdcount.inference.sliding import SlidingModel
 from crowdcount.losses.count import mae

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.blocks import block_target
-from crowdcount.core.types import Batch
+from crowdcount.core.types import Batch, block_target
 from crowdcount.errors import ConfigError
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.config import ModelConfig

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crowdcount.core.bins import Bins
-from crowdcount.core.blocks import block_target
 from crowdcount.core.precision import PRECISIONS
-from crowdcount.core.types import Batch, BlockPrediction
+from crowdcount.core.types import Batch, BlockPrediction, block_target
 from crowdcount.errors import DivergedError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
 from crowdcount.losses.count import COUNT_LOSSES

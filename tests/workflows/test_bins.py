@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from crowdcount.core.bins import POLICIES, WrittenBins
-from crowdcount.core.blocks import block_counts
 from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.core.types import block_counts
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.workflows.bins import (

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crowdcount.config import RunConfig
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.contact_sheet import Layout, plain_picture
 from crowdcount.errors import UsageError

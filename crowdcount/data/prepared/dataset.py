@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from crowdcount.core.image import Sample
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.core.sample import Sample
 from crowdcount.data.prepared.manifest import (
     CALIBRATION,
     ImageRecord,

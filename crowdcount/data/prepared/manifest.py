@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from crowdcount.core.heads import largest_observable_count
+from crowdcount.core.blocks import largest_observable_count
 from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.data.prepared.versions import Versions
 from crowdcount.data.sources.annotations import PointsFormat

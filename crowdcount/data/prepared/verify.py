@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from crowdcount.core.heads import heads_per_block
+from crowdcount.core.blocks import heads_per_block
 from crowdcount.data.prepared.journal import unlisted_files
 from crowdcount.data.prepared.manifest import (
     JOURNAL,

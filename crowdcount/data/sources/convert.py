@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from crowdcount.core.heads import heads_per_block
+from crowdcount.core.blocks import heads_per_block
 from crowdcount.core.image import resized
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.data.prepared.manifest import Hashes, ImageRecord, PreprocessConfig, prepared_paths

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float64, UInt8
 from pydantic import ConfigDict
 
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.errors import ConfigError
 
 # The last coordinate of a pixel is this far from the next one: a pixel holds [k, k + 1), and the

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crowdcount.core.blocks import block_target
 from crowdcount.core.device import usable_cpus
-from crowdcount.core.sample import Sample
-from crowdcount.core.types import Batch
+from crowdcount.core.image import Sample
+from crowdcount.core.types import Batch, block_target
 from crowdcount.data.training.augment import AugmentConfig, augment
 
 

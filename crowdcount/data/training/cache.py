@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 from jaxtyping import Float64, UInt8
 
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.data.training.batches import Samples
 from crowdcount.errors import MemoryExhaustedError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import (
     FORMAT,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.core.blocks import block_counts
 from crowdcount.core.limits import MAX_SIDE
+from crowdcount.core.types import block_counts
 from crowdcount.data.sources.resize import ResizeRule, moved_inside, moved_points, outside
 from crowdcount.errors import ConfigError
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from crowdcount.core.blocks import block_counts, head_pixels
-from crowdcount.core.sample import Sample
+from crowdcount.core.blocks import head_pixels
+from crowdcount.core.image import Sample
+from crowdcount.core.types import block_counts
 from crowdcount.data.training.augment import (
     CHAINS,
     PLACE_DRAWS,
@@ -62,7 +63,7 @@ def annotated(draw, max_side=60):
 
 def pixels_of(sample):
     height, width = sample.image.shape[:2]
-    return head_pixels(torch.from_numpy(sample.points), height=height, width=width).numpy()
+    return head_pixels(sample.points, height=height, width=width)
 
 
 @given(annotated(), st.data())

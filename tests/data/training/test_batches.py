@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.data.training.batches import FixedBatches, TrainingBatches
 

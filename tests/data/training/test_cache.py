@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.core.sample import Sample
+from crowdcount.core.image import Sample
 from crowdcount.data.training import cache as caches
 from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.data.training.batches import TrainingBatches

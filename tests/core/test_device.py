@@ -8,7 +8,7 @@ import pytest
 
 ROUNDS = """
 import ctypes, resource, sys
-from crowdcount.core.allocation import keep_freed_memory
+from crowdcount.core.device import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 heap = ctypes.CDLL(None)
