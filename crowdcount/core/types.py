@@ -65,6 +65,37 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), target=target)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageCount:
+    """The heads that a model counts in one image."""
+
+    total: float
+    """Expected heads in the image: the sum of ``blocks`` in float64."""
+
+    blocks: Float[Tensor, "rows cols"]
+    """Expected heads in each block of the working image, float32 on the CPU."""
+
+    block: int
+    """Block side in pixels of the working image."""
+
+    working_width: int
+    """Width of the working image in pixels."""
+
+    working_height: int
+    """Height of the working image in pixels."""
+
+    width: int
+    """Width of the original image in pixels."""
+
+    height: int
+    """Height of the original image in pixels."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Working pixels per original pixel along x and y; rounding alone makes them differ."""
+        return self.working_width / self.width, self.working_height / self.height
+
+
 def block_counts(
     points: Float[Tensor, "heads 2"], *, height: int, width: int, block: int
 ) -> Float[Tensor, "1 rows cols"]:

@@ -1,1 +1,1 @@
-"""Whole images through a model: sizes, counts and what is drawn of them."""
+"""Whole images through a model: sizes, windows and counts."""

@@ -1,8 +1,7 @@
-"""From one image of any size to its count: the rule that ``predict`` and ``eval`` share."""
+"""Counting one image of any size, by the rule that ``predict`` and ``eval`` share."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,45 +9,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from crowdcount.core.image import WorkingSize, resized, scaled_size
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, ImageCount
 from crowdcount.errors import UsageError
 
-# At this size the first feature maps of a ResNet take several gigabytes.
 MAX_WORKING_PIXELS = 100_000_000
+"""At this size the first feature maps of a ResNet take several gigabytes."""
 
-# What can count: RGB in [0, 1] to heads per block. It pads to whole blocks by itself.
 BlockModel = Callable[[Float[Tensor, "batch 3 height width"]], BlockPrediction]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageCount:
-    """The heads that a model sees in one image."""
-
-    total: float
-    """Expected heads in the image: the sum of ``blocks`` in float64."""
-
-    blocks: Float[Tensor, "rows cols"]
-    """Expected heads in each block of the working image, float32 on the CPU."""
-
-    block: int
-    """Block side in pixels of the working image."""
-
-    working_width: int
-    """Width at which the model saw the image, in pixels."""
-
-    working_height: int
-    """Height at which the model saw the image, in pixels."""
-
-    width: int
-    """Width of the original image in pixels."""
-
-    height: int
-    """Height of the original image in pixels."""
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Working pixels per original pixel along x and y; they differ by rounding alone."""
-        return self.working_width / self.width, self.working_height / self.height
+"""A model that counts: RGB in [0, 1] to heads per block. It pads to whole blocks by itself."""
 
 
 def count_image(
@@ -60,7 +28,7 @@ def count_image(
     device: torch.device,
     scale: float | None = None,
 ) -> ImageCount:
-    """Bring an image into a model's working size and count it.
+    """Resize an image to a model's working size and count it.
 
     Args:
         model: Counts the blocks of an image; on ``device`` and in evaluation mode.
@@ -68,7 +36,7 @@ def count_image(
         block: Block side of the model in pixels.
         working_size: Range of sizes in which the model counts best.
         device: Where the model runs.
-        scale: Factor from original to working size, in place of the one ``working_size`` gives.
+        scale: Factor from original to working size; None: the one ``working_size`` gives.
 
     Raises:
         UsageError: If ``scale`` is not a positive number, or the working image would be enormous.
@@ -86,7 +54,7 @@ def count_image(
             f"blocks of {block} pixels in a {working_width}x{working_height} image make a grid of "
             f"{grid}, the model gave {tuple(prediction.counts.shape)}"
         )
-    # Cloned: a tensor of inference mode refuses to take part in any later computation of gradients.
+    # Cloned: autograd refuses a tensor of inference mode later on.
     blocks = prediction.counts[0, 0].to(device="cpu", dtype=torch.float32).clone()
     return ImageCount(
         total=blocks.double().sum().item(),
@@ -100,7 +68,7 @@ def count_image(
 
 
 def _working_sides(*, width: int, height: int, scale: float) -> tuple[int, int]:
-    """``(width, height)`` after scaling, refused where no model could hold the result."""
+    """Scale ``(width, height)``; refuse a result for which no machine has the memory."""
     if not (math.isfinite(scale) and scale > 0):
         raise UsageError(
             f"the scale must be a positive number, got {scale}",
@@ -115,35 +83,3 @@ def _working_sides(*, width: int, height: int, scale: float) -> tuple[int, int]:
             ", or count parts of the image",
         )
     return scaled_size(width=width, height=height, scale=scale)
-
-
-def density_map(
-    blocks: Float[Tensor, "rows cols"], *, block: int, height: int, width: int
-) -> Float[Tensor, "height width"]:
-    """Spread the heads of each block evenly over the pixels of the block that the image shows.
-
-    The map sums to the blocks: a partial block at the right or the bottom keeps all of its heads on
-    the pixels it has.
-
-    Args:
-        blocks: Heads per block.
-        block: Block side in pixels.
-        height: Image height in pixels.
-        width: Image width in pixels.
-
-    Returns:
-        Heads per pixel.
-
-    Raises:
-        ValueError: If the blocks do not cover the image exactly.
-    """
-    grid = (-(-height // block), -(-width // block))
-    if blocks.shape != grid:
-        raise ValueError(
-            f"blocks of {block} pixels in a {width}x{height} image make a grid of {grid}, "
-            f"got {tuple(blocks.shape)}"
-        )
-    row_of = torch.arange(height, device=blocks.device) // block
-    col_of = torch.arange(width, device=blocks.device) // block
-    pixels = torch.outer(torch.bincount(row_of), torch.bincount(col_of))
-    return (blocks / pixels)[row_of[:, None], col_of]

@@ -1,4 +1,4 @@
-"""Whole images through a model that is shown windows of them."""
+"""Sliding windows: counting a whole image through a model that sees windows of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,23 +11,22 @@ from torch import Tensor
 
 from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.inference.counting import BlockModel
-from crowdcount.inference.windows import window_starts
 
 PIXELS_AT_ONCE = 2**20
-"""Pixels of the windows that go through the model together: about a photograph of a million, so
-windows take no more memory than such a photograph does as a whole, however large the image is."""
+"""Pixels of the windows in one batch. However large the image is, its windows take no more memory
+than a photograph of a million pixels does as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingModel:
-    """A model for whole images, made of one for windows.
+    """A model for whole images that runs a model for windows.
 
-    Images are padded to whole blocks, and to one window where they are smaller, with zeros at the
-    bottom and the right. Windows are placed in blocks, so the blocks of a window are always those
-    of the image; the last row and column of windows end at the border.
+    Images are padded with zeros at the bottom and the right, to whole blocks and to at least one
+    window. Windows start at whole blocks, so the blocks of a window are blocks of the image; the
+    last row and column of windows end at the border.
 
-    Where windows overlap, a block's expected heads are the mean of what they say of it, and so is
-    the probability of each of its bins: the counts remain the expectation over the bins.
+    Where windows overlap, expected heads and the probabilities of bins are averaged block by block,
+    so the counts remain the expectation over the bins.
 
     Raises:
         ValueError: If window or stride cut blocks, or the stride would leave gaps.
@@ -38,7 +37,7 @@ class SlidingModel:
     """
 
     model: BlockModel
-    """Sees windows, as many at once as ``PIXELS_AT_ONCE`` allows."""
+    """Counts a batch of windows, as many as ``PIXELS_AT_ONCE`` allows."""
 
     block: int
     """Block side of the model in pixels."""
@@ -68,33 +67,33 @@ class SlidingModel:
         padded = F.pad(padded, (0, missing[1], 0, missing[0]))
         grid_rows, grid_cols = (side // self.block for side in padded.shape[-2:])
         places = list(product(self._starts(grid_rows), self._starts(grid_cols)))
-        views = self._views(padded, places)
-        first = next(views)
+        outputs = self._outputs(padded, places)
+        first = next(outputs)
         total = first.new_zeros(*first.shape[:2], grid_rows, grid_cols)
-        cover = first.new_zeros(grid_rows, grid_cols)
-        for (row, col), seen in zip(places, chain([first], views), strict=True):
+        windows = first.new_zeros(grid_rows, grid_cols)
+        for (row, col), output in zip(places, chain([first], outputs), strict=True):
             area = (..., *self._area(row, col, unit=1))
-            total[area] += seen
-            cover[area] += 1
-        mean = (total / cover)[..., :rows, :cols]
-        # A probability that float32 cannot hold is no certainty.
+            total[area] += output
+            windows[area] += 1
+        mean = (total / windows)[..., :rows, :cols]
+        # Probabilities that underflow to 0 in float32 must not become -inf.
         least = torch.finfo(mean.dtype).tiny
         return BlockPrediction(logits=mean[:, 1:].clamp(min=least).log(), counts=mean[:, :1])
 
     def _starts(self, blocks: int) -> list[int]:
-        """First block of each window along a side."""
+        """Return the first block of each window along a side."""
         stride = self.stride // self.block
         return window_starts(blocks, window=self.window // self.block, stride=stride)
 
     def _area(self, row: int, col: int, *, unit: int) -> tuple[slice, slice]:
-        """The window that starts at a block, in blocks of ``unit`` pixels."""
+        """Return the slices of the window at a block; a block has ``unit`` elements a side."""
         side = self.window // self.block
         return slice(row * unit, (row + side) * unit), slice(col * unit, (col + side) * unit)
 
-    def _views(
+    def _outputs(
         self, images: Float[Tensor, "batch 3 height width"], places: list[tuple[int, int]]
     ) -> Iterator[Float[Tensor, "batch maps rows cols"]]:
-        """What the model says of each window: expected heads, then the probability of each bin."""
+        """Run the model on each window: expected heads, then the probability of each bin."""
         at_once = max(PIXELS_AT_ONCE // (len(images) * self.window**2), 1)
         for start in range(0, len(places), at_once):
             windows = [
@@ -104,3 +103,25 @@ class SlidingModel:
             prediction = self.model(torch.cat(windows))
             probabilities = prediction.logits.float().softmax(dim=1)
             yield from torch.cat([prediction.counts, probabilities], dim=1).chunk(len(windows))
+
+
+def window_starts(length: int, *, window: int, stride: int) -> list[int]:
+    """Place windows along a side so that together they cover all of it.
+
+    Windows advance by ``stride``; the last is pulled back to end at the border. Starts are
+    multiples of whatever divides all three numbers.
+
+    Args:
+        length: Length of the side, at least that of one window.
+        window: Length of a window.
+        stride: Distance from one window to the next, no longer than a window.
+
+    Raises:
+        ValueError: If no window fits, or the stride would leave gaps.
+    """
+    if not 1 <= stride <= window:
+        raise ValueError(f"the stride must be 1 to the window, {window}, got {stride}")
+    if length < window:
+        raise ValueError(f"a window of {window} does not fit into {length}; pad to one window")
+    last = length - window
+    return [*range(0, last, stride), last]

@@ -18,11 +18,11 @@ from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
 from crowdcount.core.precision import check_precision, computed, keep_weights
 from crowdcount.core.typed import typed
-from crowdcount.core.types import BlockPrediction
+from crowdcount.core.types import BlockPrediction, ImageCount
 from crowdcount.data.sources.images import load_image, pixels_of
+from crowdcount.drawing.heatmap import heatmap
 from crowdcount.errors import BadInputError, NoCountError
-from crowdcount.inference.counting import BlockModel, ImageCount, count_image
-from crowdcount.inference.heatmap import heatmap
+from crowdcount.inference.counting import BlockModel, count_image
 from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.format import load_checkpoint

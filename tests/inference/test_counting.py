@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.errors import UsageError
-from crowdcount.inference.counting import count_image, density_map
+from crowdcount.inference.counting import count_image
 
 CPU = torch.device("cpu")
 ANY_SIZE = WorkingSize(short_side_min=1, long_side_max=10_000)
@@ -143,25 +143,3 @@ def test_a_model_whose_blocks_miss_the_image_is_a_bug_that_shows():
             working_size=ANY_SIZE,
             device=CPU,
         )
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 16), st.integers(0, 2**32))
-def test_spreading_over_pixels_never_gains_or_loses_a_head(height, width, block, seed):
-    generator = torch.Generator().manual_seed(seed)
-    blocks = 5 * torch.rand(-(-height // block), -(-width // block), generator=generator)
-    density = density_map(blocks, block=block, height=height, width=width)
-    assert density.shape == (height, width)
-    assert density.double().sum().item() == pytest.approx(blocks.double().sum().item(), rel=1e-6)
-    for row, col in np.ndindex(*blocks.shape):
-        part = density[row * block : (row + 1) * block, col * block : (col + 1) * block]
-        assert part.double().sum().item() == pytest.approx(blocks[row, col].item(), rel=1e-6)
-
-
-def test_a_partial_block_keeps_its_heads_on_the_pixels_it_has():
-    density = density_map(torch.tensor([[4.0, 3.0]]), block=2, height=2, width=3)
-    assert_close(density, torch.tensor([[1.0, 1.0, 1.5], [1.0, 1.0, 1.5]]))
-
-
-def test_blocks_that_do_not_cover_the_image_cannot_be_spread():
-    with pytest.raises(ValueError, match=r"grid of \(2, 3\)"):
-        density_map(torch.zeros(2, 2), block=8, height=16, width=17)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from crowdcount.inference.counting import ImageCount
+from crowdcount.core.types import ImageCount
 
 # Turbo without its darkest blue, which on a photograph looks like shadow.
 _COLOURS = cv2.applyColorMap(

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crowdcount.inference.counting import ImageCount
-from crowdcount.inference.heatmap import heatmap, scale_ticks
+from crowdcount.core.types import ImageCount
+from crowdcount.drawing.heatmap import heatmap, scale_ticks
 
 PAPER = (24, 24, 28)
 
