@@ -111,8 +111,10 @@ class Counter:
             BadInputError: If it cannot be read as an image, or the array has another type or shape.
             NoCountError: If the model gives no number for it.
         """
-        in_memory = isinstance(image, np.ndarray | Image.Image)
-        pixels = pixels_of(image) if in_memory else load_image(Path(image), max_pixels=max_pixels)
+        if isinstance(image, Path | str):
+            name, pixels = str(image), load_image(Path(image), max_pixels=max_pixels)
+        else:
+            name, pixels = "image", pixels_of(image)
         result = count_image(
             whole_image_model(self.model, precision=self.precision),
             pixels,
@@ -123,8 +125,7 @@ class Counter:
         )
         if not math.isfinite(result.total):
             raise NoCountError(
-                f"{'image' if in_memory else image}: {self.name} gives {result.total} heads, "
-                "which is not a count",
+                f"{name}: {self.name} gives {result.total} heads, which is not a count",
                 next_step="its weights are damaged or diverged; take another checkpoint"
                 if self.precision == "fp32"
                 else f"its numbers may not fit {self.precision}; count with the precision fp32",
