@@ -4,6 +4,7 @@ What is built is decided by open_clip's description of a model alone. So a small
 under a name of its own, goes the whole way that the model itself goes, in a hundredth of the time.
 """
 
+import functools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import torchvision
 from timm.models import register_model
 from timm.models.fastvit import FastVit
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 from torchvision.models import resnet, vgg
 
 from crowdcount.models import clip_ebc, encoder_decoder
@@ -36,6 +38,10 @@ SLIM = tuple(name for name in CLIP if name in OPENAI or name in TRANSFORMERS)
 """Those that the slim decoder takes."""
 
 
+tokenizer = functools.cache(open_clip.get_tokenizer)
+"""Making a tokeniser takes most of the time of a small model."""
+
+
 @contextmanager
 def shrunken() -> Iterator[None]:
     """Let the names of the table mean its backbones in small."""
@@ -50,6 +56,7 @@ def shrunken() -> Iterator[None]:
         for name, widths in encoder_decoder.RESNET_DECODERS.items():
             patch.setitem(encoder_decoder.RESNET_DECODERS, name, _thin(widths))
         patch.setattr(torchvision.models, "get_model", _shallow)
+        patch.setattr(open_clip, "get_tokenizer", tokenizer)
         patch.setattr(clip_ebc, "SLIM_WIDTH", clip_ebc.SLIM_WIDTH // FACTOR)
         yield
 
@@ -58,10 +65,23 @@ def _thin(widths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(width // FACTOR for width in widths)
 
 
+class ThinResNet(resnet.ResNet):
+    """A ResNet with one thin block in each stage."""
+
+    def __init__(self, block: type) -> None:
+        super().__init__(block, [1, 1, 1, 1])
+        self.conv1 = nn.Conv2d(3, 64 // FACTOR, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64 // FACTOR)
+        self.fc = nn.Linear(512 // FACTOR * block.expansion, 1)
+
+    def _make_layer(self, block: type, planes: int, *rest, **options) -> nn.Sequential:
+        if planes == 64:  # the first stage
+            self.inplanes //= FACTOR
+        return super()._make_layer(block, planes // FACTOR, *rest, **options)
+
+
 def _shallow(name: str) -> resnet.ResNet:
-    """One block in each stage; torchvision has no thinner ones."""
-    block = resnet.BasicBlock if name in ("resnet18", "resnet34") else resnet.Bottleneck
-    return resnet.ResNet(block, [1, 1, 1, 1])
+    return ThinResNet(resnet.BasicBlock if name in ("resnet18", "resnet34") else resnet.Bottleneck)
 
 
 @register_model

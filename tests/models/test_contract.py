@@ -56,21 +56,17 @@ def fresh(backbone, head="ebc", decoder="paper", block=8):
     return build_model(config, bins)
 
 
-# Heads do not know their backbone: each is tried on CLIP's, and on one of every other family.
-OF_EACH_FAMILY = {*CLIP, "vgg11_bn", "csrnet", "cannet", "resnet50", *TIMM}
+ONE_OF_EACH_FAMILY = (
+    *("clip-rn50", "clip-vit-b-16", "clip-convnext-base-w", "mobileclip-s1", "siglip-b-16"),
+    *("vgg11_bn", "csrnet", "cannet", "resnet50", "timm:test_resnet"),
+)
+# Heads do not know their backbone: the others are tried on one of each family.
 MODELS = [
     (backbone, head, decoder)
     for backbone, head, decoder in itertools.product([*BACKBONES, *TIMM], HEADS, DECODERS)
-    if head == "ebc" or (backbone in OF_EACH_FAMILY and decoder == "paper")
+    if head == "ebc" or (backbone in ONE_OF_EACH_FAMILY and decoder == "paper")
     if not (backbone in CLIP and head == "regression")
     if backbone in SLIM or decoder == "paper"
-]
-ONE_OF_EACH_FAMILY = [
-    (backbone, "ebc", "paper")
-    for backbone in (
-        *("clip-rn50", "clip-vit-b-16", "clip-convnext-base-w", "mobileclip-s1", "siglip-b-16"),
-        *("vgg11_bn", "csrnet", "cannet", "resnet50", "timm:test_resnet"),
-    )
 ]
 # The convolutions of a network are the same under every head.
 NORMALISED = [
@@ -127,7 +123,7 @@ def test_every_image_gets_its_blocks(model, height, width):
     check_blocks(model, height, width)
 
 
-@of(ONE_OF_EACH_FAMILY)
+@of([(backbone, "ebc", "paper") for backbone in ONE_OF_EACH_FAMILY])
 @pytest.mark.parametrize(("height", "width"), MORE_SIZES)
 def test_an_image_of_any_other_size_gets_its_blocks(model, height, width):
     check_blocks(model, height, width)
@@ -224,7 +220,7 @@ def test_gradients_reach_every_parameter_that_is_not_frozen(model):
         for parameter in model.parameters():
             if not parameter.any():  # a residual branch that starts closed
                 parameter.fill_(0.3)
-    prediction = model(torch.rand(2, 3, 96, 96))
+    prediction = model(torch.rand(2, 3, 64, 64))
     weights = torch.rand(prediction.logits.shape[1], 1, 1)
     (prediction.counts.sum() + (prediction.logits * weights).sum()).backward()
     assert model.frozen == (("encoder",) if model.config.backbone in TRANSFORMERS else ())
@@ -243,7 +239,7 @@ def test_one_tiny_image_can_be_trained_on(model, height, width):
     assert model(torch.rand(1, 3, height, width)).counts.isfinite().all()
 
 
-def test_a_checkpoint_gives_back_the_same_model(model, tmp_path):
+def test_a_checkpoint_gives_back_the_same_model_without_a_text_encoder(model, tmp_path):
     save_checkpoint(tmp_path / "best", model, card={"name": "toy"})
     state = torch.get_rng_state()
     loaded = load_checkpoint(tmp_path / "best")
@@ -260,10 +256,6 @@ def test_a_checkpoint_gives_back_the_same_model(model, tmp_path):
         expected, prediction = model(images), loaded.model(images)
     assert torch.equal(prediction.logits, expected.logits)
     assert torch.equal(prediction.counts, expected.counts)
-
-
-def test_a_checkpoint_holds_no_text_encoder(model, tmp_path):
-    save_checkpoint(tmp_path / "best", model, card={})
     parts = {name.partition(".")[0] for name in load_file(tmp_path / "best" / "model.safetensors")}
     of_clip = {"decoder", "projection", "logit_scale", "text_features", "prompt_tokens"}
     of_clip |= {"occupancy_projection", "occupancy_scale", "occupancy_features"}
