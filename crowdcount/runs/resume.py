@@ -90,11 +90,7 @@ def data_of_run(
 def warn_of_differences(run: RunFolder, device: torch.device) -> None:
     """Warn about differences (device, threads, torch) that break bit-exact resumption."""
     record = run.record
-    now = {
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    now = {"device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     changes = [
         f"{name} {getattr(record, name)} before, {value} now"
         for name, value in now.items()

@@ -24,12 +24,7 @@ from crowdcount.drawing.contact_sheet import (
 )
 from crowdcount.errors import UsageError
 from crowdcount.files import refuse_existing, write_bytes
-from crowdcount.workflows.plan import (
-    TrainingSamples,
-    first_bins,
-    plan_training,
-    training_batches,
-)
+from crowdcount.workflows.plan import TrainingSamples, first_bins, plan_training, training_batches
 
 FEWEST_CROPS = 8
 """Number of crops up to which further batches are drawn."""

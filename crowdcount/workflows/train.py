@@ -35,12 +35,7 @@ from crowdcount.runs.folder import (
     read_record,
 )
 from crowdcount.runs.log import epoch_summary, read_log, time_left
-from crowdcount.runs.resume import (
-    check_init,
-    check_settings,
-    data_of_run,
-    warn_of_differences,
-)
+from crowdcount.runs.resume import check_init, check_settings, data_of_run, warn_of_differences
 from crowdcount.runs.tensorboard import EventWriter, check_installed
 from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
