@@ -12,7 +12,8 @@ from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Sample, WorkingSize
 from crowdcount.core.progress import Track, untracked
-from crowdcount.data.prepared.dataset import ImageRecord, PreparedDataset
+from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import ImageRecord
 from crowdcount.data.training.batches import Samples, TrainingBatches
 from crowdcount.data.training.cache import CachedSamples, make_cache
 from crowdcount.models.backbones import default_crop

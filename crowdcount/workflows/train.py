@@ -61,16 +61,26 @@ class Watcher(Protocol):
 
     def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
         """Begin a run of so many epochs of so many steps, of which ``done`` steps are done."""
+        ...
 
     def stepped(self, loss: float) -> None:
         """Note one more step."""
+        ...
 
     def finished_epoch(self, report: EpochReport, best: float | None) -> None:
         """Note one more epoch; ``best`` is the lowest validation MAE so far."""
+        ...
 
 
-class _Unwatched(Watcher):
-    """Shows nothing."""
+class _Unwatched:
+    def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
+        pass
+
+    def stepped(self, loss: float) -> None:
+        pass
+
+    def finished_epoch(self, report: EpochReport, best: float | None) -> None:
+        pass
 
 
 @dataclass(frozen=True, kw_only=True)
