@@ -157,19 +157,19 @@ def _verify(folder: Path, *, jobs: int, console: Settings, given: frozenset[str]
 def _say(result: "PreparedResult", *, dry_run: bool) -> None:
     from crowdcount.cli.report import say_table
 
+    manifest = result.manifest
     verb = "to prepare" if dry_run else "prepared"
+    sizes = [len(fold) for fold in manifest.folds]
     log.info(
-        "%s: %d images %s, %d right already, %d held out for validation%s%s%s",
-        result.name,
+        "%s: %d images %s, %d up to date, %d held out for validation%s%s%s",
+        manifest.name,
         result.written,
         verb,
         result.unchanged,
-        result.held_out,
-        f", {result.calibration} for calibration" if result.calibration else "",
-        f"; {len(result.folds)} folds of {min(result.folds)} to {max(result.folds)} images"
-        if result.folds
-        else "",
-        f"; annotations of release {result.release}" if result.release else "",
+        len(manifest.held_out),
+        f", {len(manifest.calibration)} for calibration" if manifest.calibration else "",
+        f"; {len(sizes)} folds of {min(sizes)} to {max(sizes)} images" if sizes else "",
+        f"; annotations of release {manifest.release}" if manifest.release else "",
     )
     say_table(
         ("split", "images", "heads", "blocks corrected", "heads cut"),
@@ -181,6 +181,6 @@ def _say(result: "PreparedResult", *, dry_run: bool) -> None:
                 f"{total.blocks_corrected:,}",
                 f"{total.heads_cut:,}",
             )
-            for split, total in result.totals.items()
+            for split, total in manifest.totals.items()
         ],
     )

@@ -1,4 +1,4 @@
-"""A folder against its recipe: what is there, what is missing, what cannot be read."""
+"""Check a folder of data sets against their recipes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,28 +17,28 @@ from crowdcount.workflows.thread_map import ThreadMap
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSplit:
-    """What a split holds, and what its recipe promises; the last is of all splits together."""
+    """The content of a split and its recipe's promise; also used for all splits together."""
 
     name: str
     labelled: bool
     images: int
-    """Images that are there, annotated or not."""
+    """Existing images, annotated or not."""
 
     expected_images: int | None
     heads: int
     expected_heads: tuple[int, ...]
-    """In each release that says."""
+    """Heads in each release, where known."""
 
     unpaired: int
     """Images without annotation."""
 
     damaged: int
-    """Images that cannot be used, or whose annotation cannot."""
+    """Images that cannot be used, or whose annotation cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSet:
-    """What became of checking one data set."""
+    """The result of checking one data set."""
 
     name: str
     title: str
@@ -46,20 +46,20 @@ class CheckedSet:
     release: str | None
     splits: tuple[CheckedSplit, ...]
     reasons: tuple[str, ...]
-    """Why the set is not whole."""
+    """Why the set is not complete."""
 
     damaged: tuple[str, ...]
-    """What is wrong with each file that cannot be used."""
+    """Problem of each file that cannot be used."""
 
     faults: tuple[str, ...]
-    """Which of its points cannot be trusted; the set may hold all that is promised nevertheless."""
+    """Points that cannot be trusted, even if the set is complete."""
 
     remarks: tuple[str, ...]
-    """What else is worth knowing of the points."""
+    """Unusual points that may well be right."""
 
     @property
     def complete(self) -> bool:
-        """Whether the set holds what its recipe promises, and all of it can be read."""
+        """Whether the set holds what its recipe promises, and all of it is readable."""
         return not self.reasons
 
 
@@ -71,12 +71,12 @@ def check(
     max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> list[CheckedSet]:
-    """Check the data sets that ``source`` is or holds. Writes nothing.
+    """Check the data sets that ``source`` is or holds; write nothing.
 
     Args:
         source: Folder of a data set, or one that holds some.
-        dataset: Name or file of the recipe, where the layout does not tell.
-        jobs: How many images are worked on at once.
+        dataset: Name or file of the recipe, if the layout does not identify it.
+        jobs: Number of images that are processed at once.
         max_pixels: Larger images are refused by their header.
         track: Shows progress.
 

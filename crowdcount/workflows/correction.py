@@ -1,4 +1,4 @@
-"""What the label correction would touch, for several block sides and smallest heads."""
+"""Compare the label correction for several block sides and smallest heads."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from crowdcount.drawing.heat_table import HeatPanel, heat_table
 from crowdcount.errors import UsageError
 
 BLOCKS = (8, 16, 32)
-"""Block sides to compare when none are named."""
+"""Block sides that are compared by default."""
 
 SMALLEST_HEADS = (2, 4, 8)
-"""Smallest heads to compare when none are named."""
+"""Smallest heads that are compared by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What the correction touches in a split, at one block side and one smallest head."""
+    """Effect of the correction on a split, for one block side and one smallest head."""
 
     split: str
-    """As prepared: the images of ``train`` held out for validation are among its images."""
+    """The split on disk: ``train`` includes its held-out images."""
 
     block: int
     """Block side r in pixels."""
@@ -32,13 +32,13 @@ class Correction:
     """Side s, in pixels, of the smallest head that can be recognised."""
 
     max_count: int
-    """m: heads of a block above this are cut."""
+    """m: the count to which fuller blocks are corrected."""
 
     blocks: int
-    """Blocks that hold a head."""
+    """Blocks with heads."""
 
     blocks_corrected: int
-    """Those that hold more than m."""
+    """Blocks with more than m heads."""
 
     heads: int
     heads_cut: int
@@ -47,16 +47,16 @@ class Correction:
 
     @property
     def blocks_share(self) -> float:
-        """Share of the blocks with heads that is corrected, from 0 to 1."""
+        """Share of the blocks with heads that are corrected, from 0 to 1."""
         return self.blocks_corrected / max(self.blocks, 1)
 
     @property
     def heads_share(self) -> float:
-        """Share of the heads that is cut, from 0 to 1."""
+        """Share of the heads that are cut, from 0 to 1."""
         return self.heads_cut / max(self.heads, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as one flat mapping."""
+        """Return the numbers and shares as a flat mapping."""
         return asdict(self) | {"blocks_share": self.blocks_share, "heads_share": self.heads_share}
 
 
@@ -67,9 +67,9 @@ def corrections(
     smallest_heads: Sequence[int] = SMALLEST_HEADS,
     track: Track = untracked,
 ) -> list[Correction]:
-    """What the label correction touches, by split, block side and smallest head, in this order.
+    """Compute the correction for each split, block side and smallest head, in this order.
 
-    Read from the points, so that a set need not be prepared anew to compare block sides.
+    Uses the points, so that the set need not be prepared again for other block sides.
 
     Args:
         data: The prepared data set.
@@ -101,12 +101,12 @@ def corrections(
 
 
 def correction(blocks: Tally[int], *, split: str, block: int, smallest_head: int) -> Correction:
-    """What the correction touches.
+    """Compute the effect of the correction from the counts of blocks.
 
     Args:
-        blocks: How many blocks hold 1, 2, 3, ... heads.
-        split: What they are of.
-        block: Their side r in pixels.
+        blocks: Number of blocks by their number of heads.
+        split: Name of the split.
+        block: Block side r in pixels.
         smallest_head: Smallest head s that can be recognised, in pixels.
     """
     most = largest_observable_count(block=block, smallest_head=smallest_head)
@@ -125,7 +125,7 @@ def correction(blocks: Tally[int], *, split: str, block: int, smallest_head: int
 
 
 def correction_table(found: Sequence[Correction], data: PreparedDataset) -> bytes:
-    """The shares of heads cut as a picture, r by s, one panel a split: a PNG file."""
+    """Draw the shares of heads cut, r by s, with a panel for each split: a PNG file."""
     sides = list(dict.fromkeys(each.block for each in found))
     heads = list(dict.fromkeys(each.smallest_head for each in found))
     by_cell = {(each.split, each.block, each.smallest_head): each for each in found}
@@ -157,13 +157,13 @@ def correction_table(found: Sequence[Correction], data: PreparedDataset) -> byte
 
 
 def percent(share: float) -> str:
-    """A share for people, small ones with more digits: ``0.084%``, ``3.1%``, ``52%``."""
+    """Format a share with two significant digits: ``0.084%``, ``3.1%``, ``52%``."""
     shown = 100 * share
     return f"{shown:.0f}%" if share == 0 or shown >= 9.95 else f"{shown:.2g}%"
 
 
 def _cell(found: Correction) -> str:
-    """What a cell of the picture says: share and number of heads, and m."""
+    """Return the text of a cell: share and number of heads cut, and m."""
     limit = f"m = {found.max_count}"
     if found.heads_cut == 0:
         return f"none\n{limit}"

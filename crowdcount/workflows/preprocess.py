@@ -23,7 +23,6 @@ from crowdcount.data.prepared.manifest import (
     ImageRecord,
     Manifest,
     PreprocessConfig,
-    SplitTotals,
     totals_by_split,
 )
 from crowdcount.data.prepared.splits import assign_training
@@ -43,35 +42,23 @@ log = logging.getLogger("crowdcount")
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedResult:
-    """What became of one data set."""
+    """The result of preparing one data set."""
 
-    name: str
     folder: Path
-    totals: dict[str, SplitTotals]
-    """Images, heads and corrections of each split on disk."""
-
-    held_out: int
-    """Training images kept for validation."""
-
-    calibration: int
-    """Training images kept for calibration."""
-
-    folds: tuple[int, ...]
-    """Training images in each fold."""
+    manifest: Manifest
+    """The manifest that was written, or would be in a dry run."""
 
     unlabelled: dict[str, int]
-    """Images of the splits whose annotations were not published; they are not prepared."""
+    """Images of splits without published annotations, which are not prepared."""
 
-    release: str | None
-    complete: bool
     warnings: tuple[str, ...]
-    """Why the set is not complete, and which of its points cannot be trusted."""
+    """Why the set is not complete, and which points cannot be trusted."""
 
     written: int
-    """Images prepared in this run; in a dry run, those that would be."""
+    """Images prepared in this run, or to be prepared in a dry run."""
 
     unchanged: int
-    """Images that were right already."""
+    """Images that were up to date."""
 
 
 def preprocess(
@@ -91,30 +78,30 @@ def preprocess(
 ) -> list[PreparedResult]:
     """Prepare the data sets that ``source`` is or holds.
 
-    What an earlier run has left right, by content, is kept; a run that was interrupted is finished.
+    Files of an earlier run are kept if their content is right, and an interrupted run is resumed.
 
     Args:
         source: Folder of a data set, or one that holds some.
-        out: Where to write; ``data/<name>`` by default. With several data sets, the folder that
-            gets one folder for each.
-        dataset: Name or file of the recipe, where the layout does not tell.
-        order: Which coordinate comes first in the annotations, where the recipe is wrong.
+        out: The prepared folder; ``data/<name>`` by default. With several data sets, the folder
+            that holds a prepared folder for each.
+        dataset: Name or file of the recipe, if the layout does not identify it.
+        order: Order of the coordinates in the annotations, if the recipe is wrong.
         config: Settings.
-        strict: Refuse sets that do not hold what their recipe promises, or whose points cannot all
-            be trusted, before writing anything.
-        force: Replace a folder that was prepared from something else or with other settings.
-        skip_unpaired: Leave images out that nothing annotates.
+        strict: Before writing, refuse sets that do not hold what their recipe promises, or whose
+            points cannot all be trusted.
+        force: Replace a folder that was prepared from another source or with other settings.
+        skip_unpaired: Leave out images without annotation.
         dry_run: Write nothing.
-        jobs: How many images are worked on at once. Changes the speed, never a result.
-        max_pixels: Larger images are refused by their header. Changes no result.
+        jobs: Number of images that are processed at once. Does not change results.
+        max_pixels: Larger images are refused by their header.
         track: Shows progress.
 
     Raises:
         InputMissingError: If nothing is recognised, or annotations or images are missing.
-        UsageError: If the source is (in) the output, or the output is something else.
+        UsageError: If source and output overlap, or the output holds other files.
         ValidationError: If ``strict`` and a set is not complete, or has points that are not finite
             or outside, or swapped axes.
-        BadInputError: If files cannot be used; the images that can be were prepared.
+        BadInputError: If files cannot be used; all other images were prepared.
     """
     threads = ThreadMap(jobs=jobs, track=track)
     refuse_prepared(source)
@@ -135,7 +122,7 @@ def preprocess(
     for plan in plans:
         try:
             results.append(_prepare(plan, dry_run=dry_run, threads=threads, max_pixels=max_pixels))
-        except OSError as error:  # reading has errors of its own; this is a full or read-only disk
+        except OSError as error:  # reading raises other errors; this is a full or read-only disk
             raise CrowdCountError(f"{plan.folder}: cannot be written: {error}") from error
     return results
 
@@ -253,8 +240,8 @@ def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int)
         write_json(folder / MANIFEST, asdict(manifest))
         (folder / JOURNAL).unlink()
     elif not dry_run:
-        log.info("%s: nothing to do, all %d images are right", folder, len(kept))
-        if manifest != earlier.manifest:  # damaged, or the recipe has new words
+        log.info("%s: nothing to do, all %d images are up to date", folder, len(kept))
+        if manifest != earlier.manifest:  # the recipe's words changed
             write_json(folder / MANIFEST, asdict(manifest))
     warnings = (*manifest.reasons, *faults(manifest.images, order=manifest.points.order))
     for warning in warnings:
@@ -262,15 +249,9 @@ def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int)
     for remark in remarks(manifest.images):
         log.info("%s: %s", manifest.name, remark)
     return PreparedResult(
-        name=manifest.name,
         folder=folder,
-        totals=manifest.totals,
-        held_out=len(manifest.held_out),
-        calibration=len(manifest.calibration),
-        folds=tuple(len(fold) for fold in manifest.folds),
+        manifest=manifest,
         unlabelled=plan.scan.unlabelled,
-        release=manifest.release,
-        complete=manifest.complete,
         warnings=warnings,
         written=len(todo),
         unchanged=len(kept),

@@ -1,4 +1,4 @@
-"""Look at a prepared data set: sums of its counts, and a sheet of annotated images."""
+"""Summarise the counts of a prepared data set, and draw a sheet of annotated images."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from crowdcount.wording import did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class CountSummary:
-    """How many heads the images of a split hold, from the manifest alone."""
+    """Counts of the images of a split, from the manifest alone."""
 
     images: int
     empty: int
@@ -34,16 +34,16 @@ class CountSummary:
 
     heads: int
     smallest: int
-    """Heads of the image with the fewest; as the next three, per image."""
+    """Heads of the emptiest image; the next three are per image, too."""
 
     median: float
     mean: float
     largest: int
     heads_per_megapixel: float
-    """Heads over pixels of all images together."""
+    """All heads divided by all pixels."""
 
     sizes: int
-    """How many different sizes the images have."""
+    """Number of different image sizes."""
 
     least_size: tuple[int, int]
     """``(width, height)`` of the image with the fewest pixels."""
@@ -52,16 +52,16 @@ class CountSummary:
     """``(width, height)`` of the image with the most pixels."""
 
     histogram: tuple[tuple[int, int, int], ...]
-    """``(lowest, highest, images)``: how many images have that many heads."""
+    """``(lowest, highest, images)``: number of images in each range of heads."""
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as one mapping."""
+        """Return the numbers as a mapping."""
         rows = [{"low": low, "high": high, "images": n} for low, high, n in self.histogram]
         return asdict(self) | {"histogram": rows}
 
 
 def summary(records: Sequence[ImageRecord]) -> CountSummary:
-    """Sums over the images of a split, of which there is one at least."""
+    """Summarise the images of a split, at least one."""
     heads = [each.heads for each in records]
     sizes = sorted({(each.width, each.height) for each in records}, key=lambda s: (s[0] * s[1], s))
     pixels = sum(each.width * each.height for each in records)
@@ -82,16 +82,16 @@ def summary(records: Sequence[ImageRecord]) -> CountSummary:
 
 
 def summaries(data: PreparedDataset) -> dict[str, CountSummary]:
-    """A summary of each split; images held out for validation are of ``val``."""
+    """Summarise each split; images held out for validation are in ``val``."""
     return {split: summary(data.records(split)) for split in data.splits}
 
 
 def _histogram(heads: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    """Images by count, in ranges that begin at 0, 1, 10, 20, 50, 100, 200, 500, and so on.
+    """Count images by heads, in ranges that begin at 0, 1, 10, 20, 50, 100, 200, 500, and so on.
 
-    From the range of the smallest count to that of the largest, so that a gap between them shows.
+    Ranges without images between the smallest and the largest count are included.
     """
-    # Counts differ by factors between scenes: equal ranges would put most of them into one.
+    # Counts of scenes differ by factors: of equal ranges, one would hold most images.
     starts = [0, 1]
     decade = 10
     while starts[-1] <= max(heads):
@@ -111,19 +111,19 @@ def choose(
     number: int = 12,
     seed: int = 42,
 ) -> tuple[ImageRecord, ...]:
-    """The images to look at: those named, else some from sparse scenes and dense ones alike.
+    """Choose the images of a sheet: those named, or else a draw stratified by count.
 
     Args:
         data: The prepared data set.
-        names: Images as the manifest calls them (``train/IMG_12.jpg``), or the end of such a name
-            (``IMG_12.jpg``, ``IMG_12``) where only one image has it.
-        split: Where to look for them; None: everywhere, or without names the first split there is.
-        number: How many to choose.
-        seed: Seed of the choice.
+        names: Names of images in the manifest (``train/IMG_12.jpg``), or ends of such names
+            (``IMG_12.jpg``, ``IMG_12``) that only one image has.
+        split: The split to search. None: all of them or, without names, the first.
+        number: Number of images to draw.
+        seed: Seed of the draw.
 
     Raises:
-        UsageError: If a name fits several images, or there are too many for a sheet.
-        InputMissingError: If no image has a name, or there is no such split.
+        UsageError: If several images match a name, or there are too many for a sheet.
+        InputMissingError: If no image matches a name, or the split does not exist.
     """
     wanted = len(set(names)) or number
     if not 1 <= wanted <= LARGEST_NUMBER:
@@ -137,14 +137,14 @@ def choose(
 
 
 def _find(name: str, known: Sequence[ImageRecord]) -> ImageRecord:
-    """The image that ``name`` means. A whole name goes before the end of one."""
+    """Find the image with a name, or else the only one whose name ends like it."""
     whole = [each for each in known if each.name == name]
     fitting = whole or [each for each in known if name in _endings(each)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise UsageError(
-            f"{name}: several images are called so",
+            f"{name}: several images have this name",
             looked_for=", ".join(each.name for each in fitting[:5]),
             next_step=f"name one in full, such as {fitting[0].name}",
         )
@@ -156,7 +156,7 @@ def _find(name: str, known: Sequence[ImageRecord]) -> ImageRecord:
 
 
 def _endings(record: ImageRecord) -> tuple[str, ...]:
-    """What an image may be called: its name, and ends of it, with and without the format."""
+    """Return all ends of an image's name, with and without its suffix."""
     parts = PurePosixPath(record.name).parts
     ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
     return tuple(str(each) for end in ends for each in (end, end.with_suffix("")))
@@ -167,10 +167,10 @@ def draw_sheet(
 ) -> bytes:
     """Draw images with their heads and blocks, in the order given: a PNG file.
 
-    The images are read one after the other, so that none but the one being drawn is in memory.
+    Only one image at a time is in memory.
 
     Raises:
-        InputMissingError: If an image is not there.
+        InputMissingError: If an image does not exist.
         BadInputError: If a file is damaged.
     """
     manifest = data.manifest

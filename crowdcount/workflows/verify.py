@@ -14,30 +14,29 @@ from crowdcount.workflows.thread_map import ThreadMap
 log = logging.getLogger("crowdcount")
 
 NEXT_STEP = (
-    "run the same crowdcount preprocess again, which mends files; "
+    "run the same crowdcount preprocess again, which repairs files; "
     "with --force it prepares everything anew"
 )
 
 
 def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest:
-    """Check that a prepared folder holds what its manifest says, and nothing else. Writes nothing.
+    """Check that a prepared folder holds what its manifest says, and nothing else; write nothing.
 
-    Every file is there and has the content that was written; every head lies in its image; block
-    counts are those of the heads, and the corrected ones follow from them; totals are sums; what is
-    held out exists. Files beside the manifest that are none of the splits', such as bins, may be
-    there.
+    Every file exists with the content that was written; every head is inside its image; block
+    counts are those of the heads, and corrected counts follow from them; totals are sums; held-out
+    images exist. Other files beside the manifest, such as bins, are ignored.
 
     Args:
-        folder: What ``preprocess`` wrote.
-        jobs: How many images are checked at once.
+        folder: A folder that ``preprocess`` wrote.
+        jobs: Number of images that are checked at once.
         track: Shows progress.
 
     Returns:
-        The manifest, with which everything agrees.
+        The manifest.
 
     Raises:
-        InputMissingError: If it is no prepared folder, or its preparation was not finished.
-        ValidationError: If anything is not as the manifest says. All of it is in the log, at debug.
+        InputMissingError: If the folder is not prepared, or its preparation was not finished.
+        ValidationError: If anything differs from the manifest. The log lists all of it at debug.
     """
     threads = ThreadMap(jobs=jobs, track=track)
     try:

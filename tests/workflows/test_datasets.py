@@ -48,8 +48,8 @@ def test_every_set_goes_from_its_archive_to_an_evaluation(name, tmp_path, checkp
         for split, counts in HEADS[name].items()
         if not load_recipe(name).splits[split].unlabelled
     }
-    assert (result.name, data.name) == (name, name)
-    assert {split: (t.images, t.heads) for split, t in result.totals.items()} == {
+    assert (result.manifest.name, data.name) == (name, name)
+    assert {split: (t.images, t.heads) for split, t in result.manifest.totals.items()} == {
         split: (len(counts), sum(counts)) for split, counts in labelled.items()
     }
     heads = [each.heads for each in data.manifest.images]
@@ -78,7 +78,7 @@ def test_every_set_has_the_points_of_its_annotation(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(set(WRITERS) - {"ucf50"}))
 def test_a_few_images_are_not_the_whole_set(name, tmp_path):
     result, _ = prepared(name, tmp_path)
-    assert not result.complete
+    assert not result.manifest.complete
     train = len(HEADS[name]["train"])
     expected = load_recipe(name).splits["train"].expect_images
     assert f"train: {train} images, {expected} expected" in result.warnings
@@ -111,7 +111,7 @@ def test_the_test_split_of_nwpu_is_known_and_not_prepared(tmp_path, caplog):
     assert not any("test" in warning for warning in result.warnings)
     with pytest.raises(InputMissingError, match="annotations of test were not published"):
         data.records("test")
-    assert result.held_out == 0
+    assert len(result.manifest.held_out) == 0
 
 
 def test_images_that_a_list_names_and_that_are_not_there_are_told(tmp_path):
@@ -194,7 +194,11 @@ def test_both_releases_of_shanghaitech_are_told_apart(name, release, tmp_path):
                 annotation = folder / "ground-truth" / f"GT_IMG_{k}.mat"
                 annotation.hardlink_to(folder / "ground-truth" / "GT_IMG_2.mat")
     (result,) = preprocess(root, out=tmp_path / "out", dry_run=True, strict=True)
-    assert (result.name, result.release, result.complete) == (name, release, True)
+    assert (result.manifest.name, result.manifest.release, result.manifest.complete) == (
+        name,
+        release,
+        True,
+    )
 
 
 TOTALS = """
@@ -237,19 +241,19 @@ def totals(tmp_path):
 def test_a_total_of_all_splits_tells_the_release(tmp_path, totals):
     root = square(tmp_path / "a", {"train": [2, 1], "test": [2]})
     (result,) = preprocess(root, out=tmp_path / "out", dataset=totals, strict=True)
-    assert (result.name, result.release) == ("square", "published")
+    assert (result.manifest.name, result.manifest.release) == ("square", "published")
 
 
 def test_a_total_that_differs_is_told(tmp_path, totals):
     root = square(tmp_path / "a", {"train": [2, 1], "test": [3]})
     (result,) = preprocess(root, out=tmp_path / "out", dataset=totals)
-    assert (result.release, result.warnings) == (None, ("total: 6 heads, expected 5",))
+    assert (result.manifest.release, result.warnings) == (None, ("total: 6 heads, expected 5",))
 
 
 def test_a_total_tells_nothing_while_a_split_is_not_there(tmp_path, totals):
     root = square(tmp_path / "a", {"train": [4, 1]})
     (result,) = preprocess(root, out=tmp_path / "out", dataset=totals)
-    assert result.release is None
+    assert result.manifest.release is None
     assert result.warnings == ("test: not there, 1 images expected",)
 
 
@@ -258,7 +262,7 @@ def test_a_total_tells_nothing_while_a_split_is_not_there(tmp_path, totals):
 
 def test_ucf50_has_its_own_five_folds(tmp_path):
     result, data = prepared("ucf50", tmp_path)
-    assert result.folds == (10,) * 5
+    assert [len(fold) for fold in result.manifest.folds] == [10] * 5
     for k in range(1, 6):
         view = data.with_fold(k)
         validation = [int(Path(each.file).stem) for each in view.records("val")]
@@ -273,7 +277,7 @@ def test_folds_are_stored_by_name_and_part_the_training_images(tmp_path):
     path = tmp_path / "square.toml"
     path.write_text(TOTALS)
     result = prepared_with_folds(root, tmp_path / "out", 3, dataset=path)
-    assert sorted(result.folds) == [3, 4, 4]
+    assert sorted(len(fold) for fold in result.manifest.folds) == [3, 4, 4]
     stored = json.loads((result.folder / "manifest.json").read_text())["folds"]
     assert sorted(name for fold in stored for name in fold) == sorted(
         f"{k}.jpg" for k in range(1, 12)

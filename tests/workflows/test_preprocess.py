@@ -91,14 +91,14 @@ def tree(folder):
 def test_heads_are_the_annotated_ones(street, run):
     result = run(street)
     data = PreparedDataset.open(result.folder)
-    assert result.name == "street"
-    assert {name: (t.images, t.heads) for name, t in result.totals.items()} == {
+    assert result.manifest.name == "street"
+    assert {name: (t.images, t.heads) for name, t in result.manifest.totals.items()} == {
         "train": (12, sum(TRAIN)),
         "test": (3, sum(TEST)),
     }
     heads = {each.name: len(data.points(each)) for each in data.all_training()}
     assert heads == {f"train/IMG_{k}.jpg": n for k, n in enumerate(TRAIN, start=1)}
-    assert result.complete
+    assert result.manifest.complete
     assert (result.written, result.unchanged) == (15, 0)
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_held_out_where_there_is_a_validation_split(tmp_path, run):
     for split in ("train", "val"):
         write_table(tmp_path / "own" / split, ["a.jpg,1,2", "b.jpg,,"], ["a.jpg", "b.jpg"])
     result = run(tmp_path / "own")
-    assert result.held_out == 0
+    assert len(result.manifest.held_out) == 0
     assert PreparedDataset.open(result.folder).splits == ("train", "val")
 
 
@@ -137,7 +137,7 @@ def test_a_part_for_calibration_is_neither_trained_on_nor_selected_on(street, ru
         "val": 1,
         "calibration": 3,
     }
-    assert result.calibration == 3
+    assert len(result.manifest.calibration) == 3
     assert set.union(*parts.values()) == set(files(data.all_training()))
     assert data.splits == ("train", "val", "test", "calibration")
     # What is held out for validation does not change.
@@ -184,7 +184,7 @@ def test_several_sets_get_a_folder_each(tmp_path):
 
 def test_fewer_images_than_promised_are_warned_of_and_marked(tmp_path, run, caplog):
     result = run(write_family(tmp_path / "part_A"))
-    assert not result.complete
+    assert not result.manifest.complete
     assert result.warnings == ("train: 12 images, 300 expected", "test: 3 images, 182 expected")
     warned = [each.message for each in caplog.records if each.levelno == logging.WARNING]
     assert warned == [f"sha: {warning}" for warning in result.warnings]
@@ -199,7 +199,7 @@ def test_a_missing_split_is_said(tmp_path, run):
         "train: 12 images, 300 expected",
         "test: not there, 182 images expected",
     )
-    assert list(result.totals) == ["train"]
+    assert list(result.manifest.totals) == ["train"]
 
 
 def test_strict_refuses_an_incomplete_set_before_writing(tmp_path, run):
@@ -211,7 +211,7 @@ def test_strict_refuses_an_incomplete_set_before_writing(tmp_path, run):
 
 
 def test_strict_has_nothing_against_an_unknown_set(street, run):
-    assert run(street, strict=True).complete
+    assert run(street, strict=True).manifest.complete
 
 
 RECIPE = """
@@ -246,19 +246,20 @@ def recipe_file(tmp_path, text=RECIPE):
 
 def test_the_release_is_told_by_its_heads(street, run, tmp_path):
     result = run(street, dataset=recipe_file(tmp_path), strict=True)
-    assert (result.name, result.release, result.complete) == ("lantern", "second", True)
+    manifest = result.manifest
+    assert (manifest.name, manifest.release, manifest.complete) == ("lantern", "second", True)
 
 
 def test_complete_splits_tell_the_release_where_others_are_not(street, run, tmp_path):
     (street / "test_data/images/IMG_1.jpg").unlink()
     result = run(street, dataset=recipe_file(tmp_path))
-    assert (result.release, result.complete) == ("second", False)
+    assert (result.manifest.release, result.manifest.complete) == ("second", False)
 
 
 def test_heads_of_no_release_are_marked(street, run, tmp_path):
     recipe = recipe_file(tmp_path, RECIPE.replace("88", "87"))
     result = run(street, dataset=recipe)
-    assert (result.release, result.complete) == (None, False)
+    assert (result.manifest.release, result.manifest.complete) == (None, False)
     assert "train: 88 heads, expected 99 or 87" in result.warnings
     with pytest.raises(ValidationError, match="88 heads"):
         run(street, dataset=recipe, strict=True, out=tmp_path / "other")
@@ -281,7 +282,7 @@ def test_images_without_annotation_stop_the_work(street, run, tmp_path):
 def test_images_without_annotation_can_be_left_out(street, run):
     (street / "train_data/ground-truth/GT_IMG_4.mat").unlink()
     result = run(street, skip_unpaired=True)
-    assert result.totals["train"].images == 11
+    assert result.manifest.totals["train"].images == 11
     assert result.warnings == ("train: left out without annotation: IMG_4.jpg",)
     assert PreparedDataset.open(result.folder).manifest.unpaired == {"train": ("IMG_4.jpg",)}
 
@@ -292,7 +293,7 @@ def test_own_images_with_empty_scenes(tmp_path, run):
     data = PreparedDataset.open(result.folder)
     points = {each.file: data.points(each).tolist() for each in data.all_training()}
     assert points == {"a.jpg": [[1.5, 2.5], [1.5, 2.5]], "deep/b.jpg": []}
-    assert result.totals["train"].duplicates == 1
+    assert result.manifest.totals["train"].duplicates == 1
 
 
 def test_what_is_wrong_with_points_is_told_and_written_down(tmp_path, run, caplog):
@@ -305,7 +306,7 @@ def test_what_is_wrong_with_points_is_told_and_written_down(tmp_path, run, caplo
         "1 head without a finite place, left out, in 1 image: train/a.jpg (1)",
     )
     assert result.warnings == told
-    assert result.complete
+    assert result.manifest.complete
     remarked = (
         "1 head at the place of another, kept, in 1 image: train/a.jpg (1)",
         "nobody in 1 image: train/c.jpg",
@@ -313,7 +314,7 @@ def test_what_is_wrong_with_points_is_told_and_written_down(tmp_path, run, caplo
     for line, level in (*((each, "WARNING") for each in told), *((r, "INFO") for r in remarked)):
         assert ("crowdcount", getattr(logging, level), f"own: {line}") in caplog.record_tuples
     assert run(own).warnings == told  # though nothing is left to do
-    (total,) = result.totals.values()
+    (total,) = result.manifest.totals.values()
     facts = (total.images, total.heads, total.outside, total.duplicates, total.dropped)
     assert facts == (3, 4, 2, 1, 1)
     records = PreparedDataset.open(result.folder).all_training()
@@ -340,12 +341,14 @@ def test_strict_refuses_points_that_look_wrong_before_writing(tmp_path, run, row
         run(own, strict=True)
     assert caught.value.exit_code == 6
     assert not (tmp_path / "out").exists()
-    assert run(own).complete
+    assert run(own).manifest.complete
 
 
 def test_strict_has_nothing_against_duplicates_and_empty_scenes(tmp_path, run):
     rows = ["a.jpg,1,2", "a.jpg,1,2", "b.jpg,,"]
-    assert run(write_table(tmp_path / "own", rows, ["a.jpg", "b.jpg"]), strict=True).complete
+    assert run(
+        write_table(tmp_path / "own", rows, ["a.jpg", "b.jpg"]), strict=True
+    ).manifest.complete
 
 
 def test_swapped_axes_are_said_and_exchanged_when_asked(tmp_path, run):
@@ -370,8 +373,8 @@ def test_order_overrides_the_recipe_of_files_for_each_image_too(street, run):
     as_given, exchanged = run(street), run(street, order="yx", force=True)
     assert as_given.warnings == ()
     assert "x and y seem to have changed places" in exchanged.warnings[0]
-    heads = {name: total.heads for name, total in exchanged.totals.items()}
-    assert heads == {name: total.heads for name, total in as_given.totals.items()}
+    heads = {name: total.heads for name, total in exchanged.manifest.totals.items()}
+    assert heads == {name: total.heads for name, total in as_given.manifest.totals.items()}
 
 
 @pytest.mark.parametrize(
@@ -398,14 +401,14 @@ def test_a_table_in_json_lines_says_what_to_write(tmp_path, run):
 def test_other_json_beside_a_table_does_no_harm(tmp_path, run):
     own = write_table(tmp_path / "own", ["a.jpg,1,2"], ["a.jpg"])
     (own / "coco.json").write_text('{"images": [{"file_name": "a.jpg"}], "annotations": []}')
-    assert run(own).totals["train"].heads == 1
+    assert run(own).manifest.totals["train"].heads == 1
 
 
 def test_splits_may_have_tables_of_different_forms(tmp_path, run):
     write_table(tmp_path / "own" / "train", ["a.jpg,1,2"], ["a.jpg"])
     write_image(tmp_path / "own" / "test" / "b.jpg", size=(512, 448), seed=1)
     (tmp_path / "own" / "test" / "heads.json").write_text('{"b.jpg": [[1, 2], [3, 4]]}')
-    assert {name: total.heads for name, total in run(tmp_path / "own").totals.items()} == {
+    assert {name: total.heads for name, total in run(tmp_path / "own").manifest.totals.items()} == {
         "train": 1,
         "test": 2,
     }
@@ -425,7 +428,7 @@ def test_a_second_run_does_nothing_and_says_so(street, run, caplog):
     caplog.set_level(logging.INFO)
     result = run(street)
     assert (result.written, result.unchanged) == (0, 15)
-    assert "nothing to do, all 15 images are right" in caplog.text
+    assert "nothing to do, all 15 images are up to date" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -465,8 +468,9 @@ def test_a_count_that_is_given_decides_what_is_cut(street, run, tmp_path):
     counts = [np.load(path) for path in sorted(cut.folder.glob("*/blocks/*.npz"))]
     raw = np.concatenate([each["raw"].ravel() for each in counts])
     assert manifest.max_count == max(each["corrected"].max() for each in counts) == 1
-    assert sum(each.heads_cut for each in cut.totals.values()) == (raw - 1).clip(min=0).sum() > 0
-    assert sum(each.heads for each in cut.totals.values()) == raw.sum()
+    totals = manifest.totals.values()
+    assert sum(each.heads_cut for each in totals) == (raw - 1).clip(min=0).sum() > 0
+    assert sum(each.heads for each in totals) == raw.sum()
     with pytest.raises(UsageError, match=r"another settings: max_count None, not 3\n"):
         run(street, config=PreprocessConfig(max_count=3), out=spread.folder)
 
@@ -519,7 +523,9 @@ def test_a_dry_run_writes_nothing_and_counts_everything(street, run, tmp_path):
     dry = run(street, dry_run=True)
     assert not (tmp_path / "out").exists()
     wet = run(street)
-    assert (dry.totals, dry.held_out, dry.written) == (wet.totals, wet.held_out, wet.written)
+    assert dry.written == wet.written
+    assert dry.manifest.totals == wet.manifest.totals
+    assert dry.manifest.held_out == wet.manifest.held_out
     again = run(street, dry_run=True)
     assert (again.written, again.unchanged) == (0, 15)
 
@@ -710,8 +716,8 @@ needs_data = pytest.mark.skipif(not DATA, reason="CROWDCOUNT_TEST_DATA names no 
 def test_real_training_sets_are_those_of_the_newer_release(tmp_path, part, name, heads, resized):
     source = Path(DATA) / "ShanghaiTech" / part
     (result,) = preprocess(source, out=tmp_path / "out", dry_run=True)
-    assert (result.name, result.totals["train"].heads) == (name, heads)
-    assert result.release == "newer"
+    assert (result.manifest.name, result.manifest.totals["train"].heads) == (name, heads)
+    assert result.manifest.release == "newer"
     assert result.warnings[0].startswith("test: 20 images")
     rule = load_recipe(name).resize
     sizes = [image_size(path) for path in (source / "train_data" / "images").iterdir()]
@@ -725,13 +731,13 @@ def test_real_parts_are_told_by_their_numbers(tmp_path):
         folder.mkdir()
         (folder / "train_data").symlink_to(Path(DATA) / "ShanghaiTech" / part / "train_data")
         (result,) = preprocess(folder, dry_run=True)
-        assert result.name == name
+        assert result.manifest.name == name
 
 
 @needs_data
 def test_real_street_photographs(tmp_path):
     (result,) = preprocess(Path(DATA) / "street_sample", out=tmp_path / "out")
-    heads = {name: (total.images, total.heads) for name, total in result.totals.items()}
+    heads = {name: (total.images, total.heads) for name, total in result.manifest.totals.items()}
     assert heads == {"train": (30, 487), "test": (8, 136)}
-    assert sum(total.heads for total in result.totals.values()) == 623
-    assert (result.name, result.complete) == ("street_sample", True)
+    assert sum(total.heads for total in result.manifest.totals.values()) == 623
+    assert (result.manifest.name, result.manifest.complete) == ("street_sample", True)

@@ -23,15 +23,15 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
     | {".ppm", ".pgm", ".avif", ".heic", ".heif", ".hif"}
 )
-"""Endings, in lower case, by which a folder's images are known."""
+"""Suffixes of image files, in lower case."""
 
-# Pillow knows more formats; some of those start other programs or are not photographs.
+# Pillow reads more formats; some of them start other programs or do not hold photographs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 _KNOWN = "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF and HEIC"
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# Major brands of files in the container of HEIC. AVIF has it too, with brands that Pillow knows.
+# Major brands of HEIC files. AVIF uses the same container with brands that Pillow knows.
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 _EXIF_ORIENTATION = 0x0112
@@ -46,7 +46,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What the same turns do to points: mirror x, mirror y; from 5 on, x and y then change places.
+# The same turns of points: mirror x, mirror y; from 5 on, x and y are then swapped.
 _MIRRORED = {
     1: (False, False),
     2: (True, False),
@@ -60,13 +60,13 @@ _MIRRORED = {
 
 _JUST_BELOW = 2.0**-10
 
-# Silencing warnings and lifting Pillow's own size limit act on the whole process, so one at a time.
+# Warnings and Pillow's size limit are global, so only one thread changes them at a time.
 _PILLOW_GLOBALS = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What a file says of its image before any pixel is decoded."""
+    """The header of an image file, read before any pixel is decoded."""
 
     width: int
     """Pixels of the upright image."""
@@ -78,10 +78,10 @@ class ImageHeader:
     """EXIF orientation, 1 to 8; 1 is upright."""
 
     format: str
-    """Pillow's name of the format that the content has, whatever the file is called."""
+    """Pillow's name of the content's format, whatever the file's suffix is."""
 
     animated: bool
-    """Whether it holds several frames or pages, of which the first counts."""
+    """Whether it holds several frames or pages, of which only the first is used."""
 
 
 def load_image(
@@ -93,26 +93,26 @@ def load_image(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Load the upright RGB pixels of an image file, or of its content.
 
-    EXIF orientation is applied. Grey, palette and CMYK images become RGB; transparent parts lie on
-    white; 16 bits a channel and floats are brought to 8 bits; of several frames or pages the first
-    counts, which the log says. Colour profiles are ignored: every image is taken for sRGB, as the
-    published code does.
+    EXIF orientation is applied. Grey, palette and CMYK images become RGB; transparent parts become
+    white; 16 bits a channel and floats become 8 bits; only the first of several frames or pages is
+    used, with a line in the log. Colour profiles are ignored: every image is taken for sRGB, as in
+    the published code.
 
     Args:
-        source: A file, or what one holds.
-        name: What error messages call the image; the path by default.
+        source: A file, or its content.
+        name: Name of the image in error messages; the path by default.
         max_pixels: Larger images are refused by their header.
-        writable: False spares a copy, for those who only look: tensors must share writable memory.
+        writable: False saves a copy; tensors need writable memory.
 
     Raises:
-        InputMissingError: If there is no such file.
-        BadInputError: If it is no image, is damaged or too large.
+        InputMissingError: If the file does not exist.
+        BadInputError: If it is not an image, is damaged or too large.
         MemoryExhaustedError: If its pixels do not fit into memory.
     """
     name = _name_of(source, name)
     with _opened(source, name=name, max_pixels=max_pixels) as image:
         upright = _upright_rgb(image, name=name)
-        # Last, because GIF moves on to its second frame to find out.
+        # Last, because this makes Pillow move to the second frame of a GIF.
         if _is_animated(image):
             log.info("%s: holds several frames; the first is used", name)
         return np.array(upright) if writable else np.asarray(upright)
@@ -154,8 +154,8 @@ def image_header(
     Reads the header only, except for PNG without EXIF before its pixels, and for TIFF.
 
     Raises:
-        InputMissingError: If there is no such file.
-        BadInputError: If it is no image or too large.
+        InputMissingError: If the file does not exist.
+        BadInputError: If it is not an image or too large.
     """
     name = _name_of(source, name)
     with _opened(source, name=name, max_pixels=max_pixels) as image, _quietly():
@@ -176,7 +176,7 @@ def image_header(
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
-    """``(width, height)`` of the upright image, from its header. Raises as :func:`image_header`."""
+    """Read ``(width, height)`` of the upright image; raises as :func:`image_header`."""
     header = image_header(source)
     return header.width, header.height
 
@@ -184,10 +184,10 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 def upright_points(
     points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int], orientation: int
 ) -> Float64[np.ndarray, "heads 2"]:
-    """Points of the pixels that a file stores, in the image as :func:`load_image` turns it.
+    """Turn points of a stored image as :func:`load_image` turns its pixels.
 
-    A head stays on its pixel. Mirrored at x = width - x, one on the very left edge of a pixel would
-    land on the next pixel; it stays just inside instead.
+    A head stays on its pixel. Mirrored to width - x, a head on the left edge of a pixel would move
+    to the next pixel; it is placed just inside instead.
 
     Args:
         points: Head centres ``(x, y)``, all of them inside the stored image.
@@ -202,7 +202,7 @@ def upright_points(
 
 
 def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> None:
-    """Decode an image as cheaply as its format allows, to see that it is whole.
+    """Decode an image as cheaply as its format allows, to check that it is complete.
 
     Raises:
         BadInputError: If it is truncated, damaged or too large.
@@ -214,13 +214,13 @@ def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> 
 
 
 def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) -> bytes:
-    """The content of an image file in the format of its original: JPEG at quality 95.
+    """Encode an image in the format of its original, JPEG and WebP at quality 95.
 
-    GIF has too few colours for a photograph; it becomes PNG. The encoders of AVIF and HEIC are slow
-    and not everywhere; they become JPEG.
+    GIF becomes PNG, because it has too few colours for a photograph. AVIF and HEIC become JPEG,
+    because their encoders are slow and not always installed.
     """
     if format in ("JPEG", "MPO", "AVIF", "HEIF"):
-        # Not by Pillow, which lets no other thread run while it encodes.
+        # Not with Pillow, which blocks other threads while it encodes.
         bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     content = io.BytesIO()
@@ -233,23 +233,23 @@ def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) ->
 
 
 def read_content(path: Path, *, what: str, may_be_empty: bool = False) -> bytes:
-    """The content of a regular file.
+    """Read the content of a regular file.
 
     Args:
         path: The file.
-        what: What it should be, for the error: "image", "annotation".
-        may_be_empty: Whether an empty file means something, as a list of no heads does.
+        what: Noun for the file in error messages: "image", "annotation".
+        may_be_empty: Whether an empty file is valid, such as a list without heads.
 
     Raises:
-        InputMissingError: If there is no such file.
-        BadInputError: If it is a folder, a pipe, unreadable, or empty and may not be.
+        InputMissingError: If the file does not exist.
+        BadInputError: If it is a folder, a pipe, unreadable, or empty and must not be.
     """
     try:
         if path.is_dir():
             raise BadInputError(f"{path}: is a folder; expected a file")
         if not path.exists():
             raise InputMissingError(f"{path}: no such {what}")
-        # Opening a pipe would wait for somebody to write into it.
+        # Opening a pipe would wait for a writer.
         if not path.is_file():
             raise BadInputError(f"{path}: is not a regular file")
         content = path.read_bytes()
@@ -262,7 +262,7 @@ def read_content(path: Path, *, what: str, may_be_empty: bool = False) -> bytes:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Pillow's warnings from the user, and its size limit from images that ours allows."""
+    """Suppress Pillow's warnings and its size limit; ours applies instead."""
     with _PILLOW_GLOBALS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -330,7 +330,7 @@ def _identified(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
 
 
 def _heif(content: bytes, *, name: str) -> Image.Image:
-    """Open a HEIC photograph. The decoder turns it upright by itself, and its EXIF says so."""
+    """Open a HEIC photograph; its decoder turns it upright and resets its orientation."""
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
@@ -355,11 +355,11 @@ def _tiff_that_pillow_refuses(content: bytes, *, name: str, max_pixels: int) -> 
         bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
         depth = f"{len(bits)} channels of {bits[0]} bits"
     _refuse_larger((width, height), name=name, max_pixels=max_pixels)
-    # OpenCV writes what it thinks of a damaged file to stderr.
+    # OpenCV writes about damaged files to stderr.
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        # It turns the image by its orientation, as Pillow does with TIFF.
+        # It applies the orientation, as Pillow does for TIFF.
         values = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         values = None
@@ -381,7 +381,7 @@ def _tiff_that_pillow_refuses(content: bytes, *, name: str, max_pixels: int) -> 
 def _decode(image: Image.Image, *, name: str) -> None:
     """Decode the pixels; refuse another size than the header's, by which points were scaled."""
     size = image.size
-    # TIFF parses its tags again, and may warn, when it is decoded.
+    # Decoding a TIFF parses its tags again, which may warn.
     with _quietly() if image.format == "TIFF" else nullcontext(), _damage_reported(name):
         image.load()
     if image.size != size:
@@ -402,26 +402,26 @@ def _upright_rgb(image: Image.Image, *, name: str) -> Image.Image:
 
 
 def _is_animated(image: Image.Image) -> bool:
-    """Whether there are further frames or pages: not the depths and previews of phones' MPO."""
+    """Return whether there are more frames or pages; depth maps in MPO of phones do not count."""
     try:
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    # A later frame that is damaged is one all the same; Pillow raises what parsing it ran into.
+    # A damaged later frame is a frame, too; Pillow raises errors of many types for it.
     except Exception:  # noqa: BLE001
         return True
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8. Where it cannot be read the image counts as upright."""
+    """Return the EXIF orientation, 1 to 8; an image with unreadable EXIF counts as upright."""
     try:
-        found = image.getexif().get(_EXIF_ORIENTATION, 1)
-    # Damaged EXIF says nothing of the pixels; Pillow raises whatever parsing it ran into.
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    # The pixels may be fine; Pillow raises errors of many types for damaged EXIF.
     except Exception:  # noqa: BLE001
         return 1
-    return found if found in _UPRIGHT else 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _instead_of_an_image(content: bytes) -> str:
-    """What ``content`` is that no image format fits, for people."""
+    """Describe content that is not an image."""
     start = content[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "holds a web page, not an image; the download went wrong"

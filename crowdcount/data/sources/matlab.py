@@ -1,4 +1,4 @@
-"""Values in MATLAB files: every version, seen alike."""
+"""Read values from MATLAB files of every version."""
 
 import io
 import re
@@ -10,24 +10,24 @@ from crowdcount.data.sources.matlab_guard import unpacked_mat
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
-# MATLAB puts a text of its own before the HDF5 part of a version 7.3 file.
+# MATLAB writes a header before the HDF5 part of a version 7.3 file.
 _USERBLOCK = 512
 
 
 def begins_like_mat(content: bytes) -> bool:
-    """Whether a file begins like one of MATLAB 5 or later."""
+    """Return whether a file begins like one of MATLAB 5 or later."""
     return content.startswith(b"MATLAB ") or _is_hdf5(content)
 
 
 def matlab_value(content: bytes, key: str) -> Any:
-    """What lies at a variable and below it: ``annPoints``, ``image_info[0][0][0][0].location``.
+    """Read the value at a key such as ``annPoints`` or ``image_info[0][0][0][0].location``.
 
-    Numbers are arrays of two dimensions at least, cells arrays of objects and structures arrays
-    with fields, as ``scipy.io.loadmat`` gives them, in files of version 7.3, too. Only that there
-    fields that are counted (``[0]`` for ``.location``) come in the order of their names.
+    Numbers are arrays of at least two dimensions, cells arrays of objects and structures arrays
+    with fields, as ``scipy.io.loadmat`` returns them. The same holds for files of version 7.3,
+    except that numbered fields (``[0]`` for ``.location``) are in the order of their names.
 
     Raises:
-        ValueError: If it is no MATLAB file, or there is nothing at ``key``.
+        ValueError: If it is not a MATLAB file, or has no value at ``key``.
     """
     name, *steps = re.findall(r"\w+", key)
     if not content:
@@ -47,22 +47,22 @@ def _is_hdf5(content: bytes) -> bool:
 
 
 def _from_older(content: bytes, name: str) -> Any:
-    """A variable of a file up to version 7."""
-    import scipy.io  # a third of a second, which reading a recipe need not pay
+    """Read a variable of a file up to version 7."""
+    import scipy.io  # takes a third of a second, which reading a recipe must not cost
 
-    stream: Any = io.BytesIO(unpacked_mat(content))  # scipy's annotations know of paths only
+    stream: Any = io.BytesIO(unpacked_mat(content))  # SciPy's annotations know only paths
     try:
-        found: Any = scipy.io.loadmat(stream, variable_names=[name])
-    # scipy's parser raises whatever damaged content makes it run into.
+        variables: Any = scipy.io.loadmat(stream, variable_names=[name])
+    # SciPy's parser raises errors of many types for damaged content.
     except Exception as error:
         raise ValueError(f"not a readable MATLAB file: {error}") from error
-    if name not in found:
+    if name not in variables:
         raise ValueError(f"no variable {name!r} in the MATLAB file")
-    return found[name]
+    return variables[name]
 
 
 def _from_hdf5(content: bytes, name: str) -> Any:
-    """A variable of a file of version 7.3, which is HDF5."""
+    """Read a variable of a file of version 7.3, which is HDF5."""
     try:
         import h5py
     except ImportError as error:
@@ -73,14 +73,14 @@ def _from_hdf5(content: bytes, name: str) -> Any:
         with h5py.File(io.BytesIO(content), "r") as file:
             if name in file:
                 return _hdf5_value(file[name])
-    # So does h5py.
+    # h5py raises errors of many types for damaged content.
     except Exception as error:
         raise ValueError(f"not a readable MATLAB 7.3 file: {error}") from error
     raise ValueError(f"no variable {name!r} in the MATLAB file")
 
 
 def _hdf5_value(node: Any) -> Any:
-    """What a group or data set of HDF5 means to MATLAB, which stores arrays transposed."""
+    """Convert a group or data set of HDF5 to a MATLAB value; MATLAB stores arrays transposed."""
     if hasattr(node, "keys"):
         return _hdf5_structures(node)
     if node.attrs.get("MATLAB_empty"):
@@ -97,10 +97,11 @@ def _hdf5_value(node: Any) -> Any:
 
 
 def _hdf5_structures(group: Any) -> Any:
-    """A structure is a group of its fields; those of an array of structures hold references."""
-    # By name: MATLAB's own order is in an attribute on which HDF5's library can hang or crash where
-    # a file is damaged.
+    """Convert a group of fields to an array of structures."""
+    # By name: MATLAB's order is in an attribute on which the HDF5 library can hang or crash if the
+    # file is damaged.
     values = {name: _hdf5_value(node) for name, node in sorted(group.items())}
+    # In an array of several structures, each field holds references.
     several = bool(values) and all(
         value.dtype == object and "MATLAB_class" not in group[name].attrs
         for name, value in values.items()

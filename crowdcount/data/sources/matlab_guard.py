@@ -1,7 +1,7 @@
-"""MATLAB files (version 5 to 7) unpacked, and what they claim checked, before SciPy believes it.
+"""Unpack MATLAB files (version 5 to 7) and check their claims before SciPy reads them.
 
-A file of 200 bytes can claim cells that take gigabytes, one of 200 kB can nest cells so deep that
-SciPy's parser ends the process. Neither can be caught once it has begun.
+A file of 200 bytes can claim cells that take gigabytes, and one of 200 kB can nest cells so deep
+that SciPy's parser ends the process. Neither can be caught once SciPy has begun.
 """
 
 import struct
@@ -9,7 +9,7 @@ import zlib
 from math import prod
 
 MAX_UNPACKED = 256 * 1024**2
-"""Bytes; a file that unpacks to more holds no annotation."""
+"""Limit of the unpacked size in bytes, far above that of any annotation."""
 
 _MAX_DEPTH = 64  # annotations nest five deep; SciPy's parser survives more than a thousand
 
@@ -19,17 +19,17 @@ _CELL, _STRUCT, _OBJECT, _SPARSE, _LAST_WITH_SIZE = 1, 2, 3, 5, 15
 
 
 def unpacked_mat(content: bytes) -> bytes:
-    """The same file with its compressed variables unpacked, once its claims are checked.
+    """Unpack the compressed variables of a file, and check its claims.
 
-    Files of other versions come back as they are.
+    Files of other versions are returned unchanged.
 
     Raises:
         ValueError: If a variable is damaged, unpacks to too much, or claims more than it holds.
     """
-    # Version 4 has no header and can claim nothing that it does not hold; 7.3 is HDF5.
+    # Version 4 has no header and cannot claim more than it holds; version 7.3 is HDF5.
     if len(content) < _HEADER or 0 in content[:4]:
         return content
-    # As SciPy decides, which takes whatever is not IM for big-endian.
+    # SciPy, too, takes everything but IM for big-endian.
     order = "<" if content[126:128] == b"IM" else ">"
     if content[125 if content[126:127] == b"I" else 124] != 1:
         return content
@@ -51,10 +51,10 @@ def unpacked_mat(content: bytes) -> bytes:
 
 
 def _inflated(packed: bytes, order: str, *, limit: int) -> bytes:
-    """A variable of which the compressed form is given."""
+    """Decompress a variable."""
     stream = zlib.decompressobj()
     try:
-        # One byte more, to tell what ends at the limit from what goes on. 0 would mean no limit.
+        # One byte more, to detect content beyond the limit. 0 would mean no limit.
         content = stream.decompress(packed, limit + 1)
     except zlib.error as error:
         raise ValueError(f"the MATLAB file is damaged: {error}") from error
@@ -69,12 +69,12 @@ def _inflated(packed: bytes, order: str, *, limit: int) -> bytes:
 
 
 def _check(piece: memoryview, order: str) -> None:
-    """Check a variable, and all that lies in it, against what it really holds."""
+    """Check the sizes that a variable and all values inside it claim."""
     waiting = [(piece, 0)]
     while waiting:
         content, depth = waiting.pop()
         if depth > _MAX_DEPTH:
-            raise ValueError(f"cells of the MATLAB file lie more than {_MAX_DEPTH} deep")
+            raise ValueError(f"the MATLAB file nests cells more than {_MAX_DEPTH} deep")
         for kind, body in _elements(content, order):
             if kind == _MATRIX and len(body):
                 _check_size(_elements(body, order), len(body), order)
@@ -82,8 +82,8 @@ def _check(piece: memoryview, order: str) -> None:
 
 
 def _elements(content: memoryview, order: str) -> list[tuple[int, memoryview]]:
-    """Type and data of each element that lies in ``content``, one after the other."""
-    found = []
+    """Split content into elements, and return the type and data of each."""
+    elements = []
     at = 0
     while at + 8 <= len(content):
         first, size = struct.unpack_from(order + "II", content, at)
@@ -98,15 +98,15 @@ def _elements(content: memoryview, order: str) -> list[tuple[int, memoryview]]:
             fits = start + size <= len(content)
         if not fits:
             raise ValueError("the MATLAB file is damaged: an element is longer than its variable")
-        found.append((kind, content[start : start + size]))
-    return found
+        elements.append((kind, content[start : start + size]))
+    return elements
 
 
 def _check_size(parts: list[tuple[int, memoryview]], length: int, order: str) -> None:
-    """Refuse an array that claims more elements than there is room for.
+    """Refuse an array that claims more elements than its bytes can hold.
 
     Args:
-        parts: The elements of the array: flags, size, name, then what it holds.
+        parts: The elements of the array: flags, size, name, then its content.
         length: Bytes of the array.
         order: Byte order.
     """
@@ -114,9 +114,9 @@ def _check_size(parts: list[tuple[int, memoryview]], length: int, order: str) ->
         raise ValueError("the MATLAB file is damaged: an array has no size")
     kind = struct.unpack_from(order + "I", parts[0][1])[0] & 0xFF
     inner = sum(part == _MATRIX for part, _ in parts)
-    if kind > _LAST_WITH_SIZE:  # functions and objects wrap one array
+    if kind > _LAST_WITH_SIZE:  # a function or object wraps one array
         claimed, room = 1, inner
-    elif kind == _SPARSE:  # its size is not that of what is stored
+    elif kind == _SPARSE:  # its size is not that of its stored elements
         return
     else:
         sides = parts[1][1]
@@ -134,7 +134,7 @@ def _check_size(parts: list[tuple[int, memoryview]], length: int, order: str) ->
 
 
 def _fields(parts: list[tuple[int, memoryview]], order: str, *, named: bool) -> int:
-    """How many fields each structure of an array has."""
+    """Return the number of fields of each structure of an array."""
     names = parts[3 + named : 5 + named]
     if len(names) < 2 or len(names[0][1]) < 4:
         raise ValueError("the MATLAB file is damaged: a structure has no fields")

@@ -1,4 +1,4 @@
-"""Size rule from a recipe; points move with the image."""
+"""The size rule of a recipe, and moving points with a resized image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from crowdcount.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeRule:
-    """The range into which preparation brings the sides of an image."""
+    """The range of the sides of a prepared image."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -45,10 +45,10 @@ class ResizeRule:
                 )
 
     def size(self, *, width: int, height: int) -> tuple[int, int]:
-        """``(width, height)`` after preparation.
+        """Return ``(width, height)`` after preparation.
 
-        Where the image is too long for both limits, the maximum is dropped. Sides are rounded half
-        to even even at scale 1, so an image changes unless its sides are multiples already.
+        If the image is too elongated for both limits, the maximum is ignored. Sides are rounded
+        half to even, at scale 1 too, so an image changes unless its sides are multiples already.
 
         Source:
             The preprocessing of the published CLIP-EBC code.
@@ -75,19 +75,19 @@ class ResizeRule:
 def moved_points(
     points: Float64[np.ndarray, "heads 2"], *, old: tuple[int, int], new: tuple[int, int]
 ) -> Float64[np.ndarray, "heads 2"]:
-    """Points ``(x, y)`` of an image of size ``old`` in pixels of the image at size ``new``.
+    """Scale points ``(x, y)`` from an image of size ``old`` to one of size ``new``.
 
     Args:
         points: Head centres in pixels, origin at the top-left corner.
         old: ``(width, height)`` before.
         new: ``(width, height)`` after.
     """
-    with np.errstate(over="ignore"):  # the farthest of all places has no pixel, only an edge
+    with np.errstate(over="ignore"):  # the largest floats overflow, and are moved to an edge later
         return points * (np.asarray(new, dtype=np.float64) / np.asarray(old, dtype=np.float64))
 
 
 def outside(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) -> np.ndarray:
-    """Which points lie on no pixel of an image of ``size`` (width, height), after truncation."""
+    """Mark the points that, truncated, lie on no pixel of an image of ``size`` (width, height)."""
     pixels = np.trunc(points)
     return np.asarray(((pixels < 0) | (pixels >= size)).any(axis=1))
 
@@ -95,7 +95,7 @@ def outside(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) ->
 def moved_inside(
     points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]
 ) -> Float64[np.ndarray, "heads 2"]:
-    """Points on no pixel go to the nearest edge pixel of an image of ``size``; others stay."""
+    """Clamp points outside an image of ``size`` (width, height) to its nearest edge pixel."""
     last = np.asarray(size, dtype=np.float64) - 1
     beyond = np.trunc(points) > last
     return np.where(beyond, last, np.maximum(points, 0.0))

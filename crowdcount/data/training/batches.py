@@ -1,4 +1,4 @@
-"""From prepared images to training batches: order, workers, collation."""
+"""Training batches from prepared images: order, workers, collation."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from crowdcount.data.training.augment import AugmentConfig, augment
 
 @runtime_checkable
 class Samples(Protocol):
-    """A sequence of annotated images, read when they are asked for."""
+    """A sequence of annotated images that are read on access."""
 
     def __len__(self) -> int: ...
 
@@ -25,11 +25,11 @@ class Samples(Protocol):
 
 
 Key = tuple[int, int, int]
-"""Which crop: (epoch, index of the image, number of the crop among those of the image)."""
+"""Key of a crop: (epoch, index of the image, number of the crop of this image)."""
 
 
 class TrainingCrops(Dataset[Sample]):
-    """Augmented crops. What crop an image gives depends on (seed, epoch, index, crop) alone."""
+    """Augmented crops, each determined by (seed, epoch, index, crop) alone."""
 
     def __init__(self, samples: Samples, *, size: int, config: AugmentConfig, seed: int) -> None:
         self.samples = samples
@@ -39,13 +39,13 @@ class TrainingCrops(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index, crop = key
-        # The first crop of an image is the same however many there are.
+        # The first crop of an image does not depend on the number of crops.
         rng = np.random.default_rng([self.seed, epoch, index, *([crop] if crop else [])])
         return augment(self.samples[index], size=self.size, config=self.config, rng=rng)
 
 
 class _EpochOrder(Sampler[list[Key]]):
-    """Batches of keys, images shuffled anew each epoch. The last batch may be smaller."""
+    """Batches of keys, with images shuffled in each epoch. The last batch may be smaller."""
 
     def __init__(self, images: int, *, batch_size: int, crops_per_image: int, seed: int) -> None:
         self.images = images
@@ -89,12 +89,12 @@ class TrainingBatches:
             size: Side of the square crops in pixels.
             block: Block side of the targets in pixels.
             batch_size: Crops a batch; the last of an epoch may have fewer.
-            config: How crops are varied.
-            seed: Of order and augmentation.
-            crops_per_image: Crops of each image in an epoch, one behind the other.
+            config: Settings of the augmentation.
+            seed: Seed of order and augmentation.
+            crops_per_image: Consecutive crops of each image in an epoch.
             workers: Processes that prepare crops; None: one less than there are processors, at
                 least one and at most four; 0: none but the caller's own.
-            pinned: Put batches into memory from which a GPU copies while it computes.
+            pinned: Put batches into pinned memory, from which a GPU copies while it computes.
         """
         self._order = _EpochOrder(
             len(samples), batch_size=batch_size, crops_per_image=crops_per_image, seed=seed
@@ -109,8 +109,8 @@ class TrainingBatches:
             pin_memory=pinned,
             collate_fn=_Collate(block),
             worker_init_fn=_begin_worker,
-            # Of its own: the loader draws seeds for its workers, which nothing here uses, and must
-            # not move the generator that dropout draws from.
+            # The loader draws unused seeds for its workers; it must not draw them from the global
+            # generator, which dropout uses.
             generator=torch.Generator(),
         )
 
@@ -118,7 +118,7 @@ class TrainingBatches:
         return len(self._order)
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterable[Batch]:
-        """The batches of epoch ``number``, without the first ``skip``, which are not even read."""
+        """Return the batches of an epoch without the first ``skip``, which are not read."""
         self._order.epoch = number
         self._order.skip = skip
         return self._loader
@@ -128,10 +128,10 @@ class FixedBatches:
     """The same crops in the same order in every epoch."""
 
     def __init__(self, crops: Sequence[Sample], *, block: int, batch_size: int) -> None:
-        """Hold all of them in memory.
+        """Collate all crops in memory.
 
         Args:
-            crops: Equally large ones.
+            crops: Crops of one size.
             block: Block side of the targets in pixels.
             batch_size: Crops a batch; the last may have fewer.
         """
@@ -143,12 +143,12 @@ class FixedBatches:
         return len(self._batches)
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterable[Batch]:  # noqa: ARG002 - all alike
-        """The batches of an epoch without the first ``skip``."""
+        """Return the batches of an epoch without the first ``skip``."""
         return self._batches[skip:]
 
 
 class _Collate:
-    """Makes a batch of equally large samples; an object, because workers must pickle it."""
+    """Collates samples of one size; a class, because workers must pickle it."""
 
     def __init__(self, block: int) -> None:
         self.block = block

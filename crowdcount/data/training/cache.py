@@ -1,4 +1,4 @@
-"""Decoded images kept at hand, once for all the processes that cut crops from them."""
+"""Cache of decoded images, shared by all processes that cut crops from them."""
 
 import contextlib
 import logging
@@ -23,10 +23,10 @@ from crowdcount.errors import MemoryExhaustedError
 log = logging.getLogger("crowdcount")
 
 LARGEST_SHARE = 0.5
-"""Of the memory or the disk that is free, so much is taken unasked."""
+"""Largest share of the free memory or disk that ``auto`` takes."""
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may take."""
+"""The folder in which Linux tells a container's limits."""
 
 _PLACES = {"memory": "in memory", "disk": "on disk"}
 _BYTES_PER_POINT = 16
@@ -35,45 +35,45 @@ _ALIGNMENT = 16
 
 @runtime_checkable
 class Room(Protocol):
-    """What the manifest of a prepared data set says of an image: the room it takes."""
+    """The facts of an image that determine its space in the cache."""
 
     @property
     def name(self) -> str:
-        """As in its sample."""
+        """Name of its sample."""
         ...
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Pixels."""
         ...
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Pixels."""
         ...
 
     @property
     def heads(self) -> int:
-        """How many there are."""
+        """Number of heads."""
         ...
 
 
 class SampleCache:
-    """Room for samples in a file without a name, which processes share by mapping it.
+    """Samples in a nameless file, which processes share by mapping it.
 
-    Whatever becomes of the processes, nothing of it is left behind. A sample is there when its mark
-    is, which is set last: one that was half written by a process that was killed is not there.
+    The file vanishes with its last process, however that ends. A sample is valid once its mark is
+    set, which is written last, so one half written by a killed process is not used.
     """
 
     def __init__(self, rooms: Sequence[Room], *, directory: Path | None = None) -> None:
-        """Make room.
+        """Allocate the file.
 
         Args:
             rooms: The images, in the order of their indices.
-            directory: A folder on the disk that holds the file; None: memory does.
+            directory: A folder on the disk for the file; None: in memory.
 
         Raises:
-            OSError: If the disk has no such room.
+            OSError: If the disk has too little space.
         """
         size = size_of_cache(rooms)
         if directory is None:
@@ -84,7 +84,7 @@ class SampleCache:
         self._own(rooms, descriptor)
         os.ftruncate(descriptor, size)
         if directory is not None and hasattr(os, "posix_fallocate"):
-            # A full disk is an error now, and not a signal that ends the process later.
+            # A full disk raises an error now; later it would be a signal that ends the process.
             os.posix_fallocate(descriptor, 0, size)
         self._map()
 
@@ -101,13 +101,13 @@ class SampleCache:
         weakref.finalize(self, os.close, descriptor)
 
     def _map(self) -> None:
-        """Map the whole file: a mark for each sample, and behind them the samples."""
+        """Map the whole file: a mark for each sample, followed by the samples."""
         self._starts = np.cumsum([_aligned(len(self._rooms)), *map(_bytes, self._rooms)])
         mapped = mmap.mmap(self._descriptor, int(self._starts[-1]))
         self._bytes: UInt8[np.ndarray, " bytes"] = np.frombuffer(mapped, dtype=np.uint8)
 
     def get(self, index: int) -> Sample | None:
-        """The sample at ``index``, which is not to be written to; None: it is not there yet."""
+        """Return the read-only sample at ``index``; None if it was not kept yet."""
         if not self._bytes[index]:
             return None
         image, points = self._views(index)
@@ -116,7 +116,7 @@ class SampleCache:
         return Sample(name=self._rooms[index].name, image=image, points=points)
 
     def put(self, index: int, sample: Sample) -> None:
-        """Keep a sample, unless it is of another size than was said."""
+        """Keep a sample, unless its size differs from the room's."""
         image, points = self._views(index)
         if (image.shape, points.shape) == (sample.image.shape, sample.points.shape):
             image[...] = sample.image
@@ -137,7 +137,7 @@ class SampleCache:
 
 
 class CachedSamples:
-    """Samples of which each is read once."""
+    """Samples that are read once each, and then taken from the cache."""
 
     def __init__(self, samples: Samples, cache: SampleCache) -> None:
         self._samples = samples
@@ -156,21 +156,21 @@ class CachedSamples:
 
 
 def size_of_cache(rooms: Sequence[Room]) -> int:
-    """Bytes that all of these images take with their points, decoded."""
+    """Return the bytes of all images, decoded, with their points."""
     return _aligned(len(rooms)) + sum(map(_bytes, rooms))
 
 
 def make_cache(rooms: Sequence[Room], *, kind: str, directory: Path) -> SampleCache | None:
-    """Room for samples where the settings ask for it.
+    """Make the cache that the settings ask for, if any.
 
     Args:
         rooms: The images, in the order of their indices.
-        kind: ``memory``, ``disk``, ``off``, or ``auto``: the first of these in which they take at
-            most ``LARGEST_SHARE`` of what is free.
+        kind: ``memory``, ``disk``, ``off``, or ``auto``: memory or else disk, if the images take at
+            most ``LARGEST_SHARE`` of what is free there.
         directory: A folder on the disk.
 
     Raises:
-        MemoryExhaustedError: If they do not fit where they were asked to be.
+        MemoryExhaustedError: If ``memory`` or ``disk`` has too little space.
     """
     if kind == "off":
         return None
@@ -179,7 +179,7 @@ def make_cache(rooms: Sequence[Room], *, kind: str, directory: Path) -> SampleCa
     if kind == "auto":
         fitting = [each for each in left if size <= LARGEST_SHARE * left[each]]
         if not fitting:
-            log.info("decoded images take %s: too much to be kept", _mib(size))
+            log.info("decoded images take %s: too much for a cache", _mib(size))
             return None
         kind = fitting[0]
     if size > left[kind]:
@@ -193,14 +193,14 @@ def make_cache(rooms: Sequence[Room], *, kind: str, directory: Path) -> SampleCa
 
 
 def memory_left() -> int:
-    """Bytes that may still be taken: those of the machine, or of the container where it has fewer.
+    """Return the free bytes of the machine, or of the container if it has fewer.
 
-    Zero where memory cannot be shared as a file.
+    Zero on platforms where memory cannot be shared as a file.
     """
     if not hasattr(os, "memfd_create"):
         return 0
     left: int = psutil.virtual_memory().available
-    # Version 2 of control groups; "max" is no limit, and no number.
+    # Version 2 of control groups; "max" means no limit, and is not a number.
     with contextlib.suppress(OSError, ValueError):
         limit, used = (
             int((CONTROL_GROUP / f"memory.{name}").read_text()) for name in ("max", "current")

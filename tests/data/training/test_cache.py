@@ -171,7 +171,7 @@ SIZE = size_of_cache(Scenes().rooms)
     [
         (2 * SIZE, 0, "in memory"),
         (2 * SIZE - 1, 2 * SIZE, "on disk"),
-        (2 * SIZE - 1, 2 * SIZE - 1, "too much to be kept"),
+        (2 * SIZE - 1, 2 * SIZE - 1, "too much for a cache"),
     ],
 )
 def test_auto_takes_at_most_half_of_what_is_free(tmp_path, free, caplog, memory, disk, place):
@@ -179,7 +179,7 @@ def test_auto_takes_at_most_half_of_what_is_free(tmp_path, free, caplog, memory,
     with caplog.at_level("INFO", logger="crowdcount"):
         cache = make_cache(Scenes().rooms, kind="auto", directory=tmp_path)
     assert place in caplog.text
-    assert (cache is None) == (place == "too much to be kept")
+    assert (cache is None) == (place == "too much for a cache")
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
