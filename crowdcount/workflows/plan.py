@@ -15,7 +15,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import ImageRecord
 from crowdcount.data.training.batches import Samples, TrainingBatches
-from crowdcount.data.training.cache import CachedSamples, make_cache
+from crowdcount.data.training.cache import CachedSamples, Room, make_cache
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
@@ -75,8 +75,11 @@ class TrainingSamples:
 
     def cached(self, kind: str, *, directory: Path) -> Samples:
         """Return the same samples, decoded once if there is room for that."""
-        records = [record for _, record in self._images]
-        cache = make_cache(records, kind=kind, directory=directory)
+        rooms = [
+            Room(name=each.name, width=each.width, height=each.height, heads=each.heads)
+            for _, each in self._images
+        ]
+        cache = make_cache(rooms, kind=kind, directory=directory)
         return self if cache is None else CachedSamples(self, cache)
 
 

@@ -222,19 +222,17 @@ def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int)
     kept = _up_to_date(plan, threads=threads)
     names = {record.name for record in kept}
     todo = [image for image in plan.scan.images if image.name not in names]
-    complete = (
-        earlier.manifest is not None and not todo and not unlisted_files(folder, earlier.manifest)
-    )
-    write = not complete and not dry_run
+    finished = earlier.manifest is not None and not unlisted_files(folder, earlier.manifest)
+    write = not dry_run and (bool(todo) or not finished)
     versions = earlier.versions if kept else {}
     if write:
         if todo:
             versions = joined_versions(versions, versions_now())
         start_journal(folder, plan.origin, earlier.records.values(), versions=versions)
-    converted = (
-        _convert(plan, todo, write=write, threads=threads, max_pixels=max_pixels) if todo else []
-    )
-    manifest = _manifest(plan, [*kept, *converted], versions=versions)
+    records = kept
+    if todo:
+        records = kept + _convert(plan, todo, write=write, threads=threads, max_pixels=max_pixels)
+    manifest = _manifest(plan, records, versions=versions)
     if write:
         remove_unlisted(folder, manifest)
         write_json(folder / MANIFEST, asdict(manifest))

@@ -81,31 +81,16 @@ def _pair_by_id(
 ) -> SourceSplit:
     """Pair each image with the annotation file that has the same ``{id}``."""
     _refuse_same_ids(source, split, images)
-    annotations = annotation_files(source.root, layout)
-    unpaired = [image for image in images if image.id not in annotations]
+    by_id = {image.id: image for image in images}
+    files = annotation_files(source.root, layout)
     looked_for = ""
-    if unpaired:
-        first, *others = (
-            source.root / pattern.replace("{id}", unpaired[0].id) for pattern in layout.points
-        )
+    if unpaired := next((image_id for image_id in by_id if image_id not in files), None):
+        first, *others = (source.root / path.replace("{id}", unpaired) for path in layout.points)
         folders = ", ".join(other.parent.name for other in others)
         looked_for = f"{first} (and {folders})" if folders else str(first)
-    return SourceSplit(
-        images=tuple(
-            SourceImage(
-                split=split,
-                file=image.file,
-                path=image.path,
-                annotation=annotations[image.id],
-                id=image.id,
-            )
-            for image in images
-            if image.id in annotations
-        ),
-        unpaired=tuple(image.file for image in unpaired),
-        looked_for=looked_for,
-        absent=_absent_ids(source.root, layout, images),
-    )
+    annotations = {image_id: (file, None) for image_id, file in files.items()}
+    absent = _absent_ids(source.root, layout, images)
+    return _paired(split, by_id, annotations, looked_for=looked_for, absent=absent)
 
 
 def _pair_by_table(
@@ -140,20 +125,33 @@ def _pair_by_table(
             f"every image in {table}; an empty scene is a row `image,,`, "
             "in JSON an empty list of points"
         )
+    annotations = {name: (table, rows) for name, rows in points.items()}
+    return _paired(split, by_name, annotations, looked_for=looked_for, absent=absent)
+
+
+def _paired(
+    split: str,
+    images: Mapping[str, PatternMatch],
+    annotations: Mapping[str, tuple[Path, Points | None]],
+    *,
+    looked_for: str,
+    absent: tuple[str, ...],
+) -> SourceSplit:
+    """Join images and annotations that have the same key."""
     return SourceSplit(
         images=tuple(
             SourceImage(
                 split=split,
                 file=image.file,
                 path=image.path,
-                annotation=table,
-                rows=points[name],
+                annotation=annotations[key][0],
+                rows=annotations[key][1],
                 id=image.id,
             )
-            for name, image in by_name.items()
-            if name in points
+            for key, image in images.items()
+            if key in annotations
         ),
-        unpaired=tuple(image.file for name, image in by_name.items() if name not in points),
+        unpaired=tuple(image.file for key, image in images.items() if key not in annotations),
         looked_for=looked_for,
         absent=absent,
     )

@@ -8,9 +8,10 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import psutil
@@ -33,29 +34,16 @@ _BYTES_PER_POINT = 16
 _ALIGNMENT = 16
 
 
-@runtime_checkable
-class Room(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Room:
     """The facts of an image that determine its space in the cache."""
 
-    @property
-    def name(self) -> str:
-        """Name of its sample."""
-        ...
+    name: str
+    """Name of its sample."""
 
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        ...
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        ...
-
-    @property
-    def heads(self) -> int:
-        """Number of heads."""
-        ...
+    width: int
+    height: int
+    heads: int
 
 
 class SampleCache:

@@ -164,7 +164,7 @@ EDITS = {
         "every training image",
     ),
     "complete with reasons": (lambda m: replace(m, reasons=("x",)), "complete, with reasons"),
-    "incomplete without": (lambda m: replace(m, complete=False), "incomplete without"),
+    "incomplete without": (lambda m: replace(m, complete=False), "incomplete, without"),
     "other heads": (lambda m: edited(m, heads=m.images[0].heads + 1), "heads, not"),
     "another size": (lambda m: edited(m, width=m.images[0].width + 8), "pixels, not"),
     "another correction": (lambda m: edited(m, heads_cut=m.images[0].heads_cut + 1), "correction"),
@@ -173,9 +173,9 @@ EDITS = {
         lambda m: replace(m, settings=replace(m.settings, block=16)),
         "block counts are not those",
     ),
-    "a file elsewhere": (lambda m: edited(m, file="../../x.jpg"), "lies in none"),
-    "an absolute file": (lambda m: edited(m, file="/etc/hosts"), "lies in none"),
-    "a split of no name": (lambda m: edited(m, split=".."), "lies in none"),
+    "a file elsewhere": (lambda m: edited(m, file="../../x.jpg"), "is in none"),
+    "an absolute file": (lambda m: edited(m, file="/etc/hosts"), "is in none"),
+    "a split of no name": (lambda m: edited(m, split=".."), "is in none"),
 }
 
 

@@ -14,7 +14,13 @@ from crowdcount.core.image import Sample
 from crowdcount.data.training import cache as caches
 from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.data.training.batches import TrainingBatches
-from crowdcount.data.training.cache import CachedSamples, SampleCache, make_cache, size_of_cache
+from crowdcount.data.training.cache import (
+    CachedSamples,
+    Room,
+    SampleCache,
+    make_cache,
+    size_of_cache,
+)
 from crowdcount.errors import MemoryExhaustedError
 
 SHAPES = [(5, 7, 0), (1, 1, 3), (48, 64, 1), (33, 31, 2)]
@@ -32,14 +38,8 @@ def sample(index, shape):
 
 
 def room(index, shape):
-    return Room(f"scene {index}", *shape)
-
-
-class Room:
-    """What a manifest says of a sample."""
-
-    def __init__(self, name, height, width, heads):
-        self.name, self.height, self.width, self.heads = name, height, width, heads
+    height, width, heads = shape
+    return Room(name=f"scene {index}", width=width, height=height, heads=heads)
 
 
 class Scenes:
