@@ -24,20 +24,20 @@ PICTURES = HERE / "pictures"
 
 BLOCK = 8
 ENLARGED = 7
-"""How many times the part of the crowd is enlarged on which blocks are drawn."""
+"""Factor by which the part of the crowd is enlarged."""
 
 PART = (8, 14)
-"""Rows and columns of that part, in blocks: where the crowd is densest."""
+"""Rows and columns of that part, in blocks."""
 
 COLOURS = ((86, 180, 233), (230, 159, 0), (204, 78, 92), (150, 60, 170))
-"""Of blocks with one head, two, three, and four or more."""
+"""Tints of blocks with one head, two, three, and four or more."""
 
 CORNERS = ((4, -6), (-18, -6), (4, 20), (-18, 20))
-"""Where a block's number may begin, from the corners of the block: bottom ones first."""
+"""Offsets of a number from the corners of its block, bottom ones first."""
 
 
 def street() -> Sample:
-    """The scene, always the same."""
+    """Render the street, always the same scene."""
     settings = SceneSettings(
         width=960, height=640, max_heads=220, empty_fraction=0.0, smallest_head=4, largest_head=16
     )
@@ -45,7 +45,7 @@ def street() -> Sample:
 
 
 def crowd() -> Sample:
-    """A denser one, in which blocks hold several heads."""
+    """Render a denser crowd, in which blocks hold several heads."""
     settings = SceneSettings(
         width=960, height=640, max_heads=2500, empty_fraction=0.0, smallest_head=2, largest_head=5
     )
@@ -53,14 +53,14 @@ def crowd() -> Sample:
 
 
 def counts_of(sample: Sample) -> np.ndarray:
-    """Heads of each block."""
+    """Count the heads of each block."""
     height, width = sample.image.shape[:2]
     points = torch.from_numpy(sample.points)
     return cc.block_counts(points, height=height, width=width, block=BLOCK)[0].numpy()
 
 
 def blocks_picture(sample: Sample) -> np.ndarray:
-    """A part of the scene with its blocks, the heads in it, and the class of each block."""
+    """Draw blocks, heads and classes over the densest part of a scene."""
     counts = counts_of(sample)
     rows, cols = PART
     heads = np.lib.stride_tricks.sliding_window_view(counts, PART).sum(axis=(2, 3))
@@ -97,7 +97,7 @@ def blocks_picture(sample: Sample) -> np.ndarray:
 
 
 def place_of_number(points: np.ndarray, *, left: int, top: int, side: int) -> tuple[int, int]:
-    """Where a block's number covers no point: the corner whose nearest point is farthest away."""
+    """Choose the corner of a block whose nearest point is farthest away: no point is covered."""
     places = [(left + dx % side, top + dy % side) for dx, dy in CORNERS]
     middles = np.add(places, (6, -7))
     distances = np.linalg.norm(points[:, None] - middles, axis=2).min(axis=0)
@@ -105,7 +105,7 @@ def place_of_number(points: np.ndarray, *, left: int, top: int, side: int) -> tu
 
 
 def bins_picture(sample: Sample) -> bytes:
-    """How many blocks of the scene have so many heads, and how many heads lie in them."""
+    """Draw the share of blocks, and of heads, in each class."""
     counts = counts_of(sample).astype(int).ravel()
     blocks = np.bincount(np.minimum(counts, 4), minlength=5)
     heads = np.bincount(np.minimum(counts, 4), weights=counts, minlength=5)
