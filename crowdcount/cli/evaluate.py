@@ -68,16 +68,6 @@ def evaluate(
         log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
         return
     counter = load(model, device=device, precision=precision)
-    if split != "test" and counter.provenance.fold != fold:
-        log.warning(
-            "%s was not trained with %s for validation, so it may have seen these images",
-            counter.name,
-            "what preprocess held out" if fold is None else f"fold {fold}",
-        )
-    if split == counter.provenance.selected_on == "test":
-        log.warning(
-            "%s was selected on test images, so it counts them better than others", counter.name
-        )
     result = run_evaluation(
         counter, sets, split=split, scale=scale, max_pixels=max_pixels, track=tracker(console)
     )

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import logging
 import operator
 import re
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.files import write_text
 from crowdcount.workflows.counter import Counter
+
+log = logging.getLogger("crowdcount")
 
 COMPARISONS = {
     ">": operator.gt,
@@ -94,8 +97,10 @@ class Evaluation:
     """Errors of always answering the mean count of the training images; None: not known."""
 
     selected_on: str
-    """Split on which the weights were selected. On that very split they look better than they
-    are."""
+    """Split on which the weights were selected."""
+
+    warnings: tuple[str, ...] = ()
+    """Reasons why the model looks better on these images than on others."""
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as one flat mapping."""
@@ -134,6 +139,8 @@ def evaluate(
 ) -> Evaluation:
     """Count every image of a split and compare with its annotation.
 
+    The log warns where the model looks better on these images than it does on others.
+
     Args:
         counter: What counts.
         data: Prepared data sets, taken together.
@@ -146,6 +153,9 @@ def evaluate(
         InputMissingError: If a data set has no such split.
     """
     images = [(source, record) for source in data for record in source.records(split)]
+    warnings = _warnings(counter, folds=[each.fold for each in data], split=split)
+    for warning in warnings:
+        log.warning("%s", warning)
     results = []
     for source, record in track(images, label=f"counting {split}"):
         path = source.image_path(record)
@@ -173,8 +183,25 @@ def evaluate(
             if any(of is one for of in sources)
         },
         selected_on=counter.provenance.selected_on,
+        warnings=tuple(warnings),
         mean_guess=None if mean is None else count_metrics([mean] * len(true), true),
     )
+
+
+def _warnings(counter: Counter, *, folds: Sequence[int | None], split: str) -> list[str]:
+    """Return the reasons why the errors of a counter on a split are smaller than on others."""
+    trained = counter.provenance
+    warnings = [
+        f"{counter.name} was not trained with "
+        f"{'what preprocess held out' if fold is None else f'fold {fold}'} for validation, "
+        "so it may have seen these images"
+        for fold in dict.fromkeys(folds)
+        if split != "test" and fold != trained.fold
+    ]
+    if split == trained.selected_on == "test":
+        selected = "was selected on test images, so it counts them better than others"
+        warnings.append(f"{counter.name} {selected}")
+    return warnings
 
 
 def _metrics(results: Sequence[ImageResult]) -> CountMetrics:

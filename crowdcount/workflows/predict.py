@@ -40,8 +40,6 @@ class Prediction:
         if self.error is not None:
             return record | {"error": str(self.error)}
         record |= {"width": self.width, "height": self.height, "count": self.count}
-        # No model is calibrated yet; the keys are there, so that scripts need not change.
-        record |= {"lower": None, "upper": None, "level": None}
         return record | {"heatmap": None if self.heatmap is None else str(self.heatmap)}
 
 

@@ -160,7 +160,7 @@ def test_a_heatmap_replaces_a_heatmap_and_nothing_else(run, photos, checkpoint):
     code, out, err = run(*arguments)
     assert code == 4
     assert out == "a.png\tnan\n"
-    assert "no heatmap of ours" in err
+    assert "not a heatmap of ours" in err
     assert run(*arguments, "--force")[0] == 0
 
 

@@ -124,7 +124,7 @@ def test_private_is_private_or_nothing_is_pushed(run, hub, token, packed):
     hub.repositories["ours/open"] = Repository()
     code, out, err = run(packed, "ours/open", "--private")
     assert (code, out) == (2, "")
-    assert "everybody sees it" in err
+    assert "is public" in err
     assert hub.repositories["ours/open"].commits == []
 
 
