@@ -16,6 +16,7 @@ from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints import names
+from crowdcount.models.checkpoints.card import Card, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.scenes.scene import SceneSettings, write_scenes
@@ -70,14 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model(ModelConfig(backbone=TINY, pretrained="none", neck_width=8), bins)
     size = WorkingSize(short_side_min=64, long_side_max=512)
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    card = {
-        "name": "tiny",
-        "working_size": {
-            "short_side_min": size.short_side_min,
-            "long_side_max": size.long_side_max,
-        },
-        "provenance": {"mean_heads": 10.0},
-    }
+    card = Card(name="tiny", working_size=size, provenance=Provenance(mean_heads=10.0))
     save_checkpoint(folder, model, card=card)
     return folder
 

@@ -63,7 +63,7 @@ def import_(
     Example: crowdcount import best_mae.pth --bins sha -o clip-ebc-sha
     """
     from crowdcount.models.checkpoints.format import save_checkpoint
-    from crowdcount.workflows.card import check_free, said_of_assumed
+    from crowdcount.workflows.card import assumptions_line, check_free
     from crowdcount.workflows.importing import read_published
 
     check_free(output, force=force)
@@ -82,7 +82,8 @@ def import_(
         stride = config.window_stride or config.window
         shown = f"windows of {config.window} pixels, one every {stride}"
     log.info("%s: %s, %d bins, %s", checkpoint, config.backbone, len(table.starts), shown)
-    log.info("assumed: %s", said_of_assumed(found.card["provenance"]["assumed"]))
+    if assumed := found.card.provenance.assumed:
+        log.info("assumed: %s", assumptions_line(assumed))
     for name in found.unused:
         log.info("not used: %s", name)
     if dry_run:

@@ -120,8 +120,8 @@ def pack(
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
     checkpoint = resolve_checkpoint(run, offline=offline)  # before PyTorch is imported
+    from crowdcount.models.checkpoints.card import read_card_text
     from crowdcount.workflows import card as workflow
-    from crowdcount.workflows.card_text import read_card_text
 
     text = None if card is None else read_card_text(card)
     workflow.check_free(output, force=force)

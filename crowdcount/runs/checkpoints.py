@@ -14,6 +14,7 @@ from crowdcount.core.metrics import CountMetrics
 from crowdcount.errors import CrowdCountError
 from crowdcount.files import copy_folder, is_temporary, restore_folder
 from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import describe, save_checkpoint
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME
 
@@ -62,7 +63,7 @@ class Checkpoints:
         *,
         epoch: int,
         metrics: CountMetrics | None,
-        card: Mapping[str, Any],
+        card: Card,
     ) -> bool:
         """Save a model as the last one, and as one of the best if it is.
 
@@ -170,7 +171,6 @@ def _epoch(folder: Path) -> int | None:
     """Return the epoch of a checkpoint, or None if it is damaged or missing."""
     try:
         with safe_open(folder / WEIGHTS_NAME, framework="pt"):  # also checks the file's length
-            epoch = describe(folder).card["provenance"]["epoch"]
-    except (CrowdCountError, OSError, SafetensorError, LookupError):
+            return describe(folder).card.provenance.epoch
+    except (CrowdCountError, OSError, SafetensorError):
         return None
-    return epoch if isinstance(epoch, int) else None

@@ -49,6 +49,7 @@ from crowdcount.files import (
     write_text,
 )
 from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoints.card import Card, InitialWeights
 from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME, resolve_checkpoint
 from crowdcount.runs.checkpoints import BEST, LAST, Checkpoints
@@ -89,19 +90,11 @@ class DataSource:
         return cls(folder=str(folder), manifest_sha256=sha256_file(folder / MANIFEST))
 
 
-@dataclass(frozen=True, kw_only=True)
-class InitSource:
-    """The checkpoint that a run starts from."""
-
-    name: str
-    weights_sha256: str
-
-    @classmethod
-    def of(cls, init: str) -> "InitSource":
-        """Return the name and hash of a checkpoint given as in ``train.init``."""
-        folder = resolve_checkpoint(init).path
-        name = describe(folder).card.get("name")
-        return cls(name=str(name or folder.name), weights_sha256=sha256_file(folder / WEIGHTS_NAME))
+def initial_weights(init: str) -> InitialWeights:
+    """Return the name and hash of a checkpoint given as in ``train.init``."""
+    folder = resolve_checkpoint(init).path
+    name = describe(folder).card.name or folder.name
+    return InitialWeights(name=name, weights_sha256=sha256_file(folder / WEIGHTS_NAME))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +114,7 @@ class RunRecord:
 
     torch: str
     deterministic: bool
-    init: InitSource | None = None
+    init: InitialWeights | None = None
     """None: new weights."""
 
     finished: bool = False
@@ -171,7 +164,7 @@ class RunFolder:
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             deterministic=deterministic,
-            init=None if config.train.init is None else InitSource.of(config.train.init),
+            init=None if config.train.init is None else initial_weights(config.train.init),
         )
         with atomic_folder(folder) as temporary:
             write_text(temporary / SETTINGS, tomli_w.dumps(config.to_mapping()))
@@ -242,7 +235,7 @@ class RunFolder:
         *,
         metrics: CountMetrics | None,
         sets: Mapping[str, CountMetrics],
-        card: Mapping[str, Any],
+        card: Card,
     ) -> dict[str, Any]:
         """Save the checkpoints of an epoch and log it.
 
@@ -257,13 +250,16 @@ class RunFolder:
             The line of the log.
         """
         split = self.config.train.select_on
-        measured: dict[str, Any] = {split: None if metrics is None else dataclasses.asdict(metrics)}
-        if metrics is not None and len(self.record.data) > 1:
-            measured[f"{split}_sets"] = {name: dataclasses.asdict(sets[name]) for name in sets}
-        provenance = {**card["provenance"], "epoch": report.epoch}
-        card = {**card, "provenance": provenance, "metrics": {} if metrics is None else measured}
+        measured: dict[str, CountMetrics | dict[str, CountMetrics]] = {}
+        if metrics is not None:
+            measured[split] = metrics
+            if len(self.record.data) > 1:
+                measured[f"{split}_sets"] = dict(sets)
+        provenance = dataclasses.replace(card.provenance, epoch=report.epoch)
+        card = dataclasses.replace(card, provenance=provenance, metrics=measured)
         best = self.checkpoints.add(model, epoch=report.epoch, metrics=metrics, card=card)
-        line = dataclasses.asdict(report) | measured | {"best": best}
+        line = dataclasses.asdict(report) | {split: None} | card.to_json()["metrics"]
+        line["best"] = best
         append_line(self.folder / LOG, line)
         return line
 

@@ -10,7 +10,7 @@ from crowdcount.config import RunConfig, differing_settings
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
-from crowdcount.runs.folder import DataSource, InitSource, RunFolder
+from crowdcount.runs.folder import DataSource, RunFolder, initial_weights
 from crowdcount.training.config import FREE_ON_RESUME
 
 log = logging.getLogger("crowdcount")
@@ -43,7 +43,7 @@ def check_init(run: RunFolder) -> None:
         UsageError: If it holds other weights.
     """
     init, recorded = run.config.train.init, run.record.init
-    if init is not None and recorded is not None and InitSource.of(init) != recorded:
+    if init is not None and recorded is not None and initial_weights(init) != recorded:
         raise UsageError(
             f"{run.folder}: no state was saved yet, and {init} has other weights now than when the "
             "run was started",

@@ -1,42 +1,45 @@
-"""The card of a checkpoint: everything that is known of a model; and checkpoints to hand on."""
+"""The commands ``models show`` and ``models pack``: a checkpoint's card, and a copy to hand on."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from safetensors import safe_open
 
-from crowdcount.core.bins import Bins, format_range
-from crowdcount.core.image import Normalisation, WorkingSize
-from crowdcount.core.typed import typed
-from crowdcount.errors import BadInputError, UsageError
+from crowdcount.core.bins import format_range
+from crowdcount.core.metrics import CountMetrics
+from crowdcount.errors import UsageError
 from crowdcount.files import refuse_existing, sha256_file
-from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.card import (
+    Assumptions,
+    Card,
+    CardText,
+    Measured,
+    Provenance,
+    Source,
+    Timed,
+)
+from crowdcount.models.checkpoints.format import Description, load_checkpoint, save_checkpoint
 from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
 from crowdcount.models.config import ModelConfig
-from crowdcount.workflows.card_text import CardText, Measured, Source, Timed
-
-TEXT = "text"
-"""Key of the card in ``config.json`` under which its text stands."""
 
 PATHS = (("model", "weights"), ("model", "bins"), ("train", "init"))
-"""Settings of a run that can name files of the machine that trained it."""
+"""Settings of a run that can hold paths of the machine that trained it."""
 
 UNKNOWN = "not known"
 
 DATA_TYPES = {"F16": "float16", "F32": "float32"}
-"""What safetensors files call the types in which weights are stored."""
+"""Names of the types of weights, by their names in safetensors files."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is known of a model."""
+class ShownCheckpoint:
+    """Everything that a checkpoint folder tells about its model."""
 
-    name: str
     folder: Path
-    model: ModelConfig
+    description: Description
     parameters: int
     stored_as: tuple[str, ...]
     """Types of the numbers in the file of weights."""
@@ -45,80 +48,71 @@ class Card:
     """Bytes on disk."""
 
     weights_sha256: str
-    bins: Bins
-    normalisation: Normalisation
-    prompts: tuple[str, ...] | None
-    working_size: WorkingSize
-    software: str
-    """Version of crowdcount that wrote it."""
 
-    provenance: Mapping[str, Any]
-    """What its run says of data and selection."""
+    @property
+    def card(self) -> Card:
+        """The card in its description."""
+        return self.description.card
 
-    metrics: Mapping[str, Any]
-    """The validation of its run, by split."""
-
-    text: CardText | None
-    """None: nobody wrote one."""
+    @property
+    def name(self) -> str:
+        """The name on its card, or else of its folder."""
+        return self.card.name or self.folder.name
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain values; None: not known, or there is none."""
-        text = None if self.text is None else dataclasses.asdict(self.text)
-        said = {key: None if text is None else text[key] or None for key in _SAID}
+        """Return plain values; None: not known, or there is none."""
+        description, card = self.description, self.card
+        model, prompts = description.model, description.prompts
+        text = {} if card.text is None else dataclasses.asdict(card.text)
+        written = {key: text.get(key) or None for key in _WRITTEN}
+        provenance = {} if card.provenance == Provenance() else card.provenance.to_json()
         return {
             "name": self.name,
-            **said,
+            **written,
             "folder": str(self.folder),
-            "backbone": self.model.backbone,
-            "head": self.model.head,
+            "backbone": model.backbone,
+            "head": model.head,
             "parameters": self.parameters,
             "bytes": self.size,
             "stored_as": list(self.stored_as),
             "weights_sha256": self.weights_sha256,
-            **self.bins.to_json(),
-            **({"bins": None} if self.model.head == "regression" else {}),
-            "normalisation": dataclasses.asdict(self.normalisation),
-            "prompts": None if self.prompts is None else list(self.prompts),
-            "working_size": dataclasses.asdict(self.working_size),
-            "window": self.model.window or None,
-            "window_stride": self.model.window_stride,
-            "training": dict(self.provenance) or None,
-            "validation": dict(self.metrics) or None,
-            "software": {"crowdcount": self.software, "torch": self.provenance.get("torch")},
+            **description.bins.to_json(),
+            **({"bins": None} if model.head == "regression" else {}),
+            "normalisation": dataclasses.asdict(description.normalisation),
+            "prompts": None if prompts is None else list(prompts),
+            "working_size": dataclasses.asdict(card.working_size),
+            "window": model.window or None,
+            "window_stride": model.window_stride,
+            "training": provenance or None,
+            "validation": card.to_json()["metrics"] or None,
+            "software": {
+                "crowdcount": description.crowdcount,
+                "torch": card.provenance.torch,
+            },
         }
 
 
-_SAID = tuple(each.name for each in dataclasses.fields(CardText) if each.name != "name")
+_WRITTEN = tuple(each.name for each in dataclasses.fields(CardText) if each.name != "name")
 
 
-def read_card(folder: Path) -> Card:
-    """Everything that a checkpoint says of its model, and what its files show.
+def read_card(folder: Path) -> ShownCheckpoint:
+    """Read everything that a checkpoint tells about its model, and build it once.
 
     Raises:
-        InputMissingError: If the folder is not there.
-        BadInputError: If it is no checkpoint of ours, or damaged.
+        InputMissingError: If the folder is missing.
+        BadInputError: If it is not a checkpoint, or damaged.
     """
-    loaded = load_checkpoint(folder)
-    told = told_by(folder, loaded.card)
+    checkpoint = load_checkpoint(folder)
     weights = folder / WEIGHTS_NAME
     with safe_open(weights, "pt") as file:
         types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    return Card(
-        name=told.name or folder.name,
+    return ShownCheckpoint(
         folder=folder,
-        model=loaded.model.config,
-        parameters=sum(each.numel() for each in loaded.model.parameters()),
+        description=checkpoint.description,
+        parameters=sum(each.numel() for each in checkpoint.model.parameters()),
         stored_as=tuple(sorted(DATA_TYPES[each] for each in types & DATA_TYPES.keys())),
         size=sum(path.stat().st_size for path in (folder / CONFIG_NAME, weights)),
         weights_sha256=sha256_file(weights),
-        bins=loaded.model.bins,
-        normalisation=loaded.model.normalisation,
-        prompts=loaded.model.prompts,
-        working_size=told.working_size,
-        software=loaded.software,
-        provenance=told.provenance,
-        metrics=told.metrics,
-        text=told.text,
     )
 
 
@@ -130,43 +124,40 @@ def pack(
     half: bool = False,
     force: bool = False,
 ) -> None:
-    """Write a checkpoint to hand on: a model and its card, without paths of this machine.
+    """Write a copy of a checkpoint to hand on, without paths of this machine.
 
     Args:
         checkpoint: The folder of a checkpoint.
         out: The folder to write.
-        text: What a person says of the model; None: what the checkpoint says already.
+        text: The text of its card; None: the text that it has already.
         half: Store weights in float16, as ``save_checkpoint`` does.
         force: Replace an earlier checkpoint at ``out``.
 
     Raises:
-        UsageError: If ``out`` already exists, or is no checkpoint and would be replaced.
+        UsageError: If ``out`` exists, or is not a checkpoint and would be replaced.
         InputMissingError: If there is no checkpoint.
         BadInputError: If it is damaged.
     """
     check_free(out, force=force)
     loaded = load_checkpoint(checkpoint)
-    told = told_by(checkpoint, loaded.card)
-    text = text or told.text
-    named = None if text is None else text.name
-    card = {
-        **loaded.card,
-        "name": named or told.name or checkpoint.name,
-        TEXT: None if text is None else dataclasses.asdict(text),
-    }
-    if "settings" in card:
-        card["settings"] = _without_folders(card["settings"])
-    model = loaded.model
-    files = _without_folders({"model": dataclasses.asdict(model.config)})
-    model.config = ModelConfig(**files["model"])
+    model, card = loaded.model, loaded.card
+    text = text or card.text
+    card = dataclasses.replace(
+        card,
+        name=(text and text.name) or card.name or checkpoint.name,
+        text=text,
+        settings=None if card.settings is None else _without_folders(card.settings),
+    )
+    settings = _without_folders({"model": dataclasses.asdict(model.config)})
+    model.config = ModelConfig(**settings["model"])
     save_checkpoint(out, model, card=card, half=half)
 
 
 def check_free(out: Path, *, force: bool) -> None:
-    """See that nothing is lost by writing a checkpoint to ``out``.
+    """Refuse to write a checkpoint where something else would be lost.
 
     Raises:
-        UsageError: If something is there, and it is no checkpoint or ``force`` is not set.
+        UsageError: If ``out`` exists and is not a checkpoint, or ``force`` is not set.
     """
     refuse_existing(out, force=force)
     if out.exists() and not (out / CONFIG_NAME).is_file():
@@ -176,35 +167,40 @@ def check_free(out: Path, *, force: bool) -> None:
         )
 
 
-def card_lines(card: Card) -> Iterator[str]:
-    """A card for people, line by line."""
-    yield card.name if card.text is None else f"{card.name}: {card.text.title}"
-    for label, lines in (_facts(card) | _words(card.text)).items():
+def card_lines(shown: ShownCheckpoint) -> Iterator[str]:
+    """Yield a card for people, line by line."""
+    text = shown.card.text
+    yield shown.name if text is None else f"{shown.name}: {text.title}"
+    for label, lines in (_facts(shown) | _text_lines(text)).items():
         for line in "\n".join(lines).splitlines() or [UNKNOWN]:
             yield f"  {label:<15} {line}"
             label = ""
 
 
-def said_of_assumed(assumed: Mapping[str, Any]) -> str:
-    """What an import took to be so, since no published file says it, in a line."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in assumed.items())
+def assumptions_line(assumed: Assumptions) -> str:
+    """List the assumptions of an import in one line."""
+    values = dataclasses.asdict(assumed).items()
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in values if value is not None
+    )
 
 
-def _facts(card: Card) -> dict[str, list[str]]:
-    """What the checkpoint itself shows, as lines under labels; no line: not known."""
-    size, model, said = card.working_size, card.model, card.provenance
-    bins = zip(card.bins.ranges, card.bins.values, strict=True)
-    statistics = dataclasses.asdict(card.normalisation).items()
+def _facts(shown: ShownCheckpoint) -> dict[str, list[str]]:
+    """Return the facts that the checkpoint shows, as lines under labels; no line: not known."""
+    model, bins = shown.description.model, shown.description.bins
+    size, provenance = shown.card.working_size, shown.card.provenance
+    statistics = dataclasses.asdict(shown.description.normalisation).items()
+    classes = zip(bins.ranges, bins.values, strict=True)
     facts = {
         "backbone": [f"{model.backbone}, head {model.head}"],
-        "parameters": [f"{card.parameters:,}, stored as {', '.join(card.stored_as)}"],
-        "on disk": [f"{card.size / 1e6:.1f} MB in {card.folder}"],
-        "SHA-256": [f"{card.weights_sha256} of its weights"],
-        "block": [f"{card.bins.block} pixels"],
+        "parameters": [f"{shown.parameters:,}, stored as {', '.join(shown.stored_as)}"],
+        "on disk": [f"{shown.size / 1e6:.1f} MB in {shown.folder}"],
+        "SHA-256": [f"{shown.weights_sha256} of its weights"],
+        "block": [f"{bins.block} pixels"],
         "bins": ["none: the heads of a block are one number"]
         if model.head == "regression"
-        else [", ".join(f"{format_range(*ends)} ({value:g})" for ends, value in bins)],
-        "prompts": list(card.prompts or ["none"]),
+        else [", ".join(f"{format_range(*ends)} ({value:g})" for ends, value in classes)],
+        "prompts": list(shown.description.prompts or ["none"]),
         "normalisation": [
             "; ".join(f"{name} {', '.join(f'{x:g}' for x in each)}" for name, each in statistics)
         ],
@@ -212,113 +208,87 @@ def _facts(card: Card) -> dict[str, list[str]]:
             f"short side {size.short_side_min} or more, long side {size.long_side_max} or less"
         ],
         "windows": ["none: images are counted whole"],
-        "software": [f"crowdcount {card.software}, torch {said.get('torch', UNKNOWN)}"],
-        "trained on": _run(said),
-        "validation": _validation(card),
+        "software": [
+            f"crowdcount {shown.description.crowdcount}, torch {provenance.torch or UNKNOWN}"
+        ],
+        "trained on": _training_lines(provenance),
+        "validation": _validation_lines(shown.card),
     }
-    if isinstance(init := said.get("init"), Mapping):
+    if init := provenance.init:
         facts["started from"] = [
-            f"{init.get('name', UNKNOWN)}, whose data and terms count, too "
-            f"(weights with the SHA-256 {init.get('weights_sha256', UNKNOWN)})"
+            f"{init.name}, whose data and terms count, too "
+            f"(weights with the SHA-256 {init.weights_sha256})"
         ]
-    if isinstance(imported := said.get("imported"), Mapping):
-        facts["imported from"] = [
-            f"{imported.get('file', UNKNOWN)} (SHA-256 {imported.get('sha256', UNKNOWN)})"
-        ]
-    if isinstance(assumed := said.get("assumed"), Mapping):
-        facts["assumed"] = [said_of_assumed(assumed)]
+    if imported := provenance.imported:
+        facts["imported from"] = [f"{imported.file} (SHA-256 {imported.sha256})"]
+    if provenance.assumed:
+        facts["assumed"] = [assumptions_line(provenance.assumed)]
     if model.window:
         stride = model.window_stride or model.window
         facts["windows"] = [f"of {model.window} pixels, one every {stride}"]
     return facts
 
 
-def _words(text: CardText | None) -> dict[str, list[str]]:
-    """What a person says, in the same way."""
+def _text_lines(text: CardText | None) -> dict[str, list[str]]:
+    """Return the text that a person wrote, in the same form."""
+    labels = ("data", "began with", "licence", "protocol", "metrics", "known failures", "speed")
     if text is None:
-        return {label: [] for label in _LABELS}
-    words = (
-        [_source(each) for each in text.data],
-        [_source(each) for each in text.weights],
+        return {label: [] for label in labels}
+    lines = (
+        [_source_line(each) for each in text.data],
+        [_source_line(each) for each in text.weights],
         [text.licence],
         [text.protocol] if text.protocol else [],
-        [line for each in text.metrics for line in _measured(each)],
+        [line for each in text.metrics for line in _measured_lines(each)],
         list(text.known_failures),
-        [line for each in text.speed for line in _timed(each)],
+        [line for each in text.speed for line in _timed_lines(each)],
     )
-    return dict(zip(_LABELS, words, strict=True))
+    return dict(zip(labels, lines, strict=True))
 
 
-_LABELS = ("data", "began with", "licence", "protocol", "metrics", "known failures", "speed")
-
-
-def _run(said: Mapping[str, Any]) -> list[str]:
-    """What a run says of its data."""
-    if "data" not in said:
+def _training_lines(provenance: Provenance) -> list[str]:
+    if not provenance.data:
         return []
-    counts = f"{said.get('training_images', UNKNOWN)} images"
-    fold = f", fold {said['fold']} kept for validation" if "fold" in said else ""
-    return [f"{', '.join(map(str, said['data']))}: {counts}{fold}"]
+    images = UNKNOWN if provenance.training_images is None else provenance.training_images
+    fold = "" if provenance.fold is None else f", fold {provenance.fold} kept for validation"
+    return [f"{', '.join(provenance.data)}: {images} images{fold}"]
 
 
-def _source(source: Source) -> str:
+def _validation_lines(card: Card) -> list[str]:
+    """Return the validation by the run, on the images on which it selects its best epoch."""
+    split, epoch = card.provenance.selected_on, card.provenance.epoch
+    metrics = card.metrics.get(split)
+    if not isinstance(metrics, CountMetrics):
+        return []
+    return [
+        f"{split}, {metrics.images} images: MAE {metrics.mae:.2f} RMSE {metrics.rmse:.2f}, "
+        f"by crowdcount train after epoch {UNKNOWN if epoch is None else epoch}; "
+        "the run selected its best on these images"
+    ]
+
+
+def _source_line(source: Source) -> str:
     images = "" if source.images is None else f", {source.images:,} images"
     url = "" if source.url is None else f" ({source.url})"
     return f"{source.name}{images}{url}: {source.terms}"
 
 
-def _measured(found: Measured) -> list[str]:
-    nae = "" if found.nae is None else f" NAE {found.nae:.3f}"
-    note = "" if found.note is None else f" ({found.note})"
+def _measured_lines(measured: Measured) -> list[str]:
+    nae = "" if measured.nae is None else f" NAE {measured.nae:.3f}"
+    note = "" if measured.note is None else f" ({measured.note})"
     return [
-        f"{found.data}, {found.images:,} images: "
-        f"MAE {found.mae:.2f} RMSE {found.rmse:.2f}{nae}{note}",
-        f"  {found.command}",
+        f"{measured.data}, {measured.images:,} images: "
+        f"MAE {measured.mae:.2f} RMSE {measured.rmse:.2f}{nae}{note}",
+        f"  {measured.command}",
     ]
 
 
-def _timed(found: Timed) -> list[str]:
-    return [f"{found.image}, {found.machine}: {found.seconds:g} s", f"  {found.command}"]
-
-
-def _validation(card: Card) -> list[str]:
-    """What the run measured itself, on the images that it selects its best on."""
-    split = card.provenance.get("selected_on", "val")
-    found = card.metrics.get(split)
-    if not isinstance(found, Mapping) or not {"mae", "rmse", "images"} <= found.keys():
-        return []
-    epoch = card.provenance.get("epoch", UNKNOWN)
-    return [
-        f"{split}, {found['images']} images: MAE {found['mae']:.2f} RMSE {found['rmse']:.2f}, "
-        f"by crowdcount train after epoch {epoch}; the run selected its best on these images"
-    ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """What the card in a checkpoint must say, and may."""
-
-    working_size: WorkingSize
-    name: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    text: CardText | None = None
-
-
-def told_by(folder: Path, card: Mapping[str, Any]) -> Told:
-    """The card in the checkpoint ``folder``, each value of the type that it must have.
-
-    Raises:
-        BadInputError: If one is not.
-    """
-    try:
-        return typed(Told, dict(card))
-    except ValueError as error:
-        raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
+def _timed_lines(timed: Timed) -> list[str]:
+    return [f"{timed.image}, {timed.machine}: {timed.seconds:g} s", f"  {timed.command}"]
 
 
 def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in which files are called by their names alone."""
+    """Replace paths in settings by the names of their files."""
     tree = {section: dict(values) for section, values in settings.items()}
     for section, key in PATHS:
         if isinstance(value := tree.get(section, {}).get(key), str):

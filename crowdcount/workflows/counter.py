@@ -4,30 +4,27 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
-from crowdcount.core.limits import MAX_COUNT, MAX_PIXELS
+from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.precision import check_precision, computed, keep_weights
-from crowdcount.core.typed import typed
 from crowdcount.core.types import BlockPrediction, ImageCount
 from crowdcount.data.sources.images import load_image, pixels_of
 from crowdcount.drawing.heatmap import heatmap
-from crowdcount.errors import BadInputError, NoCountError
+from crowdcount.errors import NoCountError
 from crowdcount.inference.counting import BlockModel, count_image
 from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoints.card import Provenance
 from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.models.checkpoints.names import (
-    CONFIG_NAME,
     ResolvedCheckpoint,
     resolve_checkpoint,
 )
@@ -58,20 +55,6 @@ class Count:
     def heatmap(self) -> Image.Image:
         """The image with its block counts laid over it, a colour scale and the count."""
         return Image.fromarray(heatmap(self.image, self.result))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What a checkpoint says of its training data, as far as counting with it depends on it."""
-
-    fold: int | None = None
-    """The fold, from 1, that was kept for validation; None: no fold."""
-
-    selected_on: str = "val"
-    """Split on which the best of several weights was chosen."""
-
-    mean_heads: Annotated[float, Field(ge=0, le=MAX_COUNT)] | None = None
-    """Heads of a training image, on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,17 +193,13 @@ def load(
     folder = resolve_checkpoint(checkpoint, offline=offline).path
     target = resolve_device(device)
     loaded = load_checkpoint(folder)
-    try:
-        card = typed(_Card, loaded.card)
-    except ValueError as error:
-        raise BadInputError(f"{folder / CONFIG_NAME}: card.{error}") from error
     make_ready(loaded.model.to(target), precision=precision)
     return Counter(
         model=loaded.model,
-        working_size=card.working_size,
+        working_size=loaded.card.working_size,
         device=target,
-        name=folder.name if card.name is None else card.name,
-        provenance=card.provenance,
+        name=loaded.card.name or folder.name,
+        provenance=loaded.card.provenance,
         precision=precision,
     )
 
@@ -242,12 +221,3 @@ def make_ready(model: BlockCounter, *, precision: str) -> None:
         use_winograd(model)
     keep_weights(model, precision=precision)
     model.to(memory_format=torch.channels_last)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Card:
-    """What the card of a checkpoint must say, and may."""
-
-    working_size: WorkingSize
-    name: str | None = None
-    provenance: Provenance = field(default_factory=Provenance)

@@ -1,9 +1,7 @@
 """The command ``import``: a published checkpoint -> a checkpoint folder of ours."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
@@ -13,6 +11,7 @@ from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.block_counter import BlockCounter
+from crowdcount.models.checkpoints.card import Assumptions, Card, ImportedFile, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.checkpoints.published import classes, official_model, unused_names
 from crowdcount.models.checkpoints.tensor_files import read_tensors
@@ -36,8 +35,7 @@ class Imported:
 
     model: BlockCounter
 
-    card: dict[str, Any]
-    """What its folder will say: working size, where it came from, what was assumed."""
+    card: Card
 
     unused: tuple[str, ...]
     """Keys of the file that no count depends on, which are left out."""
@@ -97,17 +95,16 @@ def read_published(
     return Imported(
         model=model,
         unused=(*file.beside, *unused_names(file.tensors)),
-        card={
-            "name": path.stem,
-            "working_size": dataclasses.asdict(size),
-            "provenance": {
-                "imported": {"file": path.name, "sha256": sha256_file(path)},
-                "selected_on": SELECTED_ON.get(data or "", "test"),
-                "assumed": _assumed(model, bins=named),
-                **({"data": [data]} if data else {}),
-            },
-            "metrics": {},
-        },
+        card=Card(
+            name=path.stem,
+            working_size=size,
+            provenance=Provenance(
+                data=() if data is None else (data,),
+                imported=ImportedFile(file=path.name, sha256=sha256_file(path)),
+                selected_on=SELECTED_ON.get(data or "", "test"),
+                assumed=_assumed(model, bins=named),
+            ),
+        ),
     )
 
 
@@ -145,17 +142,16 @@ def import_checkpoint(
     return folder
 
 
-def _assumed(model: BlockCounter, *, bins: str) -> dict[str, Any]:
-    """What no published file says, and what it was therefore taken to be."""
+def _assumed(model: BlockCounter, *, bins: str) -> Assumptions:
     config = model.config
-    return {
-        "bins": bins,
-        "block": config.block,
-        **({} if model.prompts is None else {"prompts": config.prompts}),
-        "window": config.window or 0,
-        **({"window_stride": config.window_stride} if config.window_stride else {}),
-        "normalisation": config.normalisation,
-    }
+    return Assumptions(
+        bins=bins,
+        block=config.block,
+        prompts=None if model.prompts is None else config.prompts,
+        window=config.window or 0,
+        window_stride=config.window_stride,
+        normalisation=config.normalisation,
+    )
 
 
 def _table(

@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from crowdcount.core.metrics import CountMetrics
 from crowdcount.errors import CrowdCountError
 from crowdcount.models.backbones import BACKBONES, FIGURES, default_crop
 from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import (
     STARTER,
     resolve_checkpoint,
-    starter_folder,
     starter_ships,
 )
 from crowdcount.runs.folder import RUNS_FOLDER, run_folders
-from crowdcount.workflows.card import told_by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +94,7 @@ def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
     Args:
         runs: Folder that holds runs.
     """
-    found = [(STARTER, starter_folder())] if starter_ships() else []
+    found = [(STARTER, resolve_checkpoint(STARTER).path)] if starter_ships() else []
     for run in run_folders(runs):
         try:
             found.append((run.name, resolve_checkpoint(run).path))
@@ -111,18 +110,17 @@ def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
 
 
 def _row(name: str, folder: Path) -> LocalCheckpoint:
-    told = describe(folder)
-    card = told_by(folder, told.card)
-    said = card.provenance
-    measured = card.metrics.get(said.get("selected_on", "val")) or {}
+    description = describe(folder)
+    card, provenance = description.card, description.card.provenance
+    metrics = card.metrics.get(provenance.selected_on)
     return LocalCheckpoint(
         name=name,
         folder=str(folder),
-        backbone=told.model.backbone,
-        block=told.bins.block,
-        data=tuple(map(str, said.get("data", ()))),
-        images=said.get("training_images"),
-        mae=measured.get("mae"),
+        backbone=description.model.backbone,
+        block=description.bins.block,
+        data=provenance.data,
+        images=provenance.training_images,
+        mae=metrics.mae if isinstance(metrics, CountMetrics) else None,
         model=card.name,
         title=None if card.text is None else card.text.title,
     )

@@ -1,12 +1,10 @@
 """The command ``models push``: a checkpoint to hand on, and its card in words, to the model hub."""
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
-from crowdcount.files import write_bytes
+from crowdcount.files import write_text
 from crowdcount.models.checkpoints.hub import (
     HubName,
     check_repository,
@@ -15,7 +13,7 @@ from crowdcount.models.checkpoints.hub import (
 )
 from crowdcount.models.checkpoints.names import CONFIG_NAME, README_NAME, WEIGHTS_NAME
 from crowdcount.version import __version__
-from crowdcount.workflows.card import Card, card_lines, pack, read_card
+from crowdcount.workflows.card import ShownCheckpoint, card_lines, pack, read_card
 
 PUSHED = (CONFIG_NAME, WEIGHTS_NAME, README_NAME)
 """The files of a repository."""
@@ -48,24 +46,29 @@ def write_pushed(checkpoint: Path, repository: str, *, out: Path) -> None:
     """
     check_repository(repository)
     pack(checkpoint, out, half="float16" in read_card(checkpoint).stored_as)
-    readme = "".join(f"{line}\n" for line in readme_lines(read_card(out), repository))
-    write_bytes(out / README_NAME, readme.encode())
+    write_text(out / README_NAME, readme(read_card(out), repository))
 
 
-def readme_lines(card: Card, repository: str) -> Iterator[str]:
-    """A card as the hub shows it: what its search goes by, then for people."""
-    yield from ("---", "library_name: crowdcount")
-    if card.text is not None:
-        yield f"license: {LICENCES.get(card.text.licence.strip(), 'other')}"
-    yield from ("tags:", "- crowd-counting", f"- {json.dumps(card.model.backbone)}", "---", "")
-    yield from (f"# {card.name}", "")
-    if card.text is not None:
-        yield from (card.text.title, "")
-    yield from ("```sh", "pip install crowdcount-ebc")
-    yield from (f"crowdcount predict photo.jpg --checkpoint {HubName(repository)}", "```", "")
-    # Indented, not fenced: no words of a card can end it.
-    for line in card_lines(dataclasses.replace(card, folder=Path(repository))):
-        yield f"    {line}"
+def readme(shown: ShownCheckpoint, repository: str) -> str:
+    """Return the README.md of a repository: metadata for the hub's search, and the card."""
+    from huggingface_hub import ModelCardData
+
+    text = shown.card.text
+    metadata = ModelCardData(
+        library_name="crowdcount",
+        license=None if text is None else LICENCES.get(text.licence.strip(), "other"),
+        tags=["crowd-counting", shown.description.model.backbone],
+    )
+    # Indented, not fenced: no text of a card can end it.
+    card = "\n".join(
+        f"    {line}" for line in card_lines(dataclasses.replace(shown, folder=Path(repository)))
+    )
+    title = "" if text is None else f"{text.title}\n\n"
+    return (
+        f"---\n{metadata.to_yaml()}\n---\n\n# {shown.name}\n\n{title}"
+        "```sh\npip install crowdcount-ebc\n"
+        f"crowdcount predict photo.jpg --checkpoint {HubName(repository)}\n```\n\n{card}\n"
+    )
 
 
 def check_reachable() -> None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 
@@ -25,6 +25,7 @@ from crowdcount.files import refuse_existing
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
+from crowdcount.models.checkpoints.card import Card, Provenance
 from crowdcount.runs.folder import (
     DIVERGED,
     LOG,
@@ -41,7 +42,7 @@ from crowdcount.training.determinism import deterministic as deterministic_algor
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
 from crowdcount.training.state import Learner, SavedState
-from crowdcount.workflows.counter import Counter, Provenance
+from crowdcount.workflows.counter import Counter
 from crowdcount.workflows.evaluate import Evaluation, evaluate
 from crowdcount.workflows.plan import (
     TrainingSamples,
@@ -379,21 +380,20 @@ def _new_folder(plan: TrainPlan) -> Path:
     return new_run_folder(name, date=datetime.date.today().isoformat())
 
 
-def _card(run: RunFolder, plan: TrainPlan) -> dict[str, Any]:
-    """Return the card of all checkpoints of a run."""
-    init = run.record.init
-    return {
-        "name": run.name,
-        "working_size": dataclasses.asdict(plan.working_size),
-        "provenance": {
-            "data": plan.names,
-            "training_images": plan.training_images,
-            "validation_images": plan.validation_images,
-            "mean_heads": plan.mean_heads,
-            "selected_on": plan.config.train.select_on,
-            **({} if plan.fold is None else {"fold": plan.fold}),
-            **({} if init is None else {"init": dataclasses.asdict(init)}),
-            "torch": torch.__version__,
-        },
-        "settings": plan.config.to_mapping(),
-    }
+def _card(run: RunFolder, plan: TrainPlan) -> Card:
+    """Return the card of all checkpoints of a run, but for epoch and metrics."""
+    return Card(
+        name=run.name,
+        working_size=plan.working_size,
+        provenance=Provenance(
+            data=tuple(plan.names),
+            training_images=plan.training_images,
+            validation_images=plan.validation_images,
+            mean_heads=plan.mean_heads,
+            selected_on=plan.config.train.select_on,
+            fold=plan.fold,
+            init=run.record.init,
+            torch=torch.__version__,
+        ),
+        settings=plan.config.to_mapping(),
+    )

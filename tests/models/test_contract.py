@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
 from crowdcount.core.precision import computed
 from crowdcount.core.types import pad_to_multiple
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
+from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import DECODERS, ModelConfig
 from crowdcount.models.deploy import winograd
@@ -23,6 +25,7 @@ from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
 from crowdcount.models.output import HEADS
 from tests.models.shrunken import CLIP, SLIM, TRANSFORMERS, shrunken
 
+CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
 VALUES = (0.0, 1.0, 2.5, 5.1)
 TIMM = (
     *("timm:test_resnet", "timm:test_efficientnet", "timm:test_convnext", "timm:test_vit"),
@@ -240,11 +243,11 @@ def test_one_tiny_image_can_be_trained_on(model, height, width):
 
 
 def test_a_checkpoint_gives_back_the_same_model_without_a_text_encoder(model, tmp_path):
-    save_checkpoint(tmp_path / "best", model, card={"name": "toy"})
+    save_checkpoint(tmp_path / "best", model, card=CARD)
     state = torch.get_rng_state()
     loaded = load_checkpoint(tmp_path / "best")
     assert torch.equal(torch.get_rng_state(), state)
-    assert loaded.card == {"name": "toy"}
+    assert loaded.card == CARD
     assert not loaded.model.training
     assert (loaded.model.config, loaded.model.bins) == (model.config, model.bins)
     assert (loaded.model.normalisation, loaded.model.prompts) == (

@@ -10,13 +10,16 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
 from crowdcount.errors import ConfigError
 from crowdcount.models.build import build_model, empty_model
+from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.clip_image import level_features, own_projection, random_clip
 from crowdcount.models.config import DECODERS, ModelConfig
 from tests.models.shrunken import SHRUNKEN, SLIM, shrunken
 
+CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
 FIVE = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))
 
 
@@ -162,7 +165,7 @@ def test_the_projection_starts_as_that_of_clip(backbone, tmp_path):
     )
     assert not torch.equal(model.projection.weight, other.projection.weight)
     with shrunken():
-        save_checkpoint(tmp_path / "started", model, card={})
+        save_checkpoint(tmp_path / "started", model, card=CARD)
         again = load_checkpoint(tmp_path / "started").model
     assert torch.equal(again.projection.weight, model.projection.weight)
 

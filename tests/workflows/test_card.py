@@ -10,21 +10,23 @@ import torch
 
 from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
-from crowdcount.models.config import ModelConfig
-from crowdcount.workflows.bins import make_bins, write_bins
-from crowdcount.workflows.card import card_lines, pack, read_card
-from crowdcount.workflows.card_text import (
+from crowdcount.models.checkpoints.card import (
+    Card,
     CardText,
     Measured,
     Source,
     Timed,
     read_card_text,
 )
+from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
+from crowdcount.models.config import ModelConfig
+from crowdcount.workflows.bins import make_bins, write_bins
+from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.train import train
@@ -132,9 +134,9 @@ def test_a_card_tells_what_the_checkpoint_shows(run):
 
 def test_regression_has_no_bins(tmp_path):
     config = ModelConfig(backbone="timm:test_resnet", head="regression", pretrained="none")
-    size = {"short_side_min": 64, "long_side_max": 512}
+    size = WorkingSize(short_side_min=64, long_side_max=512)
     model = build_model(config, Bins(block=8, starts=(0, 1), values=(0.0, 1.5)))
-    save_checkpoint(tmp_path / "plain", model, card={"working_size": size})
+    save_checkpoint(tmp_path / "plain", model, card=Card(working_size=size))
     card = read_card(tmp_path / "plain")
     assert section(card, "bins") == ["none: the heads of a block are one number"]
     assert (card.to_json()["block"], card.to_json()["bins"]) == (8, None)
@@ -217,7 +219,7 @@ def test_only_a_checkpoint_is_replaced_and_only_when_told(run, tmp_path):
     pack(run / "best", out, half=True, force=True)
     assert read_card(out).stored_as == ("float16", "float32")
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(UsageError, match="no checkpoint"):
+    with pytest.raises(UsageError, match="not a checkpoint"):
         pack(run / "best", tmp_path / "thesis", force=True)
     assert (tmp_path / "thesis").is_dir()
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import crowdcount as cc
 from crowdcount.cli import main
-from crowdcount.core.image import NORMALISATIONS
+from crowdcount.core.image import NORMALISATIONS, WorkingSize
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.models.backbones import BACKBONES
@@ -93,7 +93,7 @@ def test_every_family_without_clip_counts_after_import_what_it_counted_before(im
     with shrunken():
         loaded, counter = load_checkpoint(folder), cc.load(folder)
     assert loaded.model.config.backbone == model.config.backbone
-    assert loaded.card["provenance"]["assumed"]["bins"] == "two.toml"
+    assert loaded.card.provenance.assumed.bins == "two.toml"
     images = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
         expected = model(images)
@@ -146,10 +146,10 @@ def test_an_imported_checkpoint_says_what_it_is_and_counts(run, vgg):
     assert "vgg11, 5 bins, whole images" in err
     assert "assumed: bins nwpu-r8-t4, block 8, window 0, normalisation imagenet" in err
     loaded = load_checkpoint(Path("imported"))
-    assert loaded.card["working_size"] == {"short_side_min": 448, "long_side_max": 3072}
-    said = loaded.card["provenance"]
-    assert said["imported"]["file"] == "best.pth"
-    assert (said["selected_on"], said["data"]) == ("val", ["nwpu"])
+    assert loaded.card.working_size == WorkingSize(short_side_min=448, long_side_max=3072)
+    said = loaded.card.provenance
+    assert said.imported.file == "best.pth"
+    assert (said.selected_on, said.data) == ("val", ("nwpu",))
     shown = "\n".join(card_lines(read_card(Path("imported"))))
     assert "  assumed         bins nwpu-r8-t4, block 8, window 0, normalisation imagenet" in shown
     assert "  imported from   best.pth (SHA-256 " in shown
@@ -239,8 +239,8 @@ def test_a_table_of_ones_own_is_taken(workplace, vgg):
     Path("mine.toml").write_text("starts = [0, 1, 2, 3, 4]\nvalues = [0, 1, 2, 3, 5.5]\n")
     found = read_published(Path("best.pth"), bins="mine.toml")
     assert found.model.bins.values == (0.0, 1.0, 2.0, 3.0, 5.5)
-    assert found.card["working_size"] == {"short_side_min": 448, "long_side_max": 4096}
-    assert "data" not in found.card["provenance"]
+    assert found.card.working_size == WorkingSize(short_side_min=448, long_side_max=4096)
+    assert found.card.provenance.data == ()
 
 
 def test_flags_act(run, vgg):

@@ -10,10 +10,12 @@ import torch
 
 from crowdcount.config import RunConfig, load_run_config
 from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import ConfigError, InputMissingError, UsageError
 from crowdcount.files import sha256_file
 from crowdcount.models.build import build_model
+from crowdcount.models.checkpoints.card import Card, InitialWeights
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.runs.folder import LOG, STATE, RunFolder
@@ -113,7 +115,7 @@ def test_it_starts_at_the_loss_of_the_checkpoint_and_not_at_that_of_random_weigh
     config = settings(taught, **STILL)
     started = train(config, [data], out=Path("started"), device="cpu").run
     fresh = dataclasses.replace(config, train=dataclasses.replace(config.train, init=None))
-    bins = str(Path(load_checkpoint(taught / "best").card["settings"]["model"]["bins"]))
+    bins = str(Path(load_checkpoint(taught / "best").card.settings["model"]["bins"]))
     fresh = dataclasses.replace(fresh, model=dataclasses.replace(config.model, bins=bins))
     random = train(fresh, [data], out=Path("random"), device="cpu").run
     learned = json.loads((taught / LOG).read_text().splitlines()[-1])["loss"]
@@ -143,7 +145,7 @@ def test_sentences_come_with_the_weights_of_a_clip_model(data, tmp_path):
             prompt_tokens=3,
         )
         theirs = build_model(config, bins, offline=True)
-        card = {"working_size": {"short_side_min": 64, "long_side_max": 512}}
+        card = Card(working_size=WorkingSize(short_side_min=64, long_side_max=512))
         save_checkpoint(tmp_path / "clip", theirs, card=card)
         for change in ({}, {"model__tuning": "prompts"}):
             config = settings(tmp_path / "clip", **change)
@@ -193,8 +195,8 @@ def test_a_run_from_an_encoder_is_seeded_and_remembers_it(taught, data, workplac
     one = train(config, [data], out=Path("one"), device="cpu")
     other = train(config, [data], out=Path("other"), device="cpu")
     assert weights_of(one.run) == weights_of(other.run)
-    begun = load_checkpoint(one.checkpoint).card["provenance"]["init"]
-    assert begun["weights_sha256"] == sha256_file(taught / "best" / "model.safetensors")
+    begun = load_checkpoint(one.checkpoint).card.provenance.init
+    assert begun.weights_sha256 == sha256_file(taught / "best" / "model.safetensors")
     (data.folder / "bins-r8.json").unlink()
 
 
@@ -225,7 +227,7 @@ def test_a_clip_encoder_alone_is_refused_for_want_of_sentences(tmp_path):
     bins = Bins(block=16, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
     with shrunken():
         config = ModelConfig(backbone="clip-vit-b-16", pretrained="none", block=16)
-        card = {"working_size": {"short_side_min": 64, "long_side_max": 512}}
+        card = Card(working_size=WorkingSize(short_side_min=64, long_side_max=512))
         clip = build_model(config, bins, offline=True)
         save_checkpoint(tmp_path / "clip", clip, card=card)
         with pytest.raises(ConfigError, match=r"train\.init_part: .* text encoder"):
@@ -300,7 +302,7 @@ def test_the_run_remembers_what_it_started_from(taught, data, workplace):
     digest = sha256_file(taught / "best" / "model.safetensors")
     begun = {"name": "taught", "weights_sha256": digest}
     assert dataclasses.asdict(RunFolder.open(result.run).record.init) == begun
-    assert load_checkpoint(result.checkpoint).card["provenance"]["init"] == begun
+    assert load_checkpoint(result.checkpoint).card.provenance.init == InitialWeights(**begun)
     pack(result.checkpoint, Path("packed"))
     assert str(taught.parent) not in Path("packed/config.json").read_text()
     (line,) = [each for each in card_lines(read_card(Path("packed"))) if "started from" in each]

@@ -9,8 +9,8 @@ import pytest
 
 from crowdcount.cli import main
 from crowdcount.models.backbones import BACKBONES
+from crowdcount.models.checkpoints.card import CardText
 from crowdcount.workflows.card import pack
-from crowdcount.workflows.card_text import CardText
 from crowdcount.workflows.models import list_backbones, list_checkpoints
 
 

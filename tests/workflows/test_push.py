@@ -11,9 +11,9 @@ from huggingface_hub import constants
 import crowdcount
 from crowdcount.cli import main
 from crowdcount.files import sha256_file
+from crowdcount.models.checkpoints.card import CardText, Source
 from crowdcount.workflows.card import card_lines, pack, read_card
-from crowdcount.workflows.card_text import CardText, Source
-from crowdcount.workflows.push import PUSHED, readme_lines
+from crowdcount.workflows.push import PUSHED, readme
 from tests.stand_in_hub import TOKEN, Repository, point_client_at, running_hub
 
 TEXT = CardText(
@@ -83,7 +83,7 @@ def test_a_second_push_is_another_commit(run, hub, token, packed, checkpoint):
 
 def test_the_readme_is_the_card(packed):
     card = read_card(packed)
-    matter, body = front_matter("\n".join(readme_lines(card, "ours/square")))
+    matter, body = front_matter(readme(card, "ours/square"))
     assert matter == {
         "library_name": "crowdcount",
         "license": "mit",
@@ -103,7 +103,7 @@ def test_the_readme_is_the_card(packed):
 )
 def test_the_licence_is_never_more_than_the_card_says(checkpoint, tmp_path, text, licence):
     pack(checkpoint, tmp_path / "packed", text=text)
-    matter, _ = front_matter("\n".join(readme_lines(read_card(tmp_path / "packed"), "a/b")))
+    matter, _ = front_matter(readme(read_card(tmp_path / "packed"), "a/b"))
     assert matter.get("license") == licence
 
 

@@ -1,12 +1,13 @@
-"""A checkpoint: one folder that says everything about a model, and needs nothing else."""
+"""A checkpoint: one folder with the settings, bins, card and weights of a model."""
 
+import dataclasses
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from crowdcount.errors import BadInputError, ConfigError, InputMissingError
 from crowdcount.files import atomic_folder, check_format, read_json, write_json
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
+from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
 from crowdcount.models.checkpoints.tensor_files import exact_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
@@ -27,39 +29,62 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Description:
+    """The content of ``config.json``: everything about a model but its weights."""
+
+    crowdcount: str = __version__
+    """Version that wrote it."""
+
+    model: ModelConfig
+    bins: Annotated[Bins, BeforeValidator(lambda bins: Bins.from_json(bins))]
+    prompts: tuple[str, ...] | None = None
+    normalisation: Normalisation
+    card: Card
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        values = dataclasses.asdict(self)
+        return (
+            {"format": FORMAT}
+            | values
+            | {
+                "bins": self.bins.to_json(),
+                "card": self.card.to_json(),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint folder holds."""
+    """The content of a checkpoint folder."""
 
     model: BlockCounter
     """In evaluation mode, on the CPU."""
 
-    card: dict[str, Any]
-    """What the writer said about it: working size, provenance, metrics, settings of the run."""
+    description: Description
 
-    software: str
-    """Version of crowdcount that wrote it."""
+    @property
+    def card(self) -> Card:
+        """The card in its description."""
+        return self.description.card
 
 
-def save_checkpoint(
-    folder: Path, model: BlockCounter, *, card: Mapping[str, Any], half: bool = False
-) -> None:
+def save_checkpoint(folder: Path, model: BlockCounter, *, card: Card, half: bool = False) -> None:
     """Write a model into a folder, which is replaced whole or not at all.
 
     Args:
-        folder: Where to; an earlier checkpoint there is replaced.
+        folder: The folder; an earlier checkpoint there is replaced.
         model: The model, with its bins, statistics and, for CLIP, text features.
-        card: Plain values (JSON) that :func:`load_checkpoint` gives back as they are.
-        half: Store the matrices and kernels among the weights in float16, which is half as large.
+        card: What is known of it.
+        half: Store matrices and kernels in float16, which halves the size.
     """
-    config = {
-        "format": FORMAT,
-        "crowdcount": __version__,
-        "model": asdict(model.config),
-        "bins": model.bins.to_json(),
-        "prompts": None if model.prompts is None else list(model.prompts),
-        "normalisation": asdict(model.normalisation),
-        "card": dict(card),
-    }
+    description = Description(
+        model=model.config,
+        bins=model.bins,
+        prompts=model.prompts,
+        normalisation=model.normalisation,
+        card=card,
+    )
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
@@ -67,104 +92,72 @@ def save_checkpoint(
         weights = dict(model.named_parameters())
         tensors |= {name: _halved(tensors[name]) for name in tensors.keys() & weights.keys()}
     with atomic_folder(folder) as temporary:
-        write_json(temporary / CONFIG_NAME, config)
+        write_json(temporary / CONFIG_NAME, description.to_json())
         save_file(tensors, temporary / WEIGHTS_NAME)
         # The library lets the owner alone read its file, whatever the umask says.
         shutil.copymode(temporary / CONFIG_NAME, temporary / WEIGHTS_NAME)
 
 
-def _halved(weights: Tensor) -> Tensor:
-    """Matrices and kernels in float16, where it can hold them.
-
-    Biases and scales stay as they are: they are few, and every block's count hangs on each. So do
-    buffers, which never come here: statistics of batch normalisation, the counts of the bins.
-    """
-    if weights.ndim < 2 or weights.dtype != torch.float32:
-        return weights
-    half = weights.half()
-    return half if bool(half.isfinite().all()) else weights
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read what :func:`save_checkpoint` wrote, without network and without the library's weights.
+    """Read a checkpoint, without network and without the pretrained weights of its backbone.
 
-    The model is float32, however its weights are stored. The state of PyTorch's random generator
-    stays as it was.
+    The model is float32, whatever the type of its stored weights. The state of PyTorch's random
+    generator does not change.
 
     Raises:
-        InputMissingError: If the folder or one of its files is not there.
-        BadInputError: If it is of a newer format, damaged, or its parts do not fit together.
+        InputMissingError: If the folder or one of its files is missing.
+        BadInputError: If it is of a newer format or damaged, or its parts do not fit together.
     """
-    told = describe(folder)
+    description = describe(folder)
     try:
         with torch.random.fork_rng(devices=[]):
-            model = empty_model(told.model, told.bins, normalisation=told.normalisation)
+            model = empty_model(
+                description.model, description.bins, normalisation=description.normalisation
+            )
     except (ConfigError, ValueError) as error:
         raise _no_model(folder, error) from error
     path = folder / WEIGHTS_NAME
-    found = read_tensors(path).tensors
-    model.load_state_dict(exact_tensors(found, model.state_dict(), source=str(path)))
-    return Checkpoint(model=model.eval(), card=told.card, software=told.software)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What a checkpoint says of its model, without the weights."""
-
-    model: ModelConfig
-    bins: Bins
-    normalisation: Normalisation
-    card: dict[str, Any]
-    software: str
+    tensors = read_tensors(path).tensors
+    model.load_state_dict(exact_tensors(tensors, model.state_dict(), source=str(path)))
+    return Checkpoint(model=model.eval(), description=description)
 
 
 def describe(folder: Path) -> Description:
-    """Read what a checkpoint says of its model, without building it.
+    """Read the description of a checkpoint, without building its model.
 
     Raises:
-        InputMissingError: If the folder or one of its files is not there.
-        BadInputError: If it is of a newer format, or damaged.
+        InputMissingError: If the folder or one of its files is missing.
+        BadInputError: If it is of a newer format or damaged.
     """
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise InputMissingError(
                 f"{folder}: not a checkpoint", looked_for=f"{CONFIG_NAME} and {WEIGHTS_NAME} in it"
             )
-    config = _read_config(folder / CONFIG_NAME)
+    path = folder / CONFIG_NAME
     try:
-        told = typed(_Written, config)
-        return Description(
-            model=told.model,
-            bins=Bins.from_json(told.bins),
-            normalisation=told.normalisation,
-            card=told.card,
-            software=told.crowdcount,
-        )
+        values = read_json(path)
+        version = values["format"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path}: not the description of a checkpoint: {error}") from error
+    newer = "use the version of crowdcount that wrote it, or a newer one"
+    check_format(path, version, expected=FORMAT, next_step=newer)
+    try:
+        return typed(Description, {"crowdcount": None} | values)
     except (ConfigError, ValueError) as error:
         raise _no_model(folder, error) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Written:
-    """The part of ``config.json`` that is read again."""
-
-    model: ModelConfig
-    bins: dict[str, Any]
-    normalisation: Normalisation
-    card: dict[str, Any]
-    crowdcount: str
 
 
 def _no_model(folder: Path, error: Exception) -> BadInputError:
     return BadInputError(f"{folder / CONFIG_NAME}: does not describe a model: {error}")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = read_json(path)
-        version = config["format"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BadInputError(f"{path}: not the description of a checkpoint: {error}") from error
-    newer = "use the version of crowdcount that wrote it, or a newer one"
-    check_format(path, version, expected=FORMAT, next_step=newer)
-    return dict(config)
+def _halved(weights: Tensor) -> Tensor:
+    """Convert matrices and kernels to float16 if their values fit.
+
+    Biases and scales stay as they are: they are few, and the count of every block depends on each.
+    """
+    if weights.ndim < 2 or weights.dtype != torch.float32:
+        return weights
+    half = weights.half()
+    return half if bool(half.isfinite().all()) else weights

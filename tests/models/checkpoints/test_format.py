@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import os
 
@@ -7,11 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crowdcount.core.bins import Bins
+from crowdcount.core.image import WorkingSize
+from crowdcount.core.metrics import CountMetrics
 from crowdcount.errors import BadInputError, InputMissingError
 from crowdcount.models.build import build_model
-from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.card import Card
+from crowdcount.models.checkpoints.format import describe, load_checkpoint, save_checkpoint
+from crowdcount.models.checkpoints.names import starter_folder, starter_ships
 from crowdcount.models.config import ModelConfig
 
+CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
 
 
@@ -23,7 +29,7 @@ def model():
 
 @pytest.fixture
 def folder(tmp_path, model):
-    save_checkpoint(tmp_path / "best", model, card={"metrics": {"mae": 12.5}})
+    save_checkpoint(tmp_path / "best", model, card=CARD)
     return tmp_path / "best"
 
 
@@ -40,14 +46,16 @@ def test_the_folder_describes_the_model(folder, model):
     assert config["model"]["backbone"] == "timm:test_resnet"
     assert config["normalisation"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
     assert config["prompts"] is None
-    assert config["card"] == {"metrics": {"mae": 12.5}}
+    assert config["card"] == CARD.to_json()
 
 
 def test_an_earlier_checkpoint_is_replaced_and_a_failed_one_changes_nothing(folder, model):
-    save_checkpoint(folder, model, card={"epoch": 2})
+    other = dataclasses.replace(CARD, name="other")
+    save_checkpoint(folder, model, card=other)
+    broken = CountMetrics(mae=float("nan"), rmse=1.0, nae=None, images=1)
     with pytest.raises(ValueError, match="JSON"):
-        save_checkpoint(folder, model, card={"mae": float("nan")})
-    assert load_checkpoint(folder).card == {"epoch": 2}
+        save_checkpoint(folder, model, card=dataclasses.replace(CARD, metrics={"val": broken}))
+    assert load_checkpoint(folder).card == other
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
 
 
@@ -59,7 +67,7 @@ def test_weights_and_tags_of_the_training_machine_are_not_needed(folder):
 
 def test_channels_last_and_training_mode_can_be_saved(tmp_path, model):
     model.train().to(memory_format=torch.channels_last)
-    save_checkpoint(tmp_path / "last", model, card={})
+    save_checkpoint(tmp_path / "last", model, card=CARD)
     loaded = load_checkpoint(tmp_path / "last").model.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -80,8 +88,8 @@ def trained(model):
 
 
 def test_half_stores_weights_alone_in_half_the_bytes(tmp_path, trained):
-    save_checkpoint(tmp_path / "whole", trained, card={})
-    save_checkpoint(tmp_path / "half", trained, card={}, half=True)
+    save_checkpoint(tmp_path / "whole", trained, card=CARD)
+    save_checkpoint(tmp_path / "half", trained, card=CARD, half=True)
     stored = load_file(tmp_path / "half" / "model.safetensors")
     weights = dict(trained.named_parameters())
     for name, tensor in stored.items():
@@ -92,7 +100,7 @@ def test_half_stores_weights_alone_in_half_the_bytes(tmp_path, trained):
 
 
 def test_half_comes_back_as_float32_and_counts_the_same(tmp_path, trained):
-    save_checkpoint(tmp_path / "half", trained, card={}, half=True)
+    save_checkpoint(tmp_path / "half", trained, card=CARD, half=True)
     loaded = load_checkpoint(tmp_path / "half").model
     assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}
     for name, buffer in trained.named_buffers():  # the counts of the bins are among them
@@ -107,7 +115,7 @@ def test_half_comes_back_as_float32_and_counts_the_same(tmp_path, trained):
 def test_a_weight_that_float16_cannot_hold_stays_as_it_is(tmp_path, trained):
     name, largest = next((n, p) for n, p in trained.named_parameters() if p.ndim > 1)
     largest.data[0, 0] = 1e5
-    save_checkpoint(tmp_path / "half", trained, card={}, half=True)
+    save_checkpoint(tmp_path / "half", trained, card=CARD, half=True)
     assert torch.equal(load_checkpoint(tmp_path / "half").model.get_parameter(name), largest)
 
 
@@ -115,10 +123,18 @@ def test_a_weight_that_float16_cannot_hold_stays_as_it_is(tmp_path, trained):
 def test_files_are_for_whom_the_umask_lets_read_them(tmp_path, model, umask, mode):
     before = os.umask(umask)
     try:
-        save_checkpoint(tmp_path / "best", model, card={})
+        save_checkpoint(tmp_path / "best", model, card=CARD)
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "best").iterdir()} == {mode}
+
+
+@pytest.mark.skipif(not starter_ships(), reason="this version ships no starter")
+def test_every_value_of_a_description_is_read_and_written_again():
+    config = json.loads((starter_folder() / "config.json").read_text())
+    again = json.loads(json.dumps(describe(starter_folder()).to_json()))
+    assert again.pop("model").items() >= config.pop("model").items()
+    assert again == config
 
 
 def test_a_missing_part_is_missing_input(folder, tmp_path):
