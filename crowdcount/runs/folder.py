@@ -258,7 +258,9 @@ class RunFolder:
         provenance = dataclasses.replace(card.provenance, epoch=report.epoch)
         card = dataclasses.replace(card, provenance=provenance, metrics=measured)
         best = self.checkpoints.add(model, epoch=report.epoch, metrics=metrics, card=card)
-        line = dataclasses.asdict(report) | {split: None} | card.to_json()["metrics"]
+        line: dict[str, Any] = (
+            dataclasses.asdict(report) | {split: None} | card.to_json()["metrics"]
+        )
         line["best"] = best
         append_line(self.folder / LOG, line)
         return line
