@@ -7,9 +7,13 @@ import shutil
 
 import pytest
 
+from crowdcount.core.image import WorkingSize
 from crowdcount.core.metrics import CountMetrics
+from crowdcount.models.checkpoints.card import Card, Provenance
 from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.runs.checkpoints import Checkpoints
+
+SIZE = WorkingSize(short_side_min=64, long_side_max=512)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,12 @@ def kill_after(monkeypatch):
 
 def add(keeper, model, epoch, mae):
     metrics = CountMetrics(mae=float(mae), rmse=float(mae), nae=None, images=1)
-    return keeper.add(model, epoch=epoch, metrics=metrics, card={"provenance": {"epoch": epoch}})
+    return keeper.add(
+        model,
+        epoch=epoch,
+        metrics=metrics,
+        card=Card(working_size=SIZE, provenance=Provenance(epoch=epoch)),
+    )
 
 
 def epoch_of(folder):
