@@ -50,7 +50,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep_best: int) -> None:
-        """Keep checkpoints of the run in ``folder``, the best ``keep_best`` of them."""
         self.folder = folder
         self.keep_best = keep_best
         self.best: CountMetrics | None = None
@@ -65,16 +64,9 @@ class Checkpoints:
         metrics: CountMetrics | None,
         card: Card,
     ) -> bool:
-        """Save a model as the last one, and as one of the best if it is.
+        """Save a model as the last one and, if it is, as one of the best.
 
-        Args:
-            model: The model after ``epoch``.
-            epoch: Its epoch, from 1 on.
-            metrics: Its validation, if there was one.
-            card: The card of the checkpoint.
-
-        Returns:
-            Whether it is the best so far.
+        Returns whether it is the best so far. ``metrics`` are its validation, if there was one.
         """
         last = self.folder / LAST
         save_checkpoint(last, model, card=card)
@@ -160,8 +152,7 @@ class Checkpoints:
         """Remove checkpoints in ``top/`` that neither this ranking nor the saved state needs."""
         top = self.folder / TOP
         needed = {*self.top, *self._saved} if self.keep_best > 1 else {*self._saved} - {*self.top}
-        kept = {self.folder / ranked.folder for ranked in needed}
-        for path in set(top.glob("*")) - kept:
+        for path in set(top.glob("*")) - {self.folder / ranked.folder for ranked in needed}:
             shutil.rmtree(path)
         if top.is_dir() and not any(top.iterdir()):
             top.rmdir()

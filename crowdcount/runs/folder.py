@@ -237,7 +237,7 @@ class RunFolder:
         sets: Mapping[str, CountMetrics],
         card: Card,
     ) -> dict[str, Any]:
-        """Save the checkpoints of an epoch and log it.
+        """Save the checkpoints of an epoch, log it and return the line of the log.
 
         Args:
             report: The course of the epoch.
@@ -245,9 +245,6 @@ class RunFolder:
             metrics: Its validation, if there was one.
             sets: The validation of each data set, recorded if there are several.
             card: The card of the checkpoint, but for epoch and metrics.
-
-        Returns:
-            The line of the log.
         """
         split = self.config.train.select_on
         measured: dict[str, CountMetrics | dict[str, CountMetrics]] = {}

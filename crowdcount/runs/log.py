@@ -53,13 +53,8 @@ def epochs_done(log: Sequence[Line]) -> int:
 def draw_curves(log: Sequence[Line], *, title: str, split: str) -> bytes:
     """Draw losses, learning rates and validation errors over epochs, as a PNG file.
 
-    The curves hold no times, so a run that was stopped and resumed has the same ones as a run that
-    was not.
-
-    Args:
-        log: At least one epoch.
-        title: The title of the picture.
-        split: The split that the run was validated on.
+    They hold no times, so a run that was stopped and resumed has the same curves as one that was
+    not. ``split`` is the split that it was validated on.
     """
     losses = {"total": "loss", "classification": "classification", "count": "count"}
     head, encoder = _points(log, "lr"), _points(log, "encoder_lr")
@@ -85,11 +80,7 @@ def _points(log: Sequence[Line], key: str) -> list[tuple[float, float]]:
 def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float) -> str:
     """Return one line for people on an epoch.
 
-    Args:
-        line: The epoch in the log.
-        split: The split that was validated on.
-        epochs: Epochs of the whole run.
-        seconds_left: Estimated time of the rest of the run.
+    ``split`` is the split that was validated on, ``epochs`` the number of the whole run.
     """
     parts = [
         f"epoch {line['epoch']}/{epochs}",

@@ -57,9 +57,7 @@ def data_of_run(
 ) -> Sequence[PreparedDataset]:
     """Return the data that a run was started with, and check that it is unchanged.
 
-    Args:
-        run: The run.
-        given: The data where it is now; None: at the recorded place.
+    It is read from where the run recorded it, unless it is ``given``.
 
     Raises:
         UsageError: If it is other data.

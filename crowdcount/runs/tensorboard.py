@@ -33,13 +33,8 @@ class EventWriter:
     def __init__(self, folder: Path, log: Sequence[Line], *, started: str) -> None:
         """Replace the event files of a run by one that holds its log so far.
 
-        The time of a line is the start of the run plus the seconds of all epochs up to it, so a
-        stop leaves no gap.
-
-        Args:
-            folder: The run.
-            log: The lines to begin with.
-            started: When the run began, in ISO format.
+        The time of a line is ``started``, in ISO format, plus the seconds of all epochs up to it.
+        So a stop leaves no gap.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -52,7 +47,7 @@ class EventWriter:
             self.add(line)
 
     def add(self, line: Line) -> None:
-        """Write one line."""
+        """Write a line."""
         self._time += float(line["seconds"])
         for tag, value in scalars(line).items():
             self._writer.add_scalar(tag, value, line["epoch"], walltime=self._time)

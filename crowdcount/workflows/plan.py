@@ -74,7 +74,7 @@ class TrainingSamples:
         return source.sample(record)
 
     def cached(self, kind: str, *, directory: Path) -> Samples:
-        """Return the same samples, decoded once if there is room for that."""
+        """Return the same samples, decoded only once if there is room for them."""
         rooms = [
             Room(name=each.name, width=each.width, height=each.height, heads=each.heads)
             for _, each in self._images
@@ -129,11 +129,7 @@ def first_bins(
 ) -> Bins:
     """Return the bins of the checkpoint that training starts from, else those of the data.
 
-    Args:
-        config: All settings.
-        data: Prepared data sets, trained on together.
-        write: Save bins that are made from the data beside it.
-        track: Shows progress.
+    Bins that are made from the data are saved beside it, unless ``write`` is false.
     """
     if config.train.init is not None and config.train.init_part == "all":
         return initial_bins(resolve_checkpoint(config.train.init))

@@ -336,9 +336,7 @@ def _result(run: RunFolder) -> TrainResult:
 def _validate(counter: Counter, plan: TrainPlan, report: EpochReport) -> Evaluation | None:
     """Measure the model on the validation images if a validation is due.
 
-    Raises:
-        DivergedError: If the last step broke the weights. The checkpoint of the epoch before is
-            worth more, so theirs is not saved.
+    Weights that the last step broke are an error, so they do not replace the last checkpoint.
     """
     train = plan.config.train
     due = report.epoch % train.validate_every == 0 or report.epoch == train.epochs
