@@ -14,6 +14,7 @@ import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +25,7 @@ from crowdcount.core.metrics import CountMetrics, count_metrics
 from crowdcount.core.precision import PRECISIONS
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.models.build import empty_model
-from crowdcount.models.config import DECODERS, ModelConfig
+from crowdcount.models.config import Decoder, ModelConfig
 from crowdcount.training.loop import EpochReport
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
@@ -101,7 +102,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data/sha"), help="prepared data")
-    parser.add_argument("--decoders", nargs="+", choices=DECODERS, default=DECODERS)
+    parser.add_argument(
+        "--decoders", nargs="+", choices=get_args(Decoder), default=get_args(Decoder)
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--crop", type=int, default=96, help="side of a crop in pixels")
     parser.add_argument("--batch", type=int, default=4, help="crops of a step")

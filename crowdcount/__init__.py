@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crowdcount.workflows.counter import Count, Counter, load
     from crowdcount.workflows.evaluate import evaluate
     from crowdcount.workflows.importing import import_checkpoint
+    from crowdcount.workflows.plan import new_run_config
     from crowdcount.workflows.predict import predict
     from crowdcount.workflows.preprocess import preprocess
     from crowdcount.workflows.train import resume, train
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "load_run_config",
     "make_bins",
+    "new_run_config",
     "predict",
     "preprocess",
     "resume",
@@ -72,6 +74,7 @@ _HOMES = {
     "load": "workflows.counter",
     "load_run_config": "config",
     "make_bins": "workflows.bins",
+    "new_run_config": "workflows.plan",
     "predict": "workflows.predict",
     "preprocess": "workflows.preprocess",
     "resume": "workflows.train",

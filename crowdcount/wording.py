@@ -3,10 +3,6 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -37,10 +33,3 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
-def first_problem(error: "ValidationError") -> str:
-    """Return pydantic's first problem: ``bins.2.value: Input should be a valid number``."""
-    problem = error.errors()[0]
-    text = problem["msg"].removeprefix("Value error, ")
-    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), text]))

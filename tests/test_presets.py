@@ -115,7 +115,7 @@ def test_a_dry_run_of_every_preset_prints_its_settings(command, name, tmp_path):
     out = command("train", "--dry-run", "--preset", name, "--no-pretrained", "--device", "cpu")
     settings = tmp_path / "settings.toml"
     settings.write_text(out)
-    start = load_run_config(preset=name, overrides=[("model.pretrained", "none")])
+    start = load_run_config(preset=name, overrides=[("model.pretrained", "none")]).resolved()
     assert load_run_config(config=settings) == start
     assert "7 training and 1 validation images" in out
 

@@ -177,12 +177,13 @@ def train(
 
     Example: crowdcount train --backbone clip-rn50 --set loss.count=mse
     """
-    from crowdcount.config import load_run_config
+    from crowdcount.config import RunConfig, given_settings
     from crowdcount.data.prepared.dataset import PreparedDataset
     from crowdcount.data.prepared.find import find_prepared, one_data_set
     from crowdcount.runs.folder import find_run
     from crowdcount.runs.resume import check_settings, data_of_run
     from crowdcount.workflows import train as workflow
+    from crowdcount.workflows.plan import new_run_config
 
     if {"init", "no_pretrained"} <= given:
         raise UsageError(
@@ -192,16 +193,19 @@ def train(
     run = None if resume is None else find_run(resume)
     if run is not None:
         _refuse_beside_resume(given)
-    settings = load_run_config(
+    tree = given_settings(
         config=config,
         preset=preset,
         overrides=_overrides(order),
         environment=os.environ,
         directory=Path() if run is None else None,
         start=None if run is None else run.config,
-        offline=offline,
     )
-    if run is None:
+    # A run that was begun has complete settings, and its first weights may be gone.
+    if run is not None:
+        settings = RunConfig.from_mapping(tree)
+    else:
+        settings = new_run_config(tree, offline=offline)
         workflow.check_selection(settings, allow_test=allow_test_selection)
     sets: list[PreparedDataset] | None = None
     if run is None or data:
@@ -312,7 +316,7 @@ def _print_estimate(
         f"{name} {_mebibytes(getattr(memory, name))}"
         for name in ("weights", "gradients", "optimiser", "average", "activations")
     )
-    typer.echo(tomli_w.dumps(settings.to_mapping()), nl=False)
+    typer.echo(tomli_w.dumps(settings.resolved().to_mapping()), nl=False)
     for line in (
         f"{plan.training_images} training and {plan.validation_images} validation images, "
         f"crops of {plan.crop} pixels",

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crowdcount.core.limits import MAX_BLOCK, MAX_COUNT
-from crowdcount.core.typed import typed
+from crowdcount.core.settings import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Bins:
             ValueError: If a key is missing or the bins leave a gap.
         """
         try:
-            table = typed(_Table, mapping)
+            table = parse(_Table, mapping)
         except ValueError as error:
             raise ValueError(f"not a bins table: {error}") from error
         bins = cls(

@@ -1,13 +1,15 @@
 """Which numbers a network computes with; what it says is float32 in any case."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from crowdcount.core.types import BlockPrediction
-from crowdcount.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -15,22 +17,6 @@ PRECISIONS: dict[str, torch.dtype] = {
     "fp16": torch.float16,
 }
 """Types of the matrix products and convolutions. Weights and their updates are float32 in each."""
-
-
-def check_precision(setting: str, precision: str) -> None:
-    """Refuse what is no key of ``PRECISIONS``.
-
-    Args:
-        setting: What the person who chose it calls it.
-        precision: What was chosen.
-
-    Raises:
-        ConfigError: If it is unknown.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigError(
-            f"{setting}: unknown precision {precision!r}; choose from: {', '.join(PRECISIONS)}"
-        )
 
 
 def computed(

@@ -1,6 +1,6 @@
 """The classification terms of the training loss, by name."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,9 @@ def zero_inflated_poisson(
     return torch.where(heads > 0, filled, empty).sum(dim=(1, 2)).mean()
 
 
-CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {
+ClassificationLossName = Literal["ce", "zip"]
+
+CLASSIFICATION_LOSSES: dict[ClassificationLossName, ClassificationLoss] = {
     "ce": cross_entropy,
     "zip": zero_inflated_poisson,
 }

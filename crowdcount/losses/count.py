@@ -1,14 +1,16 @@
 """The count terms of the training loss, by name."""
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from crowdcount.core.settings import NonNegativeFloat, PositiveInt, settings
 from crowdcount.core.types import BlockTarget
+from crowdcount.errors import ConfigError
 from crowdcount.losses.posterior import head_posteriors
 from crowdcount.losses.transport import transport_loss
 
@@ -18,13 +20,40 @@ VARIATION_WEIGHT = 0.01
 MANY_HEADS = 40_000.0
 """Crops of ``dm`` with more heads count as if one head in so many were predicted at least."""
 
-SCALES = (1, 2, 4)
-SCALE_WEIGHTS = (0.25, 0.5, 1.0)
-"""Sides in blocks, and weights, of the cells of ``multiscale``: those published with ZIP."""
+CountLossName = Literal["dm", "mae", "mse", "multiscale", "bayesian"]
 
-SIGMA = 8.0
-BACKGROUND = 0.15
-"""Spread of a head in pixels, and distance of the background, of the Bayesian loss."""
+
+@settings("loss.multiscale")
+class MultiscaleConfig:
+    """Settings of the multiscale loss; the defaults are those published with ZIP."""
+
+    cells: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (1, 2, 4)
+    """Sides of the cells in which errors are averaged, in blocks; 1 is the block itself."""
+
+    weights: Annotated[tuple[NonNegativeFloat, ...], Field(strict=False)] = (0.25, 0.5, 1.0)
+    """Weight of each entry of ``cells``; the image has weight 1."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "MultiscaleConfig":
+        if len(self.weights) != len(self.cells):
+            raise ConfigError(
+                f"loss.multiscale.weights: {len(self.weights)} for {len(self.cells)} cell sides",
+                next_step="give one weight for each entry of loss.multiscale.cells",
+            )
+        return self
+
+
+@settings("loss.bayesian")
+class BayesianConfig:
+    """Settings of the Bayesian loss."""
+
+    sigma: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 8.0
+    """Spread of a head, in pixels."""
+
+    background: NonNegativeFloat = 0.15
+    """Distance of the background from the nearest head, as a share of the shorter side of the crop.
+    There the background is as likely as a head is at its own centre. 0: no background, every block
+    belongs to heads."""
 
 
 @runtime_checkable
@@ -80,9 +109,7 @@ def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float
 def multiscale(
     counts: Float[Tensor, "batch 1 rows cols"],
     target: BlockTarget,
-    *,
-    scales: Sequence[int] = SCALES,
-    weights: Sequence[float] = SCALE_WEIGHTS,
+    config: MultiscaleConfig | None = None,
 ) -> Float[Tensor, ""]:
     r"""Absolute errors of the image, of its blocks and of larger and larger cells of blocks.
 
@@ -95,8 +122,7 @@ def multiscale(
     Args:
         counts: Predicted heads of each block.
         target: True heads of each block.
-        scales: Sides k of the cells, in blocks; 1 is the block itself.
-        weights: Weight w of each scale. The image has weight 1.
+        config: Sides k and weights w of the cells; None: the defaults.
 
     Source:
         The regression terms of Ma et al., "ZIP", https://arxiv.org/abs/2506.19955, with the
@@ -105,7 +131,8 @@ def multiscale(
     """
     error = counts - target.counts
     total = (counts.sum(dim=(1, 2, 3)) - target.heads).abs()
-    for scale, weight in zip(scales, weights, strict=True):
+    config = config or MultiscaleConfig()
+    for scale, weight in zip(config.cells, config.weights, strict=True):
         total = total + weight * _cell_means(error, scale).abs().sum(dim=(1, 2, 3))
     return total.mean()
 
@@ -113,9 +140,7 @@ def multiscale(
 def bayesian(
     counts: Float[Tensor, "batch 1 rows cols"],
     target: BlockTarget,
-    *,
-    sigma: float = SIGMA,
-    background: float = BACKGROUND,
+    config: BayesianConfig | None = None,
 ) -> Float[Tensor, ""]:
     r"""Bayesian loss: every annotated head should collect one predicted head, the background none.
 
@@ -130,23 +155,22 @@ def bayesian(
     Args:
         counts: Predicted heads of each block, not negative.
         target: True heads; their points decide.
-        sigma: Spread of a head, in pixels.
-        background: Distance at which the background is as likely as a head is at its own centre, as
-            a share of the shorter side of the crop; 0: no background, every block belongs to heads.
+        config: Spread of a head and distance of the background; None: the defaults.
 
     Source:
         Ma et al., "Bayesian Loss for Crowd Count Estimation with Point Supervision", ICCV 2019,
         https://arxiv.org/abs/1908.03684 (BL+, BL without background). There the share is of the
         whole image; the loss sees the crop alone.
     """
+    config = config or BayesianConfig()
     _, _, rows, cols = counts.shape
     posterior, real = head_posteriors(
         target.points,
         rows=rows,
         cols=cols,
         block=target.block,
-        sigma=sigma,
-        background=background,
+        sigma=config.sigma,
+        background=config.background,
     )
     worth = real * (target.heads / real.sum(dim=1).clamp(min=1)).unsqueeze(1)
     with torch.autocast(counts.device.type, enabled=False):
@@ -163,7 +187,7 @@ def _cell_means(
     return F.avg_pool2d(whole, scale)
 
 
-COUNT_LOSSES: dict[str, CountLoss] = {
+COUNT_LOSSES: dict[CountLossName, CountLoss] = {
     "dm": dm,
     "mae": mae,
     "mse": mse,

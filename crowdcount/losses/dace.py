@@ -1,129 +1,74 @@
 """The training loss of CLIP-EBC and of ZIP: classification of blocks plus a count term."""
 
 import dataclasses
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict
+from pydantic import model_validator
 from torch import Tensor
 
 from crowdcount.core.bins import Bins
+from crowdcount.core.settings import NonNegativeFloat, settings
 from crowdcount.core.types import BlockPrediction, BlockTarget
 from crowdcount.errors import ConfigError
-from crowdcount.losses.classification import CLASSIFICATION_LOSSES
+from crowdcount.losses.classification import CLASSIFICATION_LOSSES, ClassificationLossName
 from crowdcount.losses.count import (
-    BACKGROUND,
     COUNT_LOSSES,
-    SCALE_WEIGHTS,
-    SCALES,
-    SIGMA,
+    BayesianConfig,
     CountLoss,
+    CountLossName,
+    MultiscaleConfig,
+    bayesian,
+    multiscale,
 )
 
-COUNT_TARGETS = ("raw", "corrected")
-
-NO_CLASSIFICATION = "none"
-"""In place of a key of ``CLASSIFICATION_LOSSES``: the count term trains alone."""
-
-PUBLISHED_COUNT = {"ce": "dm", "zip": "multiscale", "none": "dm"}
-"""The count term with which each classification term was published; DM-Count has no other term."""
+PUBLISHED_COUNT: dict[str, CountLossName] = {"ce": "dm", "zip": "multiscale", "none": "dm"}
+"""Count term that each classification term was published with; DM-Count has no other term."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("loss")
 class DaceConfig:
-    """Settings of the training loss.
+    """Settings of the training loss."""
 
-    Raises:
-        ConfigError: If a name is unknown or the weight is out of range.
-    """
+    classification: Literal[ClassificationLossName, "none"] = "ce"
+    """Classification term. ``none``: the count term alone."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    count: Literal["auto", CountLossName] = "auto"
+    """Count term. ``auto``: the one published with the classification term: ``dm`` for ``ce`` and
+    ``none``, ``multiscale`` for ``zip``."""
 
-    classification: str = "ce"
-    """Classification term: a key of ``CLASSIFICATION_LOSSES``; ``none``: the count term alone."""
-
-    count: str = "auto"
-    """Count term: a key of ``COUNT_LOSSES``. ``auto`` becomes the one that was published with the
-    classification term: ``dm`` for ``ce`` and ``none``, ``multiscale`` for ``zip``."""
-
-    count_weight: float = 1.0
+    count_weight: NonNegativeFloat = 1.0
     """Weight of the count term against the classification term."""
 
-    count_target: str = "raw"
+    count_target: Literal["raw", "corrected"] = "raw"
     """Counts that the loss sees: ``raw``, or ``corrected`` by label correction."""
 
-    multiscale_cells: tuple[int, ...] = SCALES
-    """``multiscale``: sides of the cells in which errors are averaged, in blocks."""
+    multiscale: MultiscaleConfig = field(default_factory=MultiscaleConfig)
+    """Settings of ``count = "multiscale"``."""
 
-    multiscale_weights: tuple[float, ...] = SCALE_WEIGHTS
-    """``multiscale``: weight of each side; the image has weight 1."""
+    bayesian: BayesianConfig = field(default_factory=BayesianConfig)
+    """Settings of ``count = "bayesian"``."""
 
-    bayesian_sigma: float = SIGMA
-    """``bayesian``: spread of a head, in pixels."""
-
-    bayesian_background: float = BACKGROUND
-    """``bayesian``: distance of the background from the nearest head, as a share of the shorter
-    side of the crop; 0: no background."""
-
-    def __post_init__(self) -> None:
-        terms = (*sorted(CLASSIFICATION_LOSSES), NO_CLASSIFICATION)
-        if self.classification not in terms:
-            raise ConfigError(
-                f"loss.classification: unknown classification loss {self.classification!r}; "
-                f"choose from: {', '.join(terms)}"
-            )
-        if self.count == "auto":
-            object.__setattr__(self, "count", PUBLISHED_COUNT[self.classification])
-        if self.count not in COUNT_LOSSES:
-            known = ", ".join(sorted(COUNT_LOSSES))
-            raise ConfigError(
-                f"loss.count: unknown count loss {self.count!r}; choose from: auto, {known}"
-            )
-        if not (math.isfinite(self.count_weight) and self.count_weight >= 0):
-            raise ConfigError(
-                f"loss.count_weight: must be a number from 0 on, got {self.count_weight}"
-            )
-        if self.classification == NO_CLASSIFICATION and self.count_weight == 0:
+    @model_validator(mode="after")
+    def _check(self) -> "DaceConfig":
+        if self.classification == "none" and self.count_weight == 0:
             raise ConfigError(
                 "loss.count_weight: 0, and with loss.classification = none there is no other term",
                 next_step="give the count term a weight, or choose a classification term",
             )
-        if self.count_target not in COUNT_TARGETS:
-            raise ConfigError(
-                f"loss.count_target: unknown target {self.count_target!r}; "
-                f"choose from: {', '.join(COUNT_TARGETS)}"
-            )
-        self._check_multiscale()
-        self._check_bayesian()
+        return self
 
-    def _check_multiscale(self) -> None:
-        cells, weights = self.multiscale_cells, self.multiscale_weights
-        if any(side < 1 for side in cells):
-            raise ConfigError(f"loss.multiscale_cells: must be from 1 on, got {list(cells)}")
-        if len(weights) != len(cells):
-            raise ConfigError(
-                f"loss.multiscale_weights: {len(weights)} for {len(cells)} sides of cells",
-                next_step="give one weight for each entry of loss.multiscale_cells",
-            )
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise ConfigError(
-                f"loss.multiscale_weights: must be numbers from 0 on, got {list(weights)}"
-            )
+    def resolved(self) -> "DaceConfig":
+        """Return the same settings with ``auto`` replaced by the count term it stands for."""
+        return dataclasses.replace(self, count=self.count_term)
 
-    def _check_bayesian(self) -> None:
-        if not (math.isfinite(self.bayesian_sigma) and self.bayesian_sigma >= 1):
-            raise ConfigError(
-                f"loss.bayesian_sigma: must be at least 1 pixel, got {self.bayesian_sigma}"
-            )
-        if not (math.isfinite(self.bayesian_background) and self.bayesian_background >= 0):
-            raise ConfigError(
-                f"loss.bayesian_background: must be a number from 0 on, got "
-                f"{self.bayesian_background}"
-            )
+    @property
+    def count_term(self) -> CountLossName:
+        """The count term, ``auto`` resolved."""
+        return PUBLISHED_COUNT[self.classification] if self.count == "auto" else self.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +114,7 @@ def dace_loss(
     """
     if config.count_target == "corrected":
         target = _corrected(target, max_count=bins.max_count)
-    if config.classification == NO_CLASSIFICATION:
+    if config.classification == "none":
         classification = prediction.counts.new_zeros(())
     else:
         classify = CLASSIFICATION_LOSSES[config.classification]
@@ -183,12 +128,13 @@ def dace_loss(
 
 
 def _count_loss(config: DaceConfig) -> CountLoss:
-    """The count term, given the settings that are its own."""
-    settings: dict[str, dict[str, Any]] = {
-        "multiscale": {"scales": config.multiscale_cells, "weights": config.multiscale_weights},
-        "bayesian": {"sigma": config.bayesian_sigma, "background": config.bayesian_background},
-    }
-    return partial(COUNT_LOSSES[config.count], **settings.get(config.count, {}))
+    """Return the count term, bound to its own settings where it has some."""
+    name = config.count_term
+    if name == "multiscale":
+        return partial(multiscale, config=config.multiscale)
+    if name == "bayesian":
+        return partial(bayesian, config=config.bayesian)
+    return COUNT_LOSSES[name]
 
 
 def _corrected(target: BlockTarget, *, max_count: int) -> BlockTarget:

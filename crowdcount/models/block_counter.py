@@ -62,7 +62,7 @@ class BlockCounter(nn.Module, ABC):
                 next_step=f"make bins for blocks of {config.block} pixels, or change the setting",
             )
         check_head(config.head, bins)
-        self.config = config
+        self.config = config.resolved()
         self.bins = bins
         self.normalisation = normalisation
         self.stride = stride

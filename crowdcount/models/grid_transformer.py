@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-DEPTHS = ("deep", "shallow")
+Depth = Literal["deep", "shallow"]
 """``deep``: other prompt tokens before each block. ``shallow``: only before the first."""
 
 
@@ -142,7 +142,7 @@ class PromptTokens(nn.Module):
             tokens: How many enter a block.
             patch: Side of a patch in pixels; with ``width`` it decides how large they start.
             width: Channels of a token.
-            depth: Key of ``DEPTHS``.
+            depth: A choice of ``Depth``.
             dropout: Share of their numbers that is zero in a step of training.
         """
         super().__init__()

@@ -1,6 +1,7 @@
 """Neck: features of several strides fused into one map of blocks."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
 
-NORMS = ("batch", "layer")
+Norm = Literal["batch", "layer"]
 """How the neck keeps its features in range. ``batch``: each channel by its mean and spread over a
 batch in training, over all of training in counting. ``layer``: each place by the mean and spread of
 its own channels, in training and in counting alike."""
@@ -43,7 +44,7 @@ class Neck(nn.Module):
             strides: Stride of each stage in pixels; of equal ones the deepest is used.
             block: Block side in pixels.
             width: Channels of the fused features.
-            norm: One of ``NORMS``.
+            norm: A choice of ``Norm``.
 
         Raises:
             ConfigError: If every stage is finer than half a block.

@@ -1,5 +1,7 @@
 """What a last layer says of a block: its bin, at once or empty against occupied first; or heads."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from crowdcount.core.bins import Bins, format_range
 from crowdcount.errors import ConfigError
 
-HEADS = ("ebc", "zip", "regression")
+Head = Literal["ebc", "zip", "regression"]
 """``ebc``: one logit for each bin. ``zip``: two for empty and occupied, one for each other bin.
 ``regression``: one number, which through a ReLU is the heads of the block; no bins."""
 

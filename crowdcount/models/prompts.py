@@ -1,8 +1,10 @@
 """A bin -> the sentence that says so many people are there."""
 
+from typing import Literal
+
 from crowdcount.errors import ConfigError
 
-STYLES = ("words", "digits")
+Style = Literal["words", "digits"]
 
 PLACE = "{people}"
 """What a template has where the people belong."""

@@ -1,16 +1,15 @@
 """The optimiser: what is trained, how fast each part of it, and what decays."""
 
-import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 
-from crowdcount.errors import ConfigError
+from crowdcount.core.settings import NonNegativeFloat, PositiveFloat, settings
 
-OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
+OptimiserName = Literal["adam", "adamw"]
+
+OPTIMISERS: dict[OptimiserName, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
@@ -22,37 +21,24 @@ PROMPTS = "prompt"
 """Parameters with this in their name are prompt tokens."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("optim")
 class OptimConfig:
     """Settings of the optimiser."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    name: OptimiserName = "adam"
+    """Update rule of the weights."""
 
-    name: str = "adam"
-    """Key into ``OPTIMISERS``."""
-
-    lr: float = 1e-4
+    lr: PositiveFloat = 1e-4
     """Learning rate at the top of the schedule."""
 
-    encoder_lr: float | None = None
-    """That of the encoder; none: the same. It follows the same schedule."""
+    encoder_lr: PositiveFloat | None = None
+    """Learning rate of the encoder at the top of the same schedule. None: that of the rest."""
 
-    weight_decay: float = 1e-4
+    weight_decay: NonNegativeFloat = 1e-4
     """L2 penalty of ``adam``, decoupled decay of ``adamw``; not of norms, biases and prompts."""
 
-    clip_norm: float | None = None
-    """Longest gradient: longer ones are shortened to this L2 norm; none: no gradient is."""
-
-    def __post_init__(self) -> None:
-        if self.name not in OPTIMISERS:
-            known = ", ".join(OPTIMISERS)
-            raise ConfigError(f"optim.name: unknown optimiser {self.name!r}; choose from: {known}")
-        for name in ("lr", "encoder_lr", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"optim.{name} must be positive, got {value}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"optim.weight_decay must be >= 0, got {self.weight_decay}")
+    clip_norm: PositiveFloat | None = None
+    """L2 norm to which longer gradients are shortened. None: gradients are not clipped."""
 
 
 def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

@@ -3,56 +3,39 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import Field
 
-from crowdcount.errors import ConfigError
+from crowdcount.core.settings import NaturalInt, NonNegativeFloat, PositiveInt, settings
+
+ScheduleName = Literal["cosine", "restarts"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("schedule")
 class ScheduleConfig:
-    """Settings of the learning rate's way. Its top is ``optim.lr``."""
+    """Settings of the learning rate schedule. Its top is ``optim.lr``."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    name: ScheduleName = "cosine"
+    """Shape of the schedule."""
 
-    name: str = "cosine"
-    """Key into ``SCHEDULES``."""
-
-    warmup: float = 0.05
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """``cosine``: share of the training over which the rate rises linearly from near zero."""
 
-    warmup_epochs: int = 50
+    warmup_epochs: NaturalInt = 50
     """``restarts``: epochs before the first cosine begins."""
 
-    warmup_lr: float = 1e-6
+    warmup_lr: NonNegativeFloat = 1e-6
     """``restarts``: rate of the first epoch, from which the warm-up leads to the top linearly."""
 
-    period: int = 5
+    period: PositiveInt = 5
     """``restarts``: epochs of the first cosine."""
 
-    period_factor: int = 2
-    """``restarts``: how many times as long as the one before each cosine is."""
+    period_factor: PositiveInt = 2
+    """``restarts``: length of each cosine over that of the one before."""
 
-    min_lr: float = 1e-7
-    """``restarts``: where each cosine leads to."""
-
-    def __post_init__(self) -> None:
-        if self.name not in SCHEDULES:
-            raise ConfigError(
-                f"schedule.name: unknown schedule {self.name!r}; "
-                f"choose from: {', '.join(SCHEDULES)}"
-            )
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"schedule.warmup must be in [0, 1), got {self.warmup}")
-        for name, least in (("warmup_epochs", 0), ("period", 1), ("period_factor", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"schedule.{name} must be at least {least}, got {getattr(self, name)}"
-                )
-        for name in ("warmup_lr", "min_lr"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"schedule.{name} must be >= 0, got {getattr(self, name)}")
+    min_lr: NonNegativeFloat = 1e-7
+    """``restarts``: rate at the end of each cosine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +104,7 @@ def _half_cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-SCHEDULES: dict[str, Callable[[Moment, ScheduleConfig, float], float]] = {
+SCHEDULES: dict[ScheduleName, Callable[[Moment, ScheduleConfig, float], float]] = {
     "cosine": _cosine,
     "restarts": _restarts,
 }

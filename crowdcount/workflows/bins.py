@@ -22,7 +22,7 @@ from crowdcount.core.blocks import largest_observable_count, window_histogram
 from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.progress import Track, untracked
 from crowdcount.core.published_bins import PUBLISHED_BINS
-from crowdcount.core.typed import typed
+from crowdcount.core.settings import parse
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST, Manifest
 from crowdcount.drawing.charts import bar_chart
@@ -119,7 +119,7 @@ class BinsTable:
         """
         try:
             content = read_json(path)
-            bins, made = Bins.from_json(content), typed(_Making, content)
+            bins, made = Bins.from_json(content), parse(_Making, content)
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: not a bins file: {error}",

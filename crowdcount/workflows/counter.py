@@ -14,7 +14,8 @@ from torch import Tensor
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.core.precision import check_precision, computed, keep_weights
+from crowdcount.core.precision import PRECISIONS, computed, keep_weights
+from crowdcount.core.settings import check_choice
 from crowdcount.core.types import BlockPrediction, ImageCount
 from crowdcount.data.sources.images import load_image, pixels_of
 from crowdcount.drawing.heatmap import heatmap
@@ -189,7 +190,7 @@ def load(
         BadInputError: If it is no checkpoint of ours.
         ConfigError: If there is no such device or precision.
     """
-    check_precision("precision", precision)
+    check_choice("precision", precision, PRECISIONS)
     folder = resolve_checkpoint(checkpoint, offline=offline).path
     target = resolve_device(device)
     loaded = load_checkpoint(folder)

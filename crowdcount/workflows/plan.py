@@ -1,9 +1,10 @@
 """A training run before it starts: its data, sizes, samples, bins, initial model and estimate."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,9 @@ from crowdcount.models.checkpoints.warm_start import (
     initial_bins,
     initial_model,
     model_around_initial_encoder,
+    with_initial_settings,
 )
+from crowdcount.training.config import TrainConfig
 from crowdcount.training.memory import MemoryEstimate, estimate_memory
 from crowdcount.workflows.bins import training_bins
 
@@ -83,12 +86,39 @@ class TrainingSamples:
         return self if cache is None else CachedSamples(self, cache)
 
 
+def new_run_config(given: Mapping[str, Any], *, offline: bool = False) -> RunConfig:
+    """Build the settings of a new run; the checkpoint it starts from completes the given ones.
+
+    A checkpoint of the model hub is pinned to its commit, so that the name keeps its meaning.
+
+    Args:
+        given: A tree of settings, such as ``{"train": {"init": "starter"}}``, or that of
+            :func:`crowdcount.config.given_settings`.
+        offline: Do not download the checkpoint.
+
+    Raises:
+        ConfigError: If a key is unknown, a value is wrong or contradicts the checkpoint.
+        InputMissingError: If there is no such checkpoint.
+        BadInputError: If it is damaged.
+    """
+    train, model = given.get("train", {}), given.get("model", {})
+    init = train.get("init") if isinstance(train, Mapping) else None
+    if not (isinstance(init, str) and init and isinstance(model, Mapping)):
+        return RunConfig.from_mapping(given)
+    checkpoint = resolve_checkpoint(init, offline=offline)
+    part = train.get("init_part", TrainConfig.init_part)
+    model = with_initial_settings(model, init=checkpoint, part=part)
+    train = {**train, "init": checkpoint.name}
+    return RunConfig.from_mapping({**given, "model": model, "train": train})
+
+
 def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPlan:
     """Work out the sizes of a run.
 
     Raises:
         InputMissingError: If a data set has no training images.
     """
+    config = config.resolved()
     records = [record for each in data for record in each.records("train")]
     return TrainPlan(
         config=config,

@@ -126,11 +126,8 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     differing: dict[str, None] = {}
     for run in runs[1:]:
         differing |= dict.fromkeys(differing_settings(runs[0].config, run.config))
-    trees = [run.config.to_mapping() for run in runs]
-    settings = {
-        key: tuple(tree[section].get(name) for tree in trees)
-        for key, (section, name) in ((key, key.split(".", 1)) for key in differing)
-    }
+    flat = [run.config.flat() for run in runs]
+    settings = {key: tuple(each[key] for each in flat) for key in differing}
     made_from = _transposed([_made_from(run.record) for run in runs])
     return Comparison(
         runs=tuple(run.name for run in runs),

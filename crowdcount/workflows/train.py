@@ -160,7 +160,12 @@ def train(
         bins = first_bins(config, data, track=track)
         model = first_model(config, bins, offline=offline)
         run = RunFolder.create(
-            folder, config=config, data=data, bins=bins, device=target, deterministic=deterministic
+            folder,
+            config=plan.config,
+            data=data,
+            bins=bins,
+            device=target,
+            deterministic=deterministic,
         )
         if latest:
             mark_latest(run.folder)

@@ -144,7 +144,7 @@ def test_precision_is_what_the_network_computes_with(run, data, photos, checkpoi
 def test_an_unknown_precision_is_a_usage_error(run, data, photos, checkpoint, command):
     code, out, err = run(*command, "--precision", "fp8", "--checkpoint", checkpoint)
     assert (code, out) == (2, "")
-    assert "precision: unknown precision 'fp8'; choose from: fp32, bf16, fp16" in err
+    assert "precision: expected fp32, bf16 or fp16, got 'fp8'" in err
 
 
 def on_a_terminal(*arguments, **environment):

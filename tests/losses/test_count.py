@@ -11,7 +11,16 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crowdcount.core.types import BlockTarget, block_target
-from crowdcount.losses.count import COUNT_LOSSES, bayesian, dm, mae, mse, multiscale
+from crowdcount.losses.count import (
+    COUNT_LOSSES,
+    BayesianConfig,
+    MultiscaleConfig,
+    bayesian,
+    dm,
+    mae,
+    mse,
+    multiscale,
+)
 
 SIDE = 48
 
@@ -269,7 +278,7 @@ def test_cells_forgive_what_cancels_in_them(seed, rows, cols, scale, weight):
         for left in range(0, cols, scale):
             cell = error[:, 0, top : top + scale, left : left + scale].sum(dim=(1, 2))
             expected = expected + weight * cell.abs() / scale**2
-    value = multiscale(counts, target, scales=[scale], weights=[weight])
+    value = multiscale(counts, target, MultiscaleConfig(cells=(scale,), weights=(weight,)))
     assert_close(value, expected.mean(), rtol=1e-4, atol=1e-4)
 
 
@@ -277,17 +286,25 @@ def test_multiscale_by_hand():
     # Errors +2, -1, +1 of three blocks: image 2; blocks 4; cells of two blocks (1 + 1) / 4.
     target = block_target((torch.tensor([[9.0, 1.0]]),), height=8, width=24, block=8)
     counts = torch.tensor([[[[2.0, 0.0, 1.0]]]])
-    assert_close(multiscale(counts, target, scales=[], weights=[]), torch.tensor(2.0))
-    assert_close(multiscale(counts, target, scales=[1], weights=[1.0]), torch.tensor(6.0))
-    assert_close(multiscale(counts, target, scales=[2], weights=[4.0]), torch.tensor(4.0))
-    both = multiscale(counts, target, scales=[1, 2], weights=[0.5, 4.0])
+    assert_close(
+        multiscale(counts, target, MultiscaleConfig(cells=(), weights=())), torch.tensor(2.0)
+    )
+    assert_close(
+        multiscale(counts, target, MultiscaleConfig(cells=(1,), weights=(1.0,))), torch.tensor(6.0)
+    )
+    assert_close(
+        multiscale(counts, target, MultiscaleConfig(cells=(2,), weights=(4.0,))), torch.tensor(4.0)
+    )
+    both = multiscale(counts, target, MultiscaleConfig(cells=(1, 2), weights=(0.5, 4.0)))
     assert_close(both, torch.tensor(6.0))
 
 
 def test_the_scales_are_those_published_with_zip():
     target = target_of(crowd(20))
     counts = torch.rand_like(target.counts)
-    published = multiscale(counts, target, scales=[1, 2, 4], weights=[0.25, 0.5, 1.0])
+    published = multiscale(
+        counts, target, MultiscaleConfig(cells=(1, 2, 4), weights=(0.25, 0.5, 1.0))
+    )
     assert_close(multiscale(counts, target), published, rtol=0, atol=0)
 
 
@@ -297,10 +314,10 @@ def test_bayesian_by_hand():
     points = torch.tensor([[4.0, 4.0], [20.0, 4.0]])
     target = block_target((points,), height=8, width=24, block=8)
     counts = torch.tensor([[[[2.0, 1.0, 0.0]]]])
-    value = bayesian(counts, target, sigma=1.0, background=0.0)
+    value = bayesian(counts, target, BayesianConfig(sigma=1.0, background=0.0))
     assert_close(value, torch.tensor(1.5 + 0.5))
     # With a background at 8 pixels the middle block is background: 2 - 1, 1, 1 - 0.
-    value = bayesian(counts, target, sigma=1.0, background=1.0)
+    value = bayesian(counts, target, BayesianConfig(sigma=1.0, background=1.0))
     assert_close(value, torch.tensor(3.0))
 
 
@@ -317,8 +334,8 @@ def test_bayesian_settings_act():
     counts = torch.rand_like(target.counts)
     values = [
         bayesian(counts, target),
-        bayesian(counts, target, sigma=16.0),
-        bayesian(counts, target, background=0.3),
-        bayesian(counts, target, background=0.0),
+        bayesian(counts, target, BayesianConfig(sigma=16.0)),
+        bayesian(counts, target, BayesianConfig(background=0.3)),
+        bayesian(counts, target, BayesianConfig(background=0.0)),
     ]
     assert len({round(value.item(), 3) for value in values}) == 4

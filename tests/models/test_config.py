@@ -78,15 +78,17 @@ def windowed(monkeypatch):
 def test_the_window_is_that_of_the_backbone_in_whole_blocks_unless_another_is_named(
     windowed, block, own
 ):
-    assert ModelConfig(backbone=windowed, block=block).window == own
+    assert ModelConfig(backbone=windowed, block=block).resolved().window == own
     assert ModelConfig(backbone=windowed, block=block, window=480).window == 480
     assert ModelConfig(backbone=windowed, block=block, window=0).window == 0
-    assert ModelConfig(block=block).window is None
-    assert ModelConfig(backbone="timm:test_resnet", block=block).window is None
+    assert ModelConfig(block=block).resolved().window is None
+    assert ModelConfig(backbone="timm:test_resnet", block=block).resolved().window is None
 
 
 def test_settings_that_were_settled_stay_as_they_are(windowed):
-    config = ModelConfig(backbone=windowed)
+    config = ModelConfig(backbone=windowed).resolved()
+    assert config.window == 224
+    assert config.resolved() == config
     assert ModelConfig(**dataclasses.asdict(config)) == config
 
 
@@ -94,14 +96,14 @@ def test_settings_that_were_settled_stay_as_they_are(windowed):
 def test_a_stride_that_leaves_gaps_or_cuts_blocks_is_refused(windowed, stride):
     assert ModelConfig(backbone=windowed, window_stride=112).window_stride == 112
     for named in ({}, {"window": 224}):
-        with pytest.raises(ConfigError, match=r"^model\.window_stride: must be"):
+        with pytest.raises(ConfigError, match=r"^model\.window_stride: expected"):
             ModelConfig(backbone=windowed, window_stride=stride, **named)
 
 
 def test_a_grid_of_positions_says_how_large_windows_are():
-    assert ModelConfig(backbone="clip-vit-b-16", position_grid=16).window == 256
-    assert ModelConfig(backbone="clip-vit-l-14", position_grid=32).window == 448
-    assert ModelConfig(backbone="open-clip:ViT-B-32", position_grid=10).window == 320
+    assert ModelConfig(backbone="clip-vit-b-16", position_grid=16).resolved().window == 256
+    assert ModelConfig(backbone="clip-vit-l-14", position_grid=32).resolved().window == 448
+    assert ModelConfig(backbone="open-clip:ViT-B-32", position_grid=10).resolved().window == 320
     assert ModelConfig(backbone="clip-vit-b-32", position_grid=16, window=224).window == 224
     for other in ("open-clip:RN50", "siglip-b-16", "timm:test_resnet"):
         with pytest.raises(ConfigError, match=rf"^model\.position_grid: {other} has no position"):

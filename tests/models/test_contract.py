@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import socket
+from typing import get_args
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
-from crowdcount.models.config import DECODERS, ModelConfig
+from crowdcount.models.config import Decoder, ModelConfig
 from crowdcount.models.deploy import winograd
 from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
-from crowdcount.models.output import HEADS
+from crowdcount.models.output import Head
 from tests.models.shrunken import CLIP, SLIM, TRANSFORMERS, shrunken
 
 CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
@@ -66,7 +67,9 @@ ONE_OF_EACH_FAMILY = (
 # Heads do not know their backbone: the others are tried on one of each family.
 MODELS = [
     (backbone, head, decoder)
-    for backbone, head, decoder in itertools.product([*BACKBONES, *TIMM], HEADS, DECODERS)
+    for backbone, head, decoder in itertools.product(
+        [*BACKBONES, *TIMM], get_args(Head), get_args(Decoder)
+    )
     if head == "ebc" or (backbone in ONE_OF_EACH_FAMILY and decoder == "paper")
     if not (backbone in CLIP and head == "regression")
     if backbone in SLIM or decoder == "paper"
@@ -271,7 +274,7 @@ def test_a_checkpoint_gives_back_the_same_model_without_a_text_encoder(model, tm
     [
         *itertools.product([*BACKBONES, *TIMM], [16, 32], ["paper"]),
         *itertools.product([name for name in SLIM if "-14" not in name], [16, 32], ["slim"]),
-        *itertools.product([name for name in CLIP if "-14" in name], [14, 28], DECODERS),
+        *itertools.product([name for name in CLIP if "-14" in name], [14, 28], get_args(Decoder)),
     ],
 )
 def test_larger_blocks(backbone, block, decoder):

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import open_clip
 import pytest
@@ -8,7 +9,7 @@ from crowdcount.core.bins import Bins, bin_ranges
 from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.models.clip_ebc import bin_prompts
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.prompts import STYLES, number_in_words, occupied_prompt, prompt
+from crowdcount.models.prompts import Style, number_in_words, occupied_prompt, prompt
 
 TOKENS = json.loads((Path(__file__).parents[1] / "golden" / "prompts_tokens.json").read_text())
 
@@ -17,7 +18,7 @@ def test_sentences_are_the_published_ones():
     last_bins = (2, 4, 7, 8, 11, 18, 19)
     ours = {
         prompt(low, high, style=style)
-        for style in STYLES
+        for style in get_args(Style)
         for low, high in [*((n, n) for n in range(20)), *((n, None) for n in last_bins)]
     }
     assert ours == set(TOKENS)
@@ -53,7 +54,7 @@ def test_the_people_of_a_template_are_counted_in_its_style():
     assert occupied_prompt() == "There is at least one person."
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", get_args(Style))
 @pytest.mark.parametrize("name", PUBLISHED_BINS)
 def test_the_bins_of_every_published_table_have_sentences_of_their_own(name, style):
     table = PUBLISHED_BINS[name]

@@ -65,7 +65,7 @@ def test_only_the_count_term_trains():
     assert_close(terms.total, mae(counts, target))
     terms.total.backward()
     assert counts.grad.abs().sum() > 0
-    assert DaceConfig(classification="none").count == "dm"
+    assert DaceConfig(classification="none").resolved().count == "dm"
 
 
 @pytest.mark.parametrize("classification", ["ce", "zip"])
@@ -74,7 +74,7 @@ def test_there_is_nothing_to_classify(classification):
         RunConfig(model=CONFIG, loss=DaceConfig(classification=classification))
     assert "loss.classification=none" in caught.value.next_step
     settings = {"model.head": "regression", "loss.classification": "none"}
-    assert load_run_config(overrides=[*settings.items()]).loss.count == "dm"
+    assert load_run_config(overrides=[*settings.items()]).loss.resolved().count == "dm"
 
 
 def test_clip_has_sentences_and_no_regression():

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.clip_image import level_features, own_projection, random_clip
-from crowdcount.models.config import DECODERS, ModelConfig
+from crowdcount.models.config import Decoder, ModelConfig
 from tests.models.shrunken import SHRUNKEN, SLIM, shrunken
 
 CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
@@ -96,7 +97,7 @@ def test_an_untrained_model_takes_blocks_for_empty(backbone, head):
     images = torch.rand(2, 3, 64, 64)
     heads = {}
     with shrunken(), torch.no_grad():
-        for decoder in DECODERS:
+        for decoder in get_args(Decoder):
             heads[decoder] = fresh(backbone, decoder=decoder, head=head)(images).counts.mean()
     assert heads["slim"] < heads["paper"] / 2
 

@@ -320,7 +320,7 @@ def test_the_network_computes_in_a_precision_and_counts_are_float32(
 
 
 def test_a_precision_that_is_unknown_is_refused(checkpoint):
-    with pytest.raises(ConfigError, match="precision: unknown precision 'fp8'; choose from: fp32"):
+    with pytest.raises(ConfigError, match="precision: expected fp32, bf16 or fp16"):
         load(checkpoint, device="cpu", precision="fp8")
 
 

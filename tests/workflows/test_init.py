@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crowdcount.config import RunConfig, load_run_config
+from crowdcount.config import RunConfig, given_settings, load_run_config
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
 from crowdcount.data.prepared.dataset import PreparedDataset
@@ -22,7 +22,7 @@ from crowdcount.runs.folder import LOG, STATE, RunFolder
 from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.overfit import overfit
-from crowdcount.workflows.plan import estimate_run, first_bins, first_model
+from crowdcount.workflows.plan import estimate_run, first_bins, first_model, new_run_config
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.runs import compare
 from crowdcount.workflows.show_batch import draw_batch
@@ -68,9 +68,8 @@ def taught(data, tmp_path_factory):
 
 
 def settings(init, **changes):
-    return load_run_config(
-        overrides=[*SMALL.items(), ("train.init", str(init)), *dotted(changes).items()]
-    )
+    overrides = [*SMALL.items(), ("train.init", str(init)), *dotted(changes).items()]
+    return new_run_config(given_settings(overrides=overrides))
 
 
 def dotted(changes):
@@ -210,7 +209,7 @@ def test_a_run_from_an_encoder_is_seeded_and_remembers_it(taught, data, workplac
         ({"model__normalisation": "clip"}, r"model\.normalisation: .* made with 'imagenet'"),
         ({"model__weights": "w.pth"}, r"model\.weights: .* the weights are those of train\.init"),
         ({"model__frozen_head_statistics": True}, r"model\.frozen_head_statistics: a new head"),
-        ({"train__init_part": "half"}, r"train\.init_part: unknown part 'half'"),
+        ({"train__init_part": "half"}, r"train\.init_part: expected all or encoder, got 'half'"),
     ],
 )
 def test_what_contradicts_the_encoder_is_refused(taught, changes, told):

@@ -20,12 +20,12 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from crowdcount.core.blocks import largest_observable_count
 from crowdcount.core.limits import MAX_BLOCK
+from crowdcount.core.settings import explain
 from crowdcount.data.prepared.versions import Versions
 from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
-from crowdcount.wording import first_problem
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a prepared data set; written last."""
@@ -282,7 +282,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ConfigError(f"max_count: {manifest.max_count} does not follow from its settings")
         return manifest
     except (OSError, pydantic.ValidationError, ConfigError) as error:
-        problem = first_problem(error) if isinstance(error, pydantic.ValidationError) else error
+        problem = explain(error, Manifest) if isinstance(error, pydantic.ValidationError) else error
         raise BadInputError(
             f"{path}: not a manifest of format {FORMAT}: {problem}",
             next_step="prepare the data set again, with --force",

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float64, UInt8
-from pydantic import ConfigDict
+from pydantic import Field, model_validator
 
 from crowdcount.core.image import Sample
+from crowdcount.core.settings import OR_NONE, settings
 from crowdcount.errors import ConfigError
 
 # The last coordinate of a pixel is this far from the next one: a pixel holds [k, k + 1), and the
@@ -22,10 +23,6 @@ _LAST = 2.0**-10
 
 # Share of red, green and blue in the grey of a photograph (ITU-R BT.601, as in JPEG).
 _LUMA = np.array([0.299, 0.587, 0.114])
-
-SCALE_DRAWS = ("zoom", "side")
-
-PLACE_DRAWS = ("centre", "corner")
 
 _WIDE: dict[str, Any] = {
     "zoom_probability": 0.7,
@@ -76,137 +73,112 @@ CHAINS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 is that of CLIP-EBC (Ma et al., https://arxiv.org/abs/2403.09281), with a blur in both directions.
 """
 
-# The default of a setting whose value the chain decides; no setting has it for long.
-_OF_CHAIN: Any = None
+# Stands for "as the chain has it" until resolved(); typed Any because no resolved setting is None.
+_UNSET: Any = None
+
+_Probability = Annotated[float, Field(ge=0, le=1), OR_NONE]
+_Spread = Annotated[float, Field(gt=0, le=100), OR_NONE]
+_Factor = Annotated[float, Field(gt=0, allow_inf_nan=False), OR_NONE]
 
 
-def no_augmentation() -> "AugmentConfig":
-    """Settings under which a crop is a piece of its image, as it is."""
-    names = [each.name for each in fields(AugmentConfig)]
-    off: dict[str, Any] = {name: 0.0 for name in names if name.endswith("_probability")}
-    return AugmentConfig(**off)
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings("augment")
 class AugmentConfig:
-    """Settings of the random changes to training images. What is not given is as the chain has it.
+    """Settings of the random changes to training images; the chain fills in what is not given."""
 
-    Raises:
-        ConfigError: If the chain is unknown, a probability is outside 0 to 1 or a strength outside
-            its range.
-    """
+    chain: Literal["wide", "published"] = "wide"
+    """Key of ``CHAINS``, which holds the defaults of all other settings."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    chain: str = "wide"
-    """A key of ``CHAINS``, which holds the defaults of all other settings."""
-
-    zoom_probability: float = _OF_CHAIN
+    zoom_probability: _Probability = _UNSET
     """How often an image is zoomed. Otherwise a crop has the pixels of its image as they are, as
     images that are counted mostly do, and a network can tell them from resampled ones."""
 
-    scale_min: float = _OF_CHAIN
+    scale_min: _Factor = _UNSET
     """Smallest factor by which the content of an image is zoomed."""
 
-    scale_max: float = _OF_CHAIN
+    scale_max: _Factor = _UNSET
     """Largest factor by which the content of an image is zoomed."""
 
-    scale_draw: str = _OF_CHAIN
-    """What is spread evenly: ``zoom``, the logarithm of the factor; ``side``, the side of the
-    square that is cut, so that small heads are more frequent."""
+    scale_draw: Annotated[Literal["zoom", "side"], OR_NONE] = _UNSET
+    """Quantity that is drawn uniformly: ``zoom``, the logarithm of the factor; ``side``, the side
+    of the square that is cut, so that small heads are more frequent."""
 
-    place_draw: str = _OF_CHAIN
-    """What of a crop lies anywhere with equal chance. ``corner``: its corner, wherever the crop
-    fits, so that hardly a crop has the outermost rows and columns of its image. ``centre``: its
-    centre, and it is pushed inside, so that they are in half as many crops as others (in a third
-    where the image is twice as large as the crop). Crowds are often densest at the upper edge."""
+    place_draw: Annotated[Literal["centre", "corner"], OR_NONE] = _UNSET
+    """How crops are placed. ``corner``: the corner is uniform wherever the crop fits, so that
+    hardly a crop has the outermost rows and columns of its image. ``centre``: the centre is
+    uniform, and the crop is pushed inside, so that they are in half as many crops as others (in a
+    third where the image is twice as large as the crop). Crowds are often densest at the upper
+    edge."""
 
-    flip_probability: float = _OF_CHAIN
+    flip_probability: _Probability = _UNSET
     """How often left and right are exchanged."""
 
-    colour_probability: float = _OF_CHAIN
+    colour_probability: _Probability = _UNSET
     """How often brightness, contrast, saturation and hue change."""
 
-    brightness: float = _OF_CHAIN
+    brightness: _Probability = _UNSET
     """Pixels are multiplied by a factor from 1 - b to 1 + b."""
 
-    contrast: float = _OF_CHAIN
+    contrast: _Probability = _UNSET
     """Distances from the mean grey are multiplied by a factor from 1 - c to 1 + c."""
 
-    saturation: float = _OF_CHAIN
+    saturation: _Probability = _UNSET
     """Distances of a pixel from its own grey are multiplied by a factor from 1 - s to 1 + s."""
 
-    hue: float = _OF_CHAIN
+    hue: Annotated[float, Field(ge=0, le=180), OR_NONE] = _UNSET
     """Largest turn of the colours around the grey axis, in degrees."""
 
-    grey_probability: float = _OF_CHAIN
+    grey_probability: _Probability = _UNSET
     """How often an image loses its colour: crowd data sets hold photographs without any."""
 
-    blur_probability: float = _OF_CHAIN
+    blur_probability: _Probability = _UNSET
     """How often an image is blurred."""
 
-    blur_sigma: float = _OF_CHAIN
-    """Largest standard deviation of the Gaussian blur, in pixels of the crop."""
+    blur_sigma: _Spread = _UNSET
+    """Largest standard deviation of the Gaussian blur, in pixels of the crop. A blur is turned off
+    by its probability."""
 
-    noise_probability: float = _OF_CHAIN
+    noise_probability: _Probability = _UNSET
     """How often noise is added."""
 
-    noise_sigma: float = _OF_CHAIN
+    noise_sigma: _Spread = _UNSET
     """Largest standard deviation of the Gaussian noise, in grey levels of 0 to 255."""
 
-    salt_pepper_probability: float = _OF_CHAIN
+    salt_pepper_probability: _Probability = _UNSET
     """How often single values are lost."""
 
-    salt_pepper: float = _OF_CHAIN
+    salt_pepper: Annotated[float, Field(gt=0, le=0.5), OR_NONE] = _UNSET
     """Share of the values, three a pixel, that become 255; as many become 0."""
 
-    jpeg_probability: float = _OF_CHAIN
+    jpeg_probability: _Probability = _UNSET
     """How often an image is compressed once more."""
 
-    jpeg_quality: int = _OF_CHAIN
-    """Lowest JPEG quality, 1 to 100; the highest is 95."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=95), OR_NONE] = _UNSET
+    """Lowest JPEG quality; the highest is 95."""
 
-    def __post_init__(self) -> None:
-        if self.chain not in CHAINS:
+    @model_validator(mode="after")
+    def _check(self) -> "AugmentConfig":
+        smallest, largest = (
+            CHAINS[self.chain][name] if getattr(self, name) is None else getattr(self, name)
+            for name in ("scale_min", "scale_max")
+        )
+        if smallest > largest:
             raise ConfigError(
-                f"augment.chain: unknown chain {self.chain!r}; choose from: {', '.join(CHAINS)}"
+                "augment.scale_min: expected at most augment.scale_max, "
+                f"got {smallest} and {largest}"
             )
-        for name, value in CHAINS[self.chain].items():
-            if getattr(self, name) is _OF_CHAIN:
-                object.__setattr__(self, name, value)
-        for name in (each.name for each in fields(self) if each.name.endswith("_probability")):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"augment.{name}: must be 0 to 1, got {value}")
-        for name in ("brightness", "contrast", "saturation"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"augment.{name}: must be 0 to 1, got {value}")
-        for step, name, most in (
-            ("blur", "blur_sigma", 100),
-            ("noise", "noise_sigma", 100),
-            ("salt_pepper", "salt_pepper", 0.5),
-        ):
-            value = getattr(self, name)
-            if not 0 < value <= most:
-                raise ConfigError(
-                    f"augment.{name}: must be above 0 and at most {most}, got {value}; "
-                    f"augment.{step}_probability = 0 turns it off"
-                )
-        if not 0 < self.scale_min <= self.scale_max < math.inf:
-            raise ConfigError(
-                "augment.scale_min: must be above 0 and at most augment.scale_max, "
-                f"got {self.scale_min} and {self.scale_max}"
-            )
-        for name, known in (("scale_draw", SCALE_DRAWS), ("place_draw", PLACE_DRAWS)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(
-                    f"augment.{name}: unknown draw {value!r}; choose from: {', '.join(known)}"
-                )
-        if not 0 <= self.hue <= 180:
-            raise ConfigError(f"augment.hue: must be 0 to 180 degrees, got {self.hue}")
-        if not 1 <= self.jpeg_quality <= 95:
-            raise ConfigError(f"augment.jpeg_quality: must be 1 to 95, got {self.jpeg_quality}")
+        return self
+
+    def resolved(self) -> "AugmentConfig":
+        """Return the same settings with those of the chain where none is given."""
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        return AugmentConfig(**{**CHAINS[self.chain], **given})
+
+
+def no_augmentation() -> AugmentConfig:
+    """Return settings under which a crop is a piece of its image, unchanged."""
+    names = [each.name for each in fields(AugmentConfig) if each.name.endswith("_probability")]
+    off: dict[str, Any] = dict.fromkeys(names, 0.0)
+    return AugmentConfig(**off)
 
 
 def augment(
@@ -226,6 +198,7 @@ def augment(
     Returns:
         ``size`` x ``size`` pixels and the heads on them.
     """
+    config = config.resolved()
     zoomed = _random_crop(sample, size=size, config=config, rng=rng)
     if rng.random() < config.flip_probability:
         zoomed = flip(zoomed)

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT
 from crowdcount.core.metrics import CountMetrics
-from crowdcount.core.typed import typed
+from crowdcount.core.settings import parse
 from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 
@@ -192,7 +192,7 @@ def read_card_text(path: Path) -> CardText:
         ConfigError: If it is no TOML, a key is unknown or missing, or a value is wrong.
     """
     try:
-        return typed(CardText, read_toml(path))
+        return parse(CardText, read_toml(path))
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import Normalisation
-from crowdcount.core.typed import typed
+from crowdcount.core.settings import parse
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
 from crowdcount.files import atomic_folder, check_format, read_json, write_json
 from crowdcount.models.block_counter import BlockCounter
@@ -143,7 +143,7 @@ def describe(folder: Path) -> Description:
     newer = "use the version of crowdcount that wrote it, or a newer one"
     check_format(path, version, expected=FORMAT, next_step=newer)
     try:
-        return typed(Description, {"crowdcount": None} | values)
+        return parse(Description, {"crowdcount": None} | values)
     except (ConfigError, ValueError) as error:
         raise _no_model(folder, error) from error
 

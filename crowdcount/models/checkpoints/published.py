@@ -7,7 +7,7 @@ prompts, text features, normalisation nor any setting: what its tensors do not t
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from crowdcount.models.clip_text import bare_clip_text, text_features, tokenised
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.encoder_decoder import LAYOUTS, POOLS
 
-NORMALISATION = "imagenet"
+NORMALISATION: Final = "imagenet"
 """Every published CLIP-EBC model was trained with the statistics of ImageNet, not of CLIP."""
 
 PLAIN = tuple(name for name, spec in BACKBONES.items() if spec.family in LAYOUTS)
@@ -115,12 +115,11 @@ def official_model(
         backbone=backbone,
         block=bins.block,
         pretrained="none",
-        prompts=prompts,
         normalisation=NORMALISATION,
         position_grid=_position_grid(tensors, spec),
         window=window,
         window_stride=window_stride,
-        **_tuning(tensors),
+        **_tuning(tensors) | {"prompts": prompts},
     )
     with torch.random.fork_rng(devices=[]):
         model = empty_model(config, bins)
