@@ -76,7 +76,7 @@ def test_the_defaults_are_those_shown():
     assert PointsFormat(**shown) == PointsFormat(reader=shown["reader"])
 
 
-def test_the_recipe_is_one(tmp_path):
+def test_the_recipe_shown_is_valid(tmp_path):
     (code,) = (code for kind, code in SECTIONS["Recipes"] if kind == "toml")
     file = tmp_path / "square.toml"
     file.write_text(code, encoding="utf-8")

@@ -20,7 +20,7 @@ def test_natural_order_does_not_depend_on_the_first_order(names):
     assert sorted(names, key=natural_key) == sorted(shuffled, key=natural_key)
 
 
-def test_long_lists_are_shorten():
+def test_long_lists_are_shortened():
     assert shorten(list("abcdefg")) == "a, b, c, d, e and 2 more"
     assert shorten(["a"]) == "a"
 

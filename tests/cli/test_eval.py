@@ -94,7 +94,7 @@ def test_a_set_without_folds_says_how_to_get_some(run, data, checkpoint):
     assert run("preprocess", data.folder, "--folds", "1")[0] == 2
 
 
-def test_selecting_on_test_images_takes_a_flag_and_is_told_ever_after(run, data):
+def test_selecting_on_test_images_takes_a_flag_and_is_reported_ever_after(run, data):
     for more in ([], ["--dry-run"]):
         code, out, err = run("train", *TINY_RUN, "--select-on", "test", *more)
         assert (code, out) == (2, "")

@@ -75,7 +75,7 @@ def test_verify_takes_no_other_setting(run, data, option):
     assert f"takes no other setting: leave out {option[0]}" in err
 
 
-def test_verify_of_what_is_not_prepared_exits_3(run, workplace, scenes):
+def test_verify_of_a_folder_that_is_not_prepared_exits_3(run, workplace, scenes):
     assert run("preprocess", "--verify", scenes)[0] == 3
 
 

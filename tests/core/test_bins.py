@@ -221,7 +221,7 @@ def test_a_table_can_be_written_in_several_ways(content, values, block):
         ({"starts": [0, 1], "values": [0, 10**400]}, "values: "),
     ],
 )
-def test_a_table_that_cannot_be_is_refused(content, complaint):
+def test_an_impossible_table_is_refused(content, complaint):
     with pytest.raises(ValueError, match=complaint):
         WrittenBins.from_json(content, name="mine")
 

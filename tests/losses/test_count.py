@@ -168,7 +168,7 @@ class TestEveryCountLoss:
 
 
 @pytest.mark.parametrize("name", [name for name in COUNT_LOSSES if name not in ("mse", "bayesian")])
-def test_more_area_of_the_same_sums_up(name):
+def test_three_wrong_blocks_cost_three_times_one(name):
     # Summed over blocks: three blocks too full by one head are worse than one.
     target = target_of(crowd(20))
     one, three = target.counts.clone(), target.counts.clone()

@@ -266,7 +266,7 @@ def test_bfloat16_counts_are_summed_in_float32():
         ({"count_target": "clamped"}, "loss.count_target: expected raw or corrected"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(settings, message):
+def test_impossible_settings_are_refused_by_name(settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         DaceConfig(**settings)
 

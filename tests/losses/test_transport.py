@@ -83,9 +83,7 @@ def test_the_order_of_images_and_of_heads_means_nothing(seed):
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), heads=st.integers(1, 40))
-def test_the_value_is_nothing_and_scaling_the_prediction_is_neither_rewarded_nor_punished(
-    seed, heads
-):
+def test_the_value_is_zero_and_scaling_the_prediction_is_neither_rewarded_nor_punished(seed, heads):
     counts, points = scene(seed, heads=heads)
     assert transport_loss(counts[None], (points,), block=BLOCK).abs() < 1e-3
     pull = gradient(counts[None], (points,))

@@ -53,7 +53,7 @@ def test_nonsense_is_refused_by_the_name_of_the_setting(setting, value):
         ModelConfig(**{setting: value})
 
 
-def test_a_misspelt_backbone_is_told_the_nearest_and_all_known_names():
+def test_a_misspelt_backbone_gets_a_suggestion_and_all_known_names():
     with pytest.raises(ConfigError) as caught:
         ModelConfig(backbone="clip-rn5O")
     message = str(caught.value)

@@ -435,14 +435,14 @@ def test_another_number_of_threads_is_warned_of(data, workplace, caplog):
     assert "not bit for bit as without the stop: threads 64 before" in caplog.text
 
 
-def test_a_damaged_state_is_said_to_be_one(data, workplace):
+def test_a_damaged_state_is_reported_as_damaged(data, workplace):
     run = stopped(data, after=2)
     (run.folder / STATE).write_bytes(b"<html>")
     with pytest.raises(BadInputError, match=r"state\.pt: not a training state"):
         resume(run)
 
 
-def test_what_is_no_run_is_said_to_be_none(data, workplace):
+def test_a_folder_that_is_no_run_is_refused(data, workplace):
     with pytest.raises(InputMissingError, match="no training run"):
         RunFolder.open(workplace)
     (workplace / RECORD).write_text('{"format": 99}')

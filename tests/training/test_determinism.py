@@ -9,7 +9,7 @@ from crowdcount.training.determinism import deterministic
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_is_on_inside_and_as_before_outside(asked, monkeypatch):
+def test_deterministic_algorithms_are_on_in_the_block_alone(asked, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     with deterministic(asked):

@@ -53,7 +53,7 @@ def test_reports_name_what_no_gradient_reaches():
     assert report.without_gradient == ("encoder.0.weight", "encoder.0.bias")
 
 
-def test_what_is_not_trained_is_not_named_as_without_gradient():
+def test_untrained_parameters_are_not_reported_as_without_gradient():
     learning = learner(ConvModel(norm=False))
     learning.model.encoder.requires_grad_(False)
     (report,) = run(learning, FewBatches(), epochs=1)

@@ -48,7 +48,7 @@ def test_everything_comes_back(trained, tmp_path):
     assert other.progress == trained.progress
 
 
-def test_one_that_cannot_be_written_leaves_the_one_before(trained, tmp_path, monkeypatch):
+def test_a_state_that_cannot_be_written_leaves_the_previous_one(trained, tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     save_state(path, trained, run={"number": 1})
 
@@ -78,7 +78,7 @@ def test_code_in_a_file_is_not_run(workplace):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"<html>404</html>"])
-def test_what_is_no_state_is_said_to_be_none(damage, tmp_path):
+def test_a_file_without_a_state_is_refused(damage, tmp_path):
     (tmp_path / "state.pt").write_bytes(damage)
     with pytest.raises(BadInputError, match=r"state\.pt: not a training state"):
         load_state(tmp_path / "state.pt")

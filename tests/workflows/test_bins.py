@@ -230,7 +230,7 @@ def test_a_published_table_brings_its_values_and_the_data_their_histogram(data):
         ({"policy": PUBLISHED_BINS["zip-r8"], "smallest_head": 4}, "smallest head"),
     ],
 )
-def test_choices_that_cannot_be_are_refused_before_anything_is_counted(settings, complaint):
+def test_impossible_choices_are_refused_before_anything_is_counted(settings, complaint):
     with pytest.raises(UsageError, match=complaint):
         make_bins([], block=8, **settings)
 

@@ -174,7 +174,7 @@ def test_neighbouring_frames_of_mall_are_held_out_together(tmp_path):
 
 @pytest.mark.parametrize("name", ["sha", "shb"])
 @pytest.mark.parametrize("release", ["newer", "older"])
-def test_both_releases_of_shanghaitech_are_told_apart(name, release, tmp_path):
+def test_both_releases_of_shanghaitech_are_distinguished(name, release, tmp_path):
     # Stand-ins with as many images and heads as the real sets; the first image holds most heads.
     recipe = load_recipe(name)
     root = tmp_path / "unpacked"
@@ -244,7 +244,7 @@ def test_a_total_of_all_splits_tells_the_release(tmp_path, totals):
     assert (result.manifest.name, result.manifest.release) == ("square", "published")
 
 
-def test_a_total_that_differs_is_told(tmp_path, totals):
+def test_a_total_that_differs_is_reported(tmp_path, totals):
     root = square(tmp_path / "a", {"train": [2, 1], "test": [3]})
     (result,) = preprocess(root, out=tmp_path / "out", dataset=totals)
     assert (result.manifest.release, result.warnings) == (None, ("total: 6 heads, expected 5",))

@@ -78,7 +78,7 @@ def test_each_threshold_fails_alone(good):
     assert len(dataclasses.replace(good, **worse).failures) == 2
 
 
-def test_what_is_not_a_number_fails():
+def test_a_result_that_is_not_a_number_fails():
     nan = float("nan")
     nothing = OverfitResult(
         crops=1,

@@ -244,7 +244,7 @@ def recipe_file(tmp_path, text=RECIPE):
     return str(path)
 
 
-def test_the_release_is_told_by_its_heads(street, run, tmp_path):
+def test_the_release_is_recognised_by_its_heads(street, run, tmp_path):
     result = run(street, dataset=recipe_file(tmp_path), strict=True)
     manifest = result.manifest
     assert (manifest.name, manifest.release, manifest.complete) == ("lantern", "second", True)
@@ -296,7 +296,7 @@ def test_own_images_with_empty_scenes(tmp_path, run):
     assert result.manifest.totals["train"].duplicates == 1
 
 
-def test_what_is_wrong_with_points_is_told_and_written_down(tmp_path, run, caplog):
+def test_doubtful_points_are_reported_and_recorded(tmp_path, run, caplog):
     rows = ["a.jpg,1,2", "a.jpg,1,2", "a.jpg,nan,3", "a.jpg,512,3", "b.jpg,-5,1", "c.jpg,,"]
     own = write_table(tmp_path / "own", rows, ["a.jpg", "b.jpg", "c.jpg"])
     caplog.set_level(logging.INFO)
@@ -622,7 +622,7 @@ def test_a_damaged_journal_asks_for_force(street, run, tmp_path):
     run(street, force=True)
 
 
-def test_pieces_of_a_crash_and_files_of_nobody_are_swept(street, run, caplog):
+def test_leftovers_of_a_crash_and_unlisted_files_are_removed(street, run, caplog):
     folder = run(street).folder
     whole = tree(folder)
     # What a run leaves that is killed while it writes, and what somebody may have put there.
@@ -669,7 +669,7 @@ def test_versions_of_an_interrupted_run_are_not_forgotten(street, run, monkeypat
     assert PreparedDataset.open(result.folder).manifest.versions == {"pillow": ("1", "2")}
 
 
-def test_progress_is_told(street, run, tmp_path):
+def test_progress_is_reported(street, run, tmp_path):
     seen = []
 
     def track(items, *, label, total=None):

@@ -144,7 +144,7 @@ def test_without_a_token_nothing_is_asked(run, hub, packed):
     assert hub.asked == []
 
 
-def test_a_token_that_may_not_write_is_told(run, hub, packed, monkeypatch):
+def test_a_token_without_write_access_is_reported(run, hub, packed, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_another")
     code, out, err = run(packed, "ours/square")
     assert (code, out) == (1, "")

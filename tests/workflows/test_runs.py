@@ -134,7 +134,7 @@ def test_one_run_alone_cannot_be_compared(runs):
         compare([find_run("first")])
 
 
-def test_a_damaged_log_is_said_to_be_one(runs):
+def test_a_damaged_log_is_reported_as_damaged(runs):
     (runs / "first" / LOG).unlink()
     with pytest.raises(BadInputError, match=r"log\.jsonl: not the log of a run"):
         compare([find_run("first"), find_run("second")])

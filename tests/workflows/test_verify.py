@@ -52,7 +52,7 @@ def test_a_damaged_manifest_fails_the_check(folder):
         verify(folder)
 
 
-def test_what_is_not_prepared_cannot_be_checked(folder, scenes):
+def test_only_prepared_folders_can_be_verified(folder, scenes):
     with pytest.raises(InputMissingError, match="is not a prepared data set"):
         verify(scenes)
     (folder / MANIFEST).rename(folder / JOURNAL)
@@ -65,7 +65,7 @@ def test_no_job_is_refused(prepared):
         verify(prepared.folder, jobs=0)
 
 
-def test_progress_is_told(prepared):
+def test_progress_is_reported(prepared):
     seen = []
 
     def track(items, *, label, total=None):

@@ -162,7 +162,7 @@ def test_an_unfinished_folder_says_so(tmp_path):
         ("images.0.heads_cut", {"heads_cut": "many"}),
     ],
 )
-def test_a_number_that_cannot_be_is_named(written, tmp_path, key, changes):
+def test_an_impossible_number_is_named(written, tmp_path, key, changes):
     written(record("test", "1.jpg"))
     content = json.loads((tmp_path / MANIFEST).read_text())
     content["images"][0] |= changes

@@ -123,7 +123,7 @@ def test_empty_arrays_of_any_shape_are_no_heads(shape):
         (np.array([[1 + 2j, 3.0]]), "numbers"),
     ],
 )
-def test_what_is_no_list_of_points_is_refused(value, message):
+def test_a_value_that_is_no_list_of_points_is_refused(value, message):
     with pytest.raises(ValueError, match=message):
         PointsFormat(reader="mat", key="annPoints").read(mat(annPoints=value))
 

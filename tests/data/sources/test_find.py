@@ -139,7 +139,7 @@ def test_a_link_tells_by_its_own_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_set_is_told_by_the_name_of_its_archive(tmp_path, name):
+def test_a_set_is_recognised_by_the_name_of_its_archive(tmp_path, name):
     root = write_set(name, tmp_path)
     assert found(tmp_path) == {name: root}
 

@@ -479,7 +479,7 @@ def test_whole_images_pass_the_check(format):
         (b"not an image at all", "not an image of a known format"),
     ],
 )
-def test_what_is_no_image_is_said(tmp_path, content, message):
+def test_a_file_that_is_no_image_is_reported(tmp_path, content, message):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(BadInputError, match=message) as caught:

@@ -163,7 +163,7 @@ def test_integers_are_points_too(version):
         ("square", "one row"),
     ],
 )
-def test_what_is_not_there_or_no_points_is_said(version, key, message):
+def test_missing_variables_and_other_values_are_reported(version, key, message):
     content = VERSIONS[version](
         image_info=[{"location": TWO_HEADS, "number": 2.0}], text="ab", square=np.ones((3, 3))
     )

@@ -58,7 +58,7 @@ def test_a_point_is_repeated_where_another_is_equal_to_it(points):
 
 @pytest.mark.parametrize("size", [(1024, 768), (768, 1024)])
 @given(heads=st.integers(30, 300), seed=st.integers(0, 1000))
-def test_a_crowd_with_its_axes_swapped_is_told_from_one_without(size, heads, seed):
+def test_a_crowd_with_swapped_axes_is_distinguished_from_one_without(size, heads, seed):
     points = crowd(heads, width=size[0], height=size[1], seed=seed)
     assert axes_seem_swapped(points[:, ::-1], size=size)
     assert not axes_seem_swapped(points, size=size)
@@ -84,7 +84,7 @@ def test_a_square_image_and_a_single_head_cannot_tell():
     assert axes_seem_swapped(np.array([[100.0, 900.0], [7.0, 800.0]]), size=(1024, 768))
 
 
-def test_a_set_without_faults_is_told_nothing():
+def test_a_set_without_faults_gets_no_warning():
     records = [record("a.jpg"), record("b.jpg")]
     assert faults(records, order="xy") == remarks(records) == ()
 

@@ -44,7 +44,7 @@ def test_a_run_stands_for_its_best_or_else_its_last(tmp_path):
     assert found(best) == best
 
 
-def test_what_is_not_there_says_where_was_looked(tmp_path, no_starter):
+def test_a_missing_checkpoint_is_reported_with_the_places_searched(tmp_path, no_starter):
     with pytest.raises(InputMissingError, match=r"no model ships .*\n.*written \./starter"):
         found("starter")
     with pytest.raises(InputMissingError, match="no checkpoint"):

@@ -242,7 +242,7 @@ def published(model, clip):
     return text | with_published_names(model.state_dict())
 
 
-def test_what_is_not_such_a_checkpoint_is_refused():
+def test_a_file_that_is_no_published_checkpoint_is_refused():
     with shrunken():
         torch.manual_seed(0)
         model = build_model(ModelConfig(pretrained="none"), PART_A)

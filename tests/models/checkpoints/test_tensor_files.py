@@ -131,7 +131,7 @@ def test_a_state_dict_must_fit_exactly():
         exact_tensors(MODEL | {"fc.weight": torch.rand(1)}, MODEL, source="x")
 
 
-def test_all_that_does_not_fit_is_told_at_once():
+def test_all_mismatches_are_reported_together():
     found = {f"my_{name}": tensor for name, tensor in MODEL.items()}
     found |= {"stem.weight": torch.rand(1), "fc.weight": torch.rand(2)}
     with pytest.raises(BadInputError) as caught:
