@@ -21,6 +21,8 @@ from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.workflows.preprocess import preprocess
+from crowdcount.workflows.train import train
+from tests.tiny_run import TINY, tiny_config
 
 # Torch's first call takes longer than Hypothesis allows an example by default.
 settings.register_profile("crowdcount", deadline=None, max_examples=50, derandomize=True)
@@ -30,7 +32,6 @@ settings.load_profile("crowdcount")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 LONG = ("test_demo.py", "test_end_to_end.py", "test_resume.py", "test_train.py")
-TINY = "timm:test_resnet"
 SCENES = SceneSettings(width=448, height=448, max_heads=40)
 
 
@@ -74,6 +75,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = Card(name="tiny", working_size=size, provenance=Provenance(mean_heads=10.0))
     save_checkpoint(folder, model, card=card)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(prepared: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training run of one epoch; tests must not write into it."""
+    data = shutil.copytree(prepared.folder, tmp_path_factory.mktemp("trained") / "square")
+    out = data.parent / "runs" / "tiny"
+    return train(tiny_config(), [PreparedDataset.open(data)], out=out, device="cpu").run
+
+
+@pytest.fixture
+def trained(tiny_run: Path, workplace: Path) -> Path:
+    """A copy of that run, the latest one of an empty working directory."""
+    shutil.copytree(tiny_run, "runs/tiny")
+    Path("runs/latest").symlink_to("tiny")
+    return Path("runs/tiny")
 
 
 @pytest.fixture

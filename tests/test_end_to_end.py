@@ -12,7 +12,7 @@ import scipy.io
 from PIL import Image
 
 import crowdcount as cc
-from crowdcount.config import RunConfig
+from tests.tiny_run import tiny_config
 
 PIPELINE = """
 set -euo pipefail
@@ -74,13 +74,7 @@ def test_the_same_through_python(scenes, workplace):
     (prepared,) = cc.preprocess(scenes, out=Path("square"))
     data = cc.PreparedDataset.open(prepared.folder)
     table = cc.make_bins([data], block=8)
-    config = RunConfig.from_mapping(
-        {
-            "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
-            "train": {"epochs": 1, "batch_size": 4, "crop": 64, "workers": 0},
-        }
-    )
-    run = cc.train(config, [data], out=Path("run"))
+    run = cc.train(tiny_config(), [data], out=Path("run"))
     counter = cc.load(run.checkpoint, device="cpu")
     assert counter.model.bins == table.bins
     (first, *_) = cc.evaluate(counter, [data], split="test").results
@@ -94,18 +88,7 @@ def test_the_same_through_python(scenes, workplace):
 
 
 def test_zip_is_trained_kept_and_read_back(prepared, workplace):
-    config = RunConfig.from_mapping(
-        {
-            "model": {
-                "backbone": "timm:test_resnet",
-                "head": "zip",
-                "pretrained": "none",
-                "neck_width": 8,
-            },
-            "loss": {"classification": "zip"},
-            "train": {"epochs": 1, "batch_size": 4, "crop": 64, "workers": 0},
-        }
-    )
+    config = tiny_config(model__head="zip", loss__classification="zip")
     # A copy, because training leaves its bins beside the data.
     data = cc.PreparedDataset.open(shutil.copytree(prepared.folder, Path("square")))
     run = cc.train(config, [data], out=Path("run"))

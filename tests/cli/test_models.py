@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from tests.tiny_run import TINY_RUN
-
 CARD = """
 title = "Ours"
 licence = "MIT"
@@ -14,8 +12,7 @@ terms = "our own"
 """
 
 
-def test_models_are_packed_and_shown(run, data):
-    assert run("train", *TINY_RUN)[0] == 0
+def test_models_are_packed_and_shown(run, data, trained):
     Path("card.toml").write_text(CARD)
     start = ("models", "pack", "runs/latest", "-o", "ours", "--card", "card.toml", "--half")
     code, out, err = run(*start, "--dry-run")
@@ -39,10 +36,9 @@ def test_models_are_packed_and_shown(run, data):
     assert run("predict", image, "--checkpoint", "ours")[0] == 0
 
 
-def test_models_show_a_run_and_the_starter(run, data, starter):
+def test_models_show_a_run_and_the_starter(run, starter, trained):
     told = json.loads(run("models", "show", "starter", "--json")[1])
     assert told["folder"] == str(starter)
-    assert run("train", *TINY_RUN)[0] == 0
     told = json.loads(run("models", "show", "runs/latest", "--json")[1])
     assert told["folder"] == "runs/latest/best"
 

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import DivergedError, UsageError
 from crowdcount.workflows.overfit import COUNT_ERROR, LOSS_SHARE, OverfitResult, overfit
 from crowdcount.workflows.preprocess import preprocess
+from tests.tiny_run import tiny_config
 
 GOOD = {"optim.lr": 0.01, "train.epochs": 200, "train.crop": 128}
 
@@ -21,15 +21,8 @@ def data(scenes, tmp_path_factory):
 
 
 def learned(data, *, crops=2, **changes):
-    settings = {
-        "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
-        "optim": {},
-        "train": {"batch_size": 4, "crop": 64, "workers": 0},
-    }
-    for key, value in changes.items():
-        section, name = key.split(".")
-        settings[section][name] = value
-    return overfit(RunConfig.from_mapping(settings), [data], crops=crops, device="cpu")
+    settings = tiny_config(**{key.replace(".", "__"): value for key, value in changes.items()})
+    return overfit(settings, [data], crops=crops, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,17 @@ import dataclasses
 
 import pytest
 
-from crowdcount.config import RunConfig
 from crowdcount.core.bins import Bins
 from crowdcount.models.build import empty_model
 from crowdcount.workflows.plan import estimate_run
+from tests.tiny_run import tiny_config
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
 
 
 def settings(**train):
-    return RunConfig.from_mapping(
-        {
-            "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
-            "train": {"epochs": 5, "batch_size": 4, "crop": 64, **train},
-        }
-    )
+    changes = {f"train__{name}": value for name, value in train.items()}
+    return tiny_config(**{"train__epochs": 5} | changes)
 
 
 def test_sizes_are_those_of_the_run(prepared):

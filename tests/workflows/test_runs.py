@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from crowdcount.runs.folder import LOG, RECORD, SETTINGS, RunFolder, find_run
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.runs import compare, list_runs, summary
 from crowdcount.workflows.train import train
-
-TINY = {
-    "model": {"backbone": "timm:test_resnet", "pretrained": "none", "neck_width": 8},
-    "train": {"epochs": 2, "batch_size": 4, "crop": 64, "workers": 0},
-}
+from tests.tiny_run import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +21,12 @@ def trained(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     (result,) = preprocess(scenes, out=folder / "square")
     data = PreparedDataset.open(result.folder)
-    train(RunConfig.from_mapping(TINY), [data], out=folder / "runs" / "second", device="cpu")
-    changed = TINY | {"optim": {"lr": 0.001, "clip_norm": 1.0}}
+    settings = tiny_config(train__epochs=2)
+    train(settings, [data], out=folder / "runs" / "second", device="cpu")
+    changed = tiny_config(train__epochs=2, optim__lr=0.001, optim__clip_norm=1.0)
     stops = iter([False, False, True])
     train(
-        RunConfig.from_mapping(changed),
+        changed,
         [data],
         out=folder / "runs" / "first",
         device="cpu",
