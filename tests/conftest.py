@@ -31,7 +31,7 @@ settings.load_profile("crowdcount")
 # Two cores: for one process, or one each for the two that pytest-xdist starts.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
-LONG = ("test_demo.py", "test_end_to_end.py", "test_resume.py", "test_train.py")
+LONG = ("test_contract.py", "test_train.py", "test_resume.py", "test_end_to_end.py", "test_demo.py")
 SCENES = SceneSettings(width=448, height=448, max_heads=40)
 
 

@@ -6,7 +6,7 @@ import sys
 from benchmarks import decoders
 from crowdcount.core.metrics import count_metrics
 from crowdcount.workflows.plan import plan_training
-from tests.models.shrunken import shrunken
+from tests.models.small_backbones import shrunken
 
 
 def test_both_decoders_take_the_same_steps(prepared, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from crowdcount.data.sources.recipe import load_recipe, recipe_names, recipes_folder
-from tests.layouts import write_set
+from tests.made_up_sets import write_set
 
 
 def test_datasets_lists_what_is_known(run):

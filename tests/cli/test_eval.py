@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.layouts import write_set
+from tests.made_up_sets import write_set
 from tests.tiny_run import TINY_RUN
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from crowdcount.data.sources.recipe import recipes_folder
-from tests.layouts import write_set
+from tests.made_up_sets import write_set
 
 
 def test_preprocess_writes_below_data_and_prints_the_folder(run, workplace, scenes):

@@ -17,7 +17,7 @@ from crowdcount.models.clip_ebc import BasicBlock, Bottleneck
 from crowdcount.models.clip_image import bare_clip_encoder, random_clip
 from crowdcount.models.clip_text import text_features, tokenised
 from crowdcount.models.config import ModelConfig
-from tests.models.shrunken import CLIP, SHRUNKEN, TRANSFORMERS, shrunken
+from tests.models.small_backbones import CLIP, SHRUNKEN, TRANSFORMERS, shrunken
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
 SPEC = SHRUNKEN["clip-rn50"]

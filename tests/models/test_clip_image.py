@@ -14,7 +14,7 @@ from crowdcount.models.build import empty_model
 from crowdcount.models.clip_image import bare_clip_encoder, whole_clip
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.residual import BasicBlock, Bottleneck
-from tests.models.shrunken import CLIP
+from tests.models.small_backbones import CLIP
 
 # fmt: off
 TABLE = {

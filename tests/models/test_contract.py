@@ -24,7 +24,7 @@ from crowdcount.models.config import Decoder, ModelConfig
 from crowdcount.models.deploy import winograd
 from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
 from crowdcount.models.output import Head
-from tests.models.shrunken import CLIP, SLIM, TRANSFORMERS, shrunken
+from tests.models.small_backbones import CLIP, SLIM, TRANSFORMERS, shrunken
 
 CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
 VALUES = (0.0, 1.0, 2.5, 5.1)

@@ -13,7 +13,7 @@ from crowdcount.models.grid_transformer import (
     of_open_clip,
     of_timm,
 )
-from tests.models import shrunken  # noqa: F401 - registers shrunken_siglip with timm
+from tests.models import small_backbones  # noqa: F401 - registers shrunken_siglip with timm
 
 WIDTH, PATCH, BLOCKS = 32, 16, 3
 

@@ -13,7 +13,7 @@ from crowdcount.losses.count import mae
 from crowdcount.losses.dace import DaceConfig, dace_loss
 from crowdcount.models.build import build_model
 from crowdcount.models.config import ModelConfig
-from tests.models.shrunken import CLIP, shrunken
+from tests.models.small_backbones import CLIP, shrunken
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
 CONFIG = ModelConfig(backbone="timm:test_resnet", head="regression", pretrained="none")

@@ -18,7 +18,7 @@ from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.clip_image import level_features, own_projection, random_clip
 from crowdcount.models.config import Decoder, ModelConfig
-from tests.models.shrunken import SHRUNKEN, SLIM, shrunken
+from tests.models.small_backbones import SHRUNKEN, SLIM, shrunken
 
 CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
 FIVE = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.3))

@@ -15,8 +15,8 @@ from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.config import ModelConfig
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.training.step import take_step
-from tests.learning import learner, squared
-from tests.models.shrunken import CLIP, LAYERS, TRANSFORMERS, shrunken
+from tests.models.small_backbones import CLIP, LAYERS, TRANSFORMERS, shrunken
+from tests.toy_training import learner, squared
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
 HEAD = {"decoder", "projection", "logit_scale"}

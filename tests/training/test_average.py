@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from crowdcount.training.average import WeightAverage
-from tests.learning import FewBatches, MeanModel, learner, run
+from tests.toy_training import FewBatches, MeanModel, learner, run
 
 
 def test_the_average_trails_the_weights_and_forgets_the_start():

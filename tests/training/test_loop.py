@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crowdcount.training.optimiser import OptimConfig
-from tests.learning import ConvModel, FewBatches, MeanModel, learner, run
+from tests.toy_training import ConvModel, FewBatches, MeanModel, learner, run
 
 TIMES = {"seconds", "waiting", "images_per_second", "peak_memory"}
 

@@ -6,7 +6,7 @@ import torch
 from crowdcount.errors import MemoryExhaustedError
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.memory import explained_memory, peak_memory
-from tests.learning import FewBatches, MeanModel, learner, run, some_batch
+from tests.toy_training import FewBatches, MeanModel, learner, run, some_batch
 
 BATCH = some_batch("a", "b", "c", side=64)
 TOO_MUCH = 2**50

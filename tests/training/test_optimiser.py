@@ -13,7 +13,7 @@ from crowdcount.training.optimiser import (
     build_optimiser,
     set_learning_rate,
 )
-from tests.learning import ConvModel
+from tests.toy_training import ConvModel
 
 
 def moved(config, *, lr=0.125):

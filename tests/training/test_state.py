@@ -11,7 +11,7 @@ from crowdcount.errors import BadInputError
 from crowdcount.training import state
 from crowdcount.training.optimiser import OptimConfig
 from crowdcount.training.state import load_state, save_state
-from tests.learning import ConvModel, FewBatches, learner, run
+from tests.toy_training import ConvModel, FewBatches, learner, run
 
 OPTIM = OptimConfig(name="adamw", lr=0.01)
 SETTINGS = {"epochs": 1, "ema_decay": 0.5, "precision": "fp16"}

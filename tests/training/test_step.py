@@ -16,7 +16,7 @@ from crowdcount.losses.count import COUNT_LOSSES
 from crowdcount.training.divergence import Evidence
 from crowdcount.training.randomness import restore_random_states
 from crowdcount.training.step import take_step
-from tests.learning import CPU, ConvModel, MeanModel, Terms, learner, some_batch, squared
+from tests.toy_training import CPU, ConvModel, MeanModel, Terms, learner, some_batch, squared
 
 FIVE = some_batch("a", "b", "c", "d", "e", seed=3)
 

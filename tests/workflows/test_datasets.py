@@ -21,7 +21,15 @@ from crowdcount.workflows.bins import make_bins
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
-from tests.layouts import HEADS, SIZE, WRITERS, made_up_points, write_image, write_mat, write_set
+from tests.made_up_sets import (
+    HEADS,
+    SIZE,
+    WRITERS,
+    made_up_points,
+    write_image,
+    write_mat,
+    write_set,
+)
 
 PUBLIC = [name for name in recipe_names() if not load_recipe(name).recognise.any_folder]
 

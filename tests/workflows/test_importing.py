@@ -23,8 +23,8 @@ from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.card import card_lines, read_card
 from crowdcount.workflows.importing import import_checkpoint, read_published
-from tests.models.published import with_published_names
-from tests.models.shrunken import shrunken
+from tests.models.published_names import with_published_names
+from tests.models.small_backbones import shrunken
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

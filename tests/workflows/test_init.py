@@ -27,7 +27,7 @@ from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.runs import compare
 from crowdcount.workflows.show_batch import draw_batch
 from crowdcount.workflows.train import resume, train
-from tests.models.shrunken import shrunken
+from tests.models.small_backbones import shrunken
 
 SMALL = {"train.batch_size": 4, "train.crop": 64, "train.workers": 0, "train.epochs": 1}
 STILL = {"optim.lr": 1e-12}

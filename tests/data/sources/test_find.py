@@ -5,7 +5,7 @@ import pytest
 from crowdcount.data.sources.find import find_sets
 from crowdcount.data.sources.pair import pair_splits
 from crowdcount.errors import InputMissingError, UsageError
-from tests.layouts import (
+from tests.made_up_sets import (
     WRITERS,
     blank_image,
     empty_file,

@@ -3,7 +3,7 @@ import pytest
 from crowdcount.data.sources.find import find_sets
 from crowdcount.data.sources.pair import pair_splits
 from crowdcount.errors import BadInputError, InputMissingError
-from tests.layouts import WRITERS, blank_image, points_table, shanghaitech_like, write_set
+from tests.made_up_sets import WRITERS, blank_image, points_table, shanghaitech_like, write_set
 
 
 @pytest.mark.parametrize("truth", ["ground-truth", "ground_truth"])

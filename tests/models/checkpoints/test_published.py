@@ -21,8 +21,8 @@ from crowdcount.models.checkpoints.published import (
 from crowdcount.models.clip_image import random_clip
 from crowdcount.models.clip_text import text_features, tokenised
 from crowdcount.models.config import ModelConfig
-from tests.models.published import OURS, with_published_names
-from tests.models.shrunken import OPENAI, SHRUNKEN, TRANSFORMERS, shrunken
+from tests.models.published_names import OURS, with_published_names
+from tests.models.small_backbones import OPENAI, SHRUNKEN, TRANSFORMERS, shrunken
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PART_A = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.29992))

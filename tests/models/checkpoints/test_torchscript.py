@@ -15,7 +15,7 @@ from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints.tensor_files import read_tensors
 from crowdcount.models.clip_image import random_clip
 from crowdcount.models.config import ModelConfig
-from tests.models.shrunken import SHRUNKEN, shrunken
+from tests.models.small_backbones import SHRUNKEN, shrunken
 
 BINS = Bins(block=8, starts=(0, 1, 2), values=(0.0, 1.0, 2.2))
 
