@@ -346,7 +346,7 @@ def epoch_of(checkpoint):
 
 
 def test_a_run_is_resumed_by_its_link(data, whole, workplace):
-    run = stopped(data, after=7, out=Path("runs/one"))
+    run = stopped(data, after=7, out=Path("runs/run"))
     assert (run.folder.parent / "latest").is_symlink()
     result = resume(RunFolder.open(Path("runs/latest")))
     assert Path("runs/latest").resolve() == result.run == run.folder.resolve()
