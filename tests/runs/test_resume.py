@@ -243,8 +243,15 @@ def whole(data, tmp_path_factory):
     return what_is_left(out)
 
 
-@pytest.mark.parametrize("after", [1, 5, 7, 14])
-@pytest.mark.parametrize("every", [{}, {"checkpoint_every_steps": None}], ids=["steps", "epochs"])
+@pytest.mark.parametrize(
+    ("after", "every"),
+    [
+        (1, {}),
+        (5, {}),
+        (7, {"checkpoint_every_steps": None}),
+        (14, {"checkpoint_every_steps": None}),
+    ],
+)
 def test_a_stop_is_saved_where_it_happens(data, whole, workplace, after, every):
     run = stopped(data, after=after, config=settings(**every))
     assert (run.folder / CURVES).read_bytes().startswith(b"\x89PNG")

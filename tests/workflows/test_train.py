@@ -214,9 +214,3 @@ def test_several_sets_are_validated_together_and_each(prepared, workplace):
 
 def test_a_single_set_has_no_metrics_of_its_own(plain):
     assert all("val_sets" not in line for line in log_of(plain.run))
-
-
-def test_only_one_checkpoint_is_kept_unless_more_are_asked_for(prepared, plain, workplace):
-    assert not list(plain.run.glob("top/*"))
-    train(changed(keep_best=2), [prepared], out=Path("run"), device="cpu")
-    assert sorted(path.name for path in Path("run").glob("top/*")) == ["epoch-0001", "epoch-0002"]
