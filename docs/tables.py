@@ -18,7 +18,7 @@ from typing import Any
 
 from crowdcount.config import RunConfig
 from crowdcount.data.training.augment import CHAINS
-from crowdcount.models.backbones import BACKBONES, FIGURES, default_crop
+from crowdcount.models.backbones import BACKBONES, default_crop
 
 DOCS = Path(__file__).parent
 
@@ -125,11 +125,12 @@ def settings_tables() -> str:
 def backbone_table() -> str:
     """Make the table of named backbones."""
     rows = []
-    for name, figures in FIGURES.items():
+    for name, spec in BACKBONES.items():
+        figures = spec.figures
         numbers = (figures.encoder, figures.parameters, figures.trained)
         whole = (figures.gmac_448, figures.gmac_1024, figures.stride)
-        pixels = (BACKBONES[name].window or "none", default_crop(name))
-        texts = (figures.weights, figures.licence)
+        pixels = (spec.window or "none", default_crop(name))
+        texts = (spec.publisher, spec.licence)
         rows.append((f"`{name}`", *map(str, (*numbers, *whole, *pixels, *texts))))
     return table(BACKBONE_COLUMNS, rows)
 

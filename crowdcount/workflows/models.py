@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.errors import CrowdCountError
-from crowdcount.models.backbones import BACKBONES, FIGURES, default_crop
+from crowdcount.models.backbones import BACKBONES, default_crop
 from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import (
     STARTER,
@@ -79,12 +79,13 @@ def list_backbones() -> list[Backbone]:
             stride=figures.stride,
             gmac_448=figures.gmac_448,
             gmac_1024=figures.gmac_1024,
-            window=BACKBONES[name].window,
+            window=spec.window,
             crop=default_crop(name),
-            weights=figures.weights,
-            licence=figures.licence,
+            weights=spec.publisher,
+            licence=spec.licence,
         )
-        for name, figures in FIGURES.items()
+        for name, spec in BACKBONES.items()
+        if (figures := spec.figures)
     ]
 
 
