@@ -1,4 +1,4 @@
-"""Which numbers a network computes with; what it says is float32 in any case."""
+"""Number formats of a network's arithmetic; its predictions are always float32."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -16,7 +16,7 @@ PRECISIONS: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-"""Types of the matrix products and convolutions. Weights and their updates are float32 in each."""
+"""Types of matrix products and convolutions. Weights and their updates are always float32."""
 
 
 def computed(
@@ -25,9 +25,9 @@ def computed(
     *,
     precision: str,
 ) -> BlockPrediction:
-    """What a network says of images, computed with the numbers asked for and given in float32.
+    """Predict in the given precision and return float32.
 
-    Losses and counts sum over thousands of blocks, for which fewer digits are too few.
+    Losses and counts sum over thousands of blocks, for which half precision is too coarse.
     """
     dtype = PRECISIONS[precision]
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -36,9 +36,9 @@ def computed(
 
 
 def keep_weights(model: nn.Module, *, precision: str) -> None:
-    """Hold the weights of a model that only counts in the numbers they are multiplied in.
+    """Store the weights of a model that only counts in the precision of its arithmetic.
 
-    :func:`computed` rounds them at every image otherwise, to the same numbers. Everything but
+    Otherwise :func:`computed` casts them for every image, to the same numbers. Everything except
     convolutions, linear layers and attention stays float32.
 
     Args:

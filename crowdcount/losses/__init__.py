@@ -1,1 +1,1 @@
-"""Block predictions against block targets: the terms that training minimises."""
+"""The terms of the training loss: block predictions against block targets."""

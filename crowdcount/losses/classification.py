@@ -12,7 +12,7 @@ from crowdcount.errors import ConfigError
 
 
 class ClassificationLoss(Protocol):
-    """What every classification term is: logits over the bins and true counts to one number."""
+    """A classification term: scores logits over the bins against true counts."""
 
     def __call__(
         self,
@@ -20,7 +20,7 @@ class ClassificationLoss(Protocol):
         counts: Float[Tensor, "batch 1 rows cols"],
         bins: Bins,
     ) -> Float[Tensor, ""]:
-        """Score ``logits`` in nats per image: summed over blocks, averaged over the batch."""
+        """Return nats per image: summed over blocks, averaged over the batch."""
 
 
 def cross_entropy(
@@ -28,7 +28,7 @@ def cross_entropy(
     counts: Float[Tensor, "batch 1 rows cols"],
     bins: Bins,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the bin of each block."""
+    """Score the bin of each block by cross-entropy."""
     classes = bins.classify(counts).squeeze(1)
     return F.cross_entropy(logits, classes, reduction="none").sum(dim=(1, 2)).mean()
 
@@ -38,20 +38,20 @@ def zero_inflated_poisson(
     counts: Float[Tensor, "batch 1 rows cols"],
     bins: Bins,
 ) -> Float[Tensor, ""]:
-    r"""ZIP: the bin of blocks with heads, and a zero-inflated Poisson of the counts of all blocks.
+    r"""Score all counts by a zero-inflated Poisson (ZIP), and the bins of blocks with heads.
 
-    A block is empty by its nature with the probability p0 of the first bin. Otherwise, with p1 =
-    1 - p0, its count is Poisson with the rate :math:`\lambda`, the mean of the other bins given
-    that it is one of them; p1 times the rate are the expected heads. Blocks with y = 0 heads are
-    scored by :math:`-\ln(p_0 + p_1 e^{-\lambda})`, others by :math:`-\ln p_1 + \lambda - y \ln
+    A block is structurally empty with the probability p0 of the first bin. Otherwise, with p1 = 1 -
+    p0, its count is Poisson with the rate :math:`\lambda`, the mean of the other bins given that
+    it is one of them; the expected heads are p1 times the rate. Blocks with y = 0 heads are scored
+    by :math:`-\ln(p_0 + p_1 e^{-\lambda})`, others by :math:`-\ln p_1 + \lambda - y \ln
     \lambda` (without ln y!, so it can fall below 0) plus the cross-entropy of their bin among those
     from the second on.
 
-    Departs from the published code, which adds 1e-8 inside the logarithms: computed from
-    log-probabilities, a block that is wrongly taken for certainly empty still has a gradient.
+    The published code adds 1e-8 inside the logarithms. This is computed from log-probabilities, so
+    a block that is wrongly predicted as certainly empty still has a gradient.
 
     Raises:
-        ConfigError: If the first bin holds more than empty blocks.
+        ConfigError: If the first bin is not 0 alone.
 
     Source:
         Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling",
@@ -69,7 +69,7 @@ def zero_inflated_poisson(
     values = torch.tensor(bins.values[1:], dtype=logits.dtype, device=logits.device)
     rate = (log_filled.exp() * values[:, None, None]).sum(dim=1)
     heads = counts.squeeze(1)
-    # Class -1 of empty blocks is of no meaning; they are scored by the first formula alone.
+    # Empty blocks get class -1, which is unused: the first formula scores them.
     filled_classes = (bins.classify(heads) - 1).clamp(min=0)
     classification = F.nll_loss(log_filled, filled_classes, reduction="none")
     empty = -torch.logaddexp(log_empty, log_occupied - rate)

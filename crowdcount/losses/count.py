@@ -18,7 +18,7 @@ TRANSPORT_WEIGHT = 0.1
 VARIATION_WEIGHT = 0.01
 
 MANY_HEADS = 40_000.0
-"""Crops of ``dm`` with more heads count as if one head in so many were predicted at least."""
+"""Heads of a crop per head that ``dm`` assumes to be predicted at least."""
 
 CountLossName = Literal["dm", "mae", "mse", "multiscale", "bayesian"]
 
@@ -58,36 +58,35 @@ class BayesianConfig:
 
 @runtime_checkable
 class CountLoss(Protocol):
-    """What every count term is: predicted heads per block and the target to one number."""
+    """A count term: scores predicted heads per block against the target."""
 
     def __call__(
         self, counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget
     ) -> Float[Tensor, ""]:
-        """Score ``counts``, which are not negative; each term says its unit and its reduction."""
+        """Score ``counts``, which are not negative; each term states its unit and reduction."""
 
 
 def mae(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:
-    """Absolute error of each block, in heads: summed over the blocks, averaged over the batch."""
+    """Sum the absolute errors of the blocks, in heads; averaged over the batch."""
     return (counts - target.counts).abs().sum(dim=(1, 2, 3)).mean()
 
 
 def mse(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:
-    """Squared error of each block, in heads²: summed over the blocks, averaged over the batch."""
+    """Sum the squared errors of the blocks, in heads²; averaged over the batch."""
     return (counts - target.counts).square().sum(dim=(1, 2, 3)).mean()
 
 
 def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:
-    r"""DM-Count: the count of the image, where its heads are, and how they are spread.
+    r"""DM-Count: score the count of the image, the places of its heads and their distribution.
 
     Computes :math:`|s - N| + 0.1\,OT + 0.01\,N \sum_i |d_i / s - y_i / N|` with s = sum d. The
-    first and last term are averaged over the batch, the transport term is summed over it (as
-    published; its value is about 0, so this shows in the gradient alone). In heads per image.
+    first and last term are averaged over the batch, the transport term is summed over it, as
+    published (its value is about 0, so only the gradient shows this). In heads per image.
 
-    Departs from the published code where fewer than one head is predicted: s in a denominator is
-    one head at least. There the published gradient grows like 1/s, up to 1e6, and a single step
-    destroys the model; here no entry exceeds 75 + 0.02 N. In crops of more than 40,000 heads it is
-    N / 40,000 at least, so that no entry exceeds 900 whatever the input. From one predicted head
-    on, in any crop that is likely to exist, nothing changes.
+    It differs from the published code if fewer than one head is predicted: s in a denominator is at
+    least one head. The published gradient grows like 1/s there, up to 1e6, and a single step
+    destroys the model; here no entry exceeds 75 + 0.02 N. In crops of more than 40,000 heads s is
+    at least N / 40,000, so that no entry exceeds 900 for any input.
 
     Source:
         Wang et al., "Distribution Matching for Crowd Counting", https://arxiv.org/abs/2009.13077;
@@ -95,13 +94,13 @@ def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float
     """
     predicted = counts.sum(dim=(1, 2, 3))
     miscount = (predicted - target.heads).abs().mean()
-    # One head at least: bounds the gradient, and makes the term 0 for an image without heads.
+    # At least one head: bounds the gradient, and makes the term 0 for an image without heads.
     least = (target.heads / MANY_HEADS).clamp(min=1)
     spread = counts / torch.maximum(predicted, least)[:, None, None, None]
     true_spread = target.counts / target.heads.clamp(min=1)[:, None, None, None]
     variation = (target.heads * (spread - true_spread).abs().sum(dim=(1, 2, 3))).mean()
     transport = transport_loss(counts, target.points, block=target.block)
-    # The step averages the pieces of a batch; so weighted, their mean is the sum over the batch.
+    # The step averages the pieces of a batch; with this weight their mean is the batch's sum.
     pieces = (target.whole_batch or len(counts)) / len(counts)
     return miscount + TRANSPORT_WEIGHT * pieces * transport + VARIATION_WEIGHT * variation
 
@@ -111,13 +110,13 @@ def multiscale(
     target: BlockTarget,
     config: MultiscaleConfig | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Absolute errors of the image, of its blocks and of larger and larger cells of blocks.
+    r"""Sum the absolute errors of the image and of cells of blocks, at several cell sizes.
 
     Computes :math:`|s - N| + \sum_k w_k \sum_c |\bar e_c|`: a cell c is a square of k x k blocks,
-    and :math:`\bar e_c` the mean of the errors of its blocks, so that errors which cancel within a
-    cell are forgiven at its scale. Cells tile the image from the top-left corner; the last row and
-    column of cells are filled up with blocks without error, so a head weighs the same everywhere.
-    Summed over cells, averaged over the batch; in heads per image.
+    and :math:`\bar e_c` the mean error of its blocks, so that errors which cancel within a cell are
+    forgiven at its scale. Cells tile the image from the top-left corner; the last row and column of
+    cells are padded with blocks without error, so a head weighs the same everywhere. Summed over
+    cells, averaged over the batch; in heads per image.
 
     Args:
         counts: Predicted heads of each block.
@@ -126,8 +125,7 @@ def multiscale(
 
     Source:
         The regression terms of Ma et al., "ZIP", https://arxiv.org/abs/2506.19955, with the
-        published weights; cells that do not fit into the image are ours (the published code drops
-        their blocks).
+        published weights. The published code drops the blocks of partial cells.
     """
     error = counts - target.counts
     total = (counts.sum(dim=(1, 2, 3)) - target.heads).abs()
@@ -142,25 +140,25 @@ def bayesian(
     target: BlockTarget,
     config: BayesianConfig | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Bayesian loss: every annotated head should collect one predicted head, the background none.
+    r"""Bayesian loss: each annotated head should get one predicted head, the background none.
 
-    Computes :math:`|E_0| + \sum_n |1 - E_n|` with :math:`E_n = \sum_i p(n|i)\, d_i`: a block i
-    gives its heads to the annotated heads near it, and to the background (n = 0) where none is
-    near, as :func:`crowdcount.losses.posterior.head_posteriors` says. Summed over heads, averaged
+    Computes :math:`|E_0| + \sum_n |1 - E_n|` with :math:`E_n = \sum_i p(n|i)\, d_i`: block i
+    divides its predicted heads among the annotated heads near it, or gives them to the background
+    (n = 0), by :func:`crowdcount.losses.posterior.head_posteriors`. Summed over heads, averaged
     over the batch; in heads per image. An image without heads is background, and its loss is s.
 
-    Each annotated head is worth N / (number of points), which is 1 unless N is of corrected counts.
-    Exact counts do not make it 0: a block between two heads belongs to both.
+    Each annotated head is worth N / (number of points), which is 1 unless counts are corrected.
+    Exact counts do not give 0: a block between two heads belongs to both.
 
     Args:
         counts: Predicted heads of each block, not negative.
-        target: True heads; their points decide.
+        target: True heads, of which the points are used.
         config: Spread of a head and distance of the background; None: the defaults.
 
     Source:
         Ma et al., "Bayesian Loss for Crowd Count Estimation with Point Supervision", ICCV 2019,
-        https://arxiv.org/abs/1908.03684 (BL+, BL without background). There the share is of the
-        whole image; the loss sees the crop alone.
+        https://arxiv.org/abs/1908.03684 (BL+, BL without background). There ``background`` is a
+        share of the whole image; here of the crop.
     """
     config = config or BayesianConfig()
     _, _, rows, cols = counts.shape
@@ -181,7 +179,7 @@ def bayesian(
 def _cell_means(
     error: Float[Tensor, "batch 1 rows cols"], scale: int
 ) -> Float[Tensor, "batch 1 cell_rows cell_cols"]:
-    """Mean over each cell of ``scale`` x ``scale`` blocks; partial cells filled up with zeros."""
+    """Average over cells of ``scale`` x ``scale`` blocks; partial cells are padded with zeros."""
     rows, cols = error.shape[-2:]
     whole = F.pad(error, (0, -cols % scale, 0, -rows % scale))
     return F.avg_pool2d(whole, scale)

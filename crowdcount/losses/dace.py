@@ -1,4 +1,4 @@
-"""The training loss of CLIP-EBC and of ZIP: classification of blocks plus a count term."""
+"""The training loss of CLIP-EBC and ZIP: classification of blocks plus a count term."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -73,10 +73,10 @@ class DaceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """The training loss and what it is made of; ``total`` is what is minimised."""
+    """The training loss and its terms."""
 
     total: Float[Tensor, ""]
-    """Classification plus weighted count term."""
+    """Classification plus weighted count term; minimised."""
 
     classification: Float[Tensor, ""]
     """Classification term, in nats per image."""
@@ -90,21 +90,21 @@ def dace_loss(
 ) -> LossTerms:
     r"""Score a block prediction against true block counts.
 
-    Computes :math:`L = L_{class} + \lambda L_{count}`. Each is summed over the blocks of an image
-    and averaged over the batch (but see :func:`crowdcount.losses.count.dm`), so the total is in
-    nats plus weighted heads per image and grows with the crop area. Computed in float32 at least,
-    since thousands of blocks are summed. With "ce" and "dm" this is DACE, with "zip" and
-    "multiscale" the loss of ZIP; with "none" the first term is 0.
+    Computes :math:`L = L_{class} + \lambda L_{count}`. Each term is summed over the blocks of an
+    image and averaged over the batch (but see :func:`crowdcount.losses.count.dm`), so the total is
+    in nats plus weighted heads per image and grows with the crop area. Computed in float32 at
+    least, since thousands of blocks are summed. ``ce`` with ``dm`` is DACE, ``zip`` with
+    ``multiscale`` the loss of ZIP; with ``none`` the first term is 0.
 
-    Blocks fuller than the last bin's start are of the last bin, so the classes are always those of
-    corrected labels. With ``config.count_target`` "corrected" the other terms, too, see corrected
-    counts and their sum as the heads of the image; points stay.
+    Counts above the start of the last bin belong to the last bin, so the classes are always those
+    of corrected labels. With ``count_target = "corrected"`` the other terms, too, use corrected
+    counts, and their sum as the heads of the image; points are unchanged.
 
     Args:
-        prediction: Logits over the bins, and expected heads, of each block.
+        prediction: Logits over the bins and expected heads of each block.
         target: True heads of each block, not corrected.
-        bins: Which counts are of which class.
-        config: Which terms, against what, with which weight.
+        bins: The bins of the logits.
+        config: Terms, target and weight.
 
     Raises:
         ConfigError: If the classification term cannot work with these bins.

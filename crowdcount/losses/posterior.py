@@ -1,4 +1,4 @@
-"""To which annotated head the count of a block belongs: the posterior of the Bayesian loss."""
+"""The posterior of the Bayesian loss: the annotated head to which a block belongs."""
 
 import math
 
@@ -20,13 +20,13 @@ def head_posteriors(
     sigma: float,
     background: float,
 ) -> tuple[Float[Tensor, "batch sources rows cols"], Bool[Tensor, "batch sources"]]:
-    r"""Probability that what a block counts is a given head, or the background.
+    r"""Return the probability that a head counted in a block is a given annotated head.
 
     The likelihood of a block centre x given a head z is a Gaussian of their distance,
     :math:`e^{-|x - z|^2 / 2\sigma^2}`. The background of x is a dummy point at distance D from the
     head nearest to x, on the ray through x: :math:`e^{-(D - |x - z|)^2 / 2\sigma^2}`. All are
-    equally likely beforehand. Computed in logarithms, so that a block goes to the nearest head, or
-    to the background, however far away they are.
+    equally likely a priori. Computed in logarithms, so that a block belongs to the nearest head or
+    to the background however far away they are.
 
     Args:
         points: Head centres ``(x, y)`` in pixels, one tensor for each image.
@@ -34,12 +34,12 @@ def head_posteriors(
         cols: Columns of blocks.
         block: Block side in pixels.
         sigma: Standard deviation of the Gaussian, in pixels.
-        background: D as a share of the shorter side of the image; 0: no background where there are
+        background: D as a share of the shorter side of the image; 0: no background in images with
             heads.
 
     Returns:
-        The posteriors, which sum to 1 over the sources: the heads, what fills up shorter lists, and
-        at the end the background. And which sources are heads.
+        The posteriors, which sum to 1 over the sources: the heads, the padding of shorter lists,
+        and last the background. And a mask of the sources that are heads.
 
     Source:
         Ma et al., "Bayesian Loss for Crowd Count Estimation with Point Supervision", ICCV 2019,
@@ -55,7 +55,7 @@ def head_posteriors(
     if background > 0:
         margin = background * min(rows, cols) * block
         squared[:, -1] = (margin - nearest).square()
-    # Where there is no head at all, everything is background.
+    # In an image without heads everything is background.
     squared[:, -1].masked_fill_(nearest.isinf(), 0.0)
     return squared.mul_(-0.5 / sigma**2).softmax(dim=1), real
 
@@ -63,6 +63,6 @@ def head_posteriors(
 def _squared_distances(
     coordinates: Float[Tensor, "batch heads"], *, centres: int, block: int
 ) -> Float[Tensor, "batch heads centres"]:
-    """Squared distance to each block centre along one axis, in squared pixels."""
+    """Return squared distances to the block centres along one axis, in pixels²."""
     centre = torch.arange(centres, device=coordinates.device) * block + block / 2
     return (coordinates.unsqueeze(2) - centre).square()

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 ITERATIONS = 100
-"""Sinkhorn steps. It is stopped long before it converges, and models were trained on exactly that:
-more steps, or a better solver, would be another training signal."""
+"""Sinkhorn steps, far fewer than convergence takes. The published models were trained with exactly
+this; more steps or a better solver would change the training signal."""
 
 REGULARISATION = 10.0
 """Entropic regularisation, in squared pixels."""
@@ -29,14 +29,13 @@ def sinkhorn_potentials(
     The cost C is the squared distance in pixels between a head and a block centre, and
     :math:`K = e^{-C/10}`. Each step sets :math:`v = b / (K^T u)`, then :math:`u = a / (K v)`, with
     a = 1/N for each head and b = ``share``; :math:`\beta = 10 \ln v`. The kernel is a product of a
-    factor in x and one in y, so K never exists: each half-step is a small matrix product. All
-    images are solved together, with heads of weight 0 at infinity to fill up the shorter lists, in
-    float32 whatever autocast says, and without asking the device for a value. No gradient flows
-    through it.
+    factor in x and one in y, so K is never built: each half-step is a small matrix product. All
+    images are solved together (shorter lists are padded with heads of weight 0 at infinity), in
+    float32 even under autocast, and without waiting for the device. No gradient flows through it.
 
-    The scaling form is kept, not the logarithmic one: what stops a potential of a block far from
-    every head is the published 1e-16 in the division, so that is part of the training signal. It
-    also bounds u and v by 1e16, which float32 holds with ease.
+    The scaling form is used, not the logarithmic one: the published 1e-16 in the division limits
+    the potential of a block far from every head, so it is part of the training signal. It also
+    bounds u and v by 1e16, which float32 can hold.
 
     Args:
         share: Share of each block in the predicted heads of its image.
@@ -79,13 +78,13 @@ def transport_loss(
 ) -> Float[Tensor, ""]:
     r"""Optimal-transport term: its gradient moves predicted heads towards annotated ones.
 
-    Its value is about 0 and says nothing; only the gradient acts. For an image that is
+    Its value is about 0 and has no meaning; only the gradient matters. For an image it is
     :math:`(\beta - \langle d, \beta\rangle / s) / \max(s, 1)` with s = sum d, which moves heads
-    without making more of them. Summed over the batch, as published: unlike the other terms it
-    does not weaken as the batch grows. Images without heads contribute 0.
+    without adding any. Summed over the batch, as published: unlike the other terms it does not
+    weaken as the batch grows. Images without heads contribute 0.
 
-    The published code divides by s, which is destructive near a zero prediction. Here it is one
-    head at least, and a prediction of exactly 0 counts as spread evenly, so no entry exceeds 737.
+    The published code divides by s, which is destructive near a zero prediction. Here s is at least
+    one head, and a prediction of exactly 0 is treated as uniform, so no entry exceeds 737.
 
     Args:
         counts: Predicted heads of each block, not negative.
@@ -103,13 +102,13 @@ def transport_loss(
 
 
 def padded_points(points: tuple[Float[Tensor, "_ 2"], ...]) -> Float[Tensor, "batch heads 2"]:
-    """One tensor for all images: lists are filled up with heads that are infinitely far away."""
+    """Stack the points of all images, padding shorter lists with heads at infinity."""
     return pad_sequence(list(points), batch_first=True, padding_value=math.inf)
 
 
 def _axis_kernel(
     coordinates: Float[Tensor, "batch heads"], *, centres: int, block: int
 ) -> Float[Tensor, "batch centres heads"]:
-    """One factor of K: exp(-(distance to each block centre along one axis)^2 / 10)."""
+    """Return a factor of K: exp(-(distance to each block centre along one axis)^2 / 10)."""
     centre = torch.arange(centres, device=coordinates.device) * block + block / 2
     return torch.exp(-((coordinates.unsqueeze(1) - centre[:, None]) ** 2) / REGULARISATION)

@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not finite: what broke, and what is needed to see it again."""
+"""A loss or gradient that is not finite: its cause, and the evidence that reproduces it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,27 +16,26 @@ from crowdcount.files import atomic_file
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything that decides what a step computes, but for the settings of the run."""
+    """Everything that decides the result of a step, apart from the settings of the run."""
 
     epoch: int
     """From 1 on."""
 
     step: int
-    """Since the start of the run, from 1 on."""
+    """In the whole run, from 1 on."""
 
     values: dict[str, float]
-    """The terms of the loss and the norm of the gradient."""
+    """Terms of the loss and norm of the gradient."""
 
     batch: Batch
     model: Mapping[str, Tensor]
-    """Weights before the step. Batch-norm statistics have seen it; training does not read them."""
+    """Weights before the step; batch-norm statistics after it, which training does not read."""
 
     random: Mapping[str, Tensor]
-    """States of the random generators before the step, as of
-    :func:`crowdcount.training.randomness.random_states`."""
+    """Random states before the step: :func:`crowdcount.training.randomness.random_states`."""
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the evidence atomically."""
         content: dict[str, Any] = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self)
         }
@@ -55,7 +54,7 @@ class Evidence:
 
     @classmethod
     def load(cls, path: Path) -> "Evidence":
-        """Read what :meth:`save` wrote; runs no code from the file."""
+        """Read a file that :meth:`save` wrote; runs no code from it."""
         content = torch.load(path, map_location="cpu", weights_only=True)
         batch = content.pop("batch")
         images, names = batch.pop("images"), tuple(batch.pop("names"))
@@ -64,35 +63,35 @@ class Evidence:
 
 
 class NotFiniteError(DivergedError):
-    """A step whose loss or gradient is not finite, with what reproduces it."""
+    """A step whose loss or gradient is not finite, with its evidence."""
 
     def __init__(self, evidence: Evidence, *, finite_prediction: bool, saved: str = "") -> None:
-        """Say what broke in which step on which images.
+        """Word the error.
 
         Args:
-            evidence: What reproduces it.
-            finite_prediction: Whether what the network said was finite.
-            saved: Where the evidence was saved.
+            evidence: The step.
+            finite_prediction: Whether the prediction of the network was finite.
+            saved: File in which the evidence was saved.
         """
         self.evidence = evidence
         self.finite_prediction = finite_prediction
         broken = _broken(evidence.values, finite_prediction=finite_prediction)
         values = ", ".join(f"{name} {value:g}" for name, value in evidence.values.items())
-        keep = f"; {saved} reproduces the step" if saved else ""
+        reproduce = f"; {saved} reproduces the step" if saved else ""
         super().__init__(
             f"training diverged at step {evidence.step} (epoch {evidence.epoch}): "
             f"{broken}: {values}",
             looked_for=f"finite numbers; the batch was {', '.join(evidence.batch.names)}",
-            next_step=f"lower the learning rate (--lr), or look at these images{keep}",
+            next_step=f"lower the learning rate (--lr), or look at these images{reproduce}",
         )
 
 
 def _broken(values: Mapping[str, float], *, finite_prediction: bool) -> str:
-    """What was not finite first, on the way from the network to the gradient."""
+    """Name the first value that is not finite on the way from the network to the gradient."""
     if not finite_prediction:
-        return "what the network predicts is not finite"
+        return "the prediction of the network is not finite"
     bad = [name for name, value in values.items() if not abs(value) < float("inf")]
     if bad == ["gradient"]:
         return "the loss is finite, its gradient is not"
-    # The total is broken wherever a part of it is.
-    return f"the term {next(iter([name for name in bad if name != 'total']), 'total')} broke"
+    # The total is never finite when one of its terms is not.
+    return f"the term {next((name for name in bad if name != 'total'), 'total')} is not finite"

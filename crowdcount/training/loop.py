@@ -1,4 +1,4 @@
-"""The training loop: steps over batches, one report an epoch."""
+"""The training loop: steps over batches, one report per epoch."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -19,30 +19,28 @@ from crowdcount.training.step import Criterion, StepResult, take_step
 
 @runtime_checkable
 class EpochBatches(Sized, Protocol):
-    """The batches of each epoch, as many in each as ``len`` says."""
+    """The batches of each epoch; ``len`` is their number."""
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterable[Batch]:
-        """The batches of one epoch, which depend on its number and the seed alone.
+        """Return the batches of epoch ``number`` (from 1 on) without the first ``skip``.
 
-        Args:
-            number: From 1 on.
-            skip: Leave out so many at the beginning.
+        They depend on the number and the seed alone.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """What happened in one epoch."""
+    """Losses, rates and times of one epoch."""
 
     epoch: int
     """From 1 on."""
 
     steps: int
-    """Steps done since the start of the run."""
+    """Completed steps of the run."""
 
     loss: float
-    """Mean of the total over the steps of the epoch."""
+    """Mean of the loss over the steps of the epoch."""
 
     classification: float
     """Mean of the classification term."""
@@ -51,16 +49,16 @@ class EpochReport:
     """Mean of the count term."""
 
     gradient_norm: float | None
-    """Mean norm of the gradient before clipping; None where no step had one that fits float16."""
+    """Mean norm of the gradient before clipping; None if every step overflowed float16."""
 
     skipped: int
-    """Steps without effect, because their gradient did not fit float16."""
+    """Steps without effect, because their gradient overflowed float16."""
 
     lr: float
     """Learning rate of the last step."""
 
     encoder_lr: float
-    """That of the encoder."""
+    """Learning rate of the encoder."""
 
     seconds: float
     """Wall time of the steps."""
@@ -69,22 +67,20 @@ class EpochReport:
     """Share of ``seconds`` spent waiting for data."""
 
     images: int
-    """Crops seen in this epoch."""
+    """Crops of this epoch."""
 
     images_per_second: float
-    """Crops a second, waiting included."""
+    """Crops per second, waiting included."""
 
     peak_memory: int
-    """The most bytes in use at once so far, as of
-    :func:`crowdcount.training.memory.peak_memory`."""
+    """Most bytes in use at once so far; see :func:`crowdcount.training.memory.peak_memory`."""
 
     complete: bool
-    """False where the epoch was cut short by a request to stop."""
+    """False if a request to stop ended the epoch early."""
 
     without_gradient: tuple[str, ...] = ()
-    """Trained tensors whose gradient was 0 throughout in the last step: what they weigh is behind
-    units that no longer answer, such as ones that every input saturates, and they stay as they
-    are."""
+    """Trained tensors whose gradient was 0 everywhere in the last step: the units behind them are
+    saturated for every input, so they no longer learn."""
 
 
 def fit(
@@ -99,23 +95,22 @@ def fit(
     on_checkpoint: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochReport]:
-    """Train from where ``learner`` is, yielding after each epoch so that the caller can validate.
+    """Train from the position of ``learner``, yielding after each epoch for validation.
 
     Args:
-        learner: What is trained; changed in place.
+        learner: The training; changed in place.
         criterion: The loss of one batch.
-        batches: Where the crops of each epoch come from.
-        train: How long, how large, when to checkpoint.
+        batches: The crops of each epoch.
+        train: Epochs, pieces of a batch, times of checkpoints.
         optim: Learning rate at the top, and clipping.
-        schedule: Way of the learning rate.
+        schedule: Shape of the learning rate.
         on_step: Called with the loss after each step.
         on_checkpoint: Called when the state of ``learner`` is to be saved: when it is due, and
-            before a request to stop is followed. At the end of an epoch the caller was given its
-            report before.
-        should_stop: Asked after each step; True ends the training after that step.
+            before the training stops on request. At the end of an epoch its report comes first.
+        should_stop: Called after each step; True ends the training.
 
     Raises:
-        NotFiniteError: If a loss is not finite; carries what reproduces it.
+        NotFiniteError: If a loss is not finite; carries the evidence.
         MemoryExhaustedError: If a step needs more memory than there is.
     """
     steps = len(batches)
@@ -171,7 +166,7 @@ def fit(
 
 
 def _after(progress: Progress, result: StepResult, *, seconds: float, waited: float) -> Progress:
-    """One step further."""
+    """Add a step to the progress of an epoch."""
     return replace(
         progress,
         step=progress.step + 1,
@@ -188,13 +183,12 @@ def _after(progress: Progress, result: StepResult, *, seconds: float, waited: fl
 
 
 def _without_gradient(model: nn.Module) -> tuple[str, ...]:
-    """Names of the tensors that have a gradient, and one of nothing but zeros."""
-    gradients = [(name, each.grad) for name, each in model.named_parameters()]
-    there = {name: gradient for name, gradient in gradients if gradient is not None}
-    if not there:
+    """Return the names of the tensors whose gradient is zero everywhere."""
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    if not gradients:
         return ()
-    answers = torch.stack([gradient.any() for gradient in there.values()]).tolist()
-    return tuple(name for name, answer in zip(there, answers, strict=True) if not answer)
+    nonzero = torch.stack([gradient.any() for gradient in gradients.values()]).tolist()
+    return tuple(name for name, any_ in zip(gradients, nonzero, strict=True) if not any_)
 
 
 def _report(
@@ -206,7 +200,7 @@ def _report(
     complete: bool,
     without_gradient: tuple[str, ...],
 ) -> EpochReport:
-    """Means of an epoch from its sums."""
+    """Compute the means of an epoch from its sums."""
     steps = progress.step
     effective = steps - progress.skipped
     return EpochReport(

@@ -1,4 +1,4 @@
-"""How much memory training takes, and what to do when a step needs more than there is."""
+"""Memory of training: an estimate, the peak, and advice when a step runs out of it."""
 
 import sys
 from collections.abc import Iterator
@@ -13,44 +13,44 @@ from crowdcount.core.types import Batch
 from crowdcount.errors import MemoryExhaustedError
 from crowdcount.training.config import TrainConfig
 
-_SIGNS = ("DefaultCPUAllocator: can't allocate", "MPS backend out of memory")
-"""How allocators that raise no error of their own kind say it."""
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate", "MPS backend out of memory")
+"""Messages of allocators that raise a plain RuntimeError."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes that training is expected to hold at once, by what they are for."""
+    """Bytes that training is expected to hold at once, by their purpose."""
 
     weights: int
     """Parameters and buffers."""
 
     gradients: int
     optimiser: int
-    """Two moments of every parameter that is trained."""
+    """Two moments of every trained parameter."""
 
     average: int
-    """The averaged weights, where some are kept."""
+    """The averaged weights, if they are kept."""
 
     activations: int
-    """What the network keeps of one piece of a batch for the way back."""
+    """Tensors that the forward pass of one piece of a batch keeps for the backward pass."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all."""
         return sum((self.weights, self.gradients, self.optimiser, self.average, self.activations))
 
 
 def estimate_memory(model: nn.Module, *, crop: int, train: TrainConfig) -> MemoryEstimate:
-    """Work out what training needs, without doing any of it.
+    """Estimate the memory of training without computing anything.
 
     Weights, gradients and moments are counted. Activations are those that a forward pass over one
-    piece of a batch keeps, without computing anything; half of that where numbers have half the
-    bytes. The loss, the gradients of activations and the work space of libraries are not in it.
+    piece of a batch keeps, halved for half precision. The loss, the gradients of activations and
+    the work space of libraries are not included.
 
     Args:
-        model: Called with images in [0, 1]; of no use afterwards, for it has no weights any more.
+        model: Takes images in [0, 1]; moved to the meta device, so it loses its weights.
         crop: Side of the crops in pixels.
-        train: Size of a batch and its pieces, precision, and average.
+        train: Size of a batch and its pieces, precision and average.
     """
     model = model.to("meta").train()
     weights = _bytes([*model.parameters(), *model.buffers()])
@@ -71,18 +71,18 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 
 def _kept_bytes(model: nn.Module, images: Tensor) -> int:
-    """Bytes that a forward pass keeps for the way back, weights and images not counted."""
+    """Return the bytes that a forward pass keeps, without weights and images."""
     own = {_storage(each) for each in [*model.parameters(), *model.buffers(), images]}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        # Views share their storage, and what two operations keep is there once.
+        # Views share their storage, and a tensor kept by two operations is stored once.
         if _storage(tensor) not in own:
             kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Held until all is counted: a storage that is freed leaves its number to another.
+        # Kept until all is counted: the address of a freed storage may be used again.
         prediction = model(images)
     del prediction
     return sum(kept.values())
@@ -93,7 +93,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes in use at once since the process began: of the GPU, or else of the process."""
+    """Return the most bytes in use at once so far: of the GPU, or else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -107,11 +107,7 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def explained_memory(batch: Batch, *, step: int, train: TrainConfig) -> Iterator[None]:
-    """Turn an allocation that failed in a step into advice on what to change.
-
-    Raises:
-        MemoryExhaustedError: If memory ran out in the block.
-    """
+    """Turn a failed allocation inside the block into a MemoryExhaustedError with advice."""
     try:
         yield
     except RuntimeError as error:
@@ -128,11 +124,11 @@ def explained_memory(batch: Batch, *, step: int, train: TrainConfig) -> Iterator
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     is_of_cuda = isinstance(error, torch.OutOfMemoryError)
-    return is_of_cuda or any(sign in str(error) for sign in _SIGNS)
+    return is_of_cuda or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _advice(train: TrainConfig, *, side: int) -> str:
-    """Half of what went through the network at once: as a batch, or in pieces."""
+    """Advise to halve the crops that go through the network at once."""
     at_once = -(-train.batch_size // train.accumulate)
     if at_once == 1:
         return f"smaller crops (--set train.crop={side // 2}) or a smaller backbone"

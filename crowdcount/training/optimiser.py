@@ -1,4 +1,4 @@
-"""The optimiser: what is trained, how fast each part of it, and what decays."""
+"""The optimiser: its groups of parameters, their learning rates and their weight decay."""
 
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ OPTIMISERS: dict[OptimiserName, type[torch.optim.Optimizer]] = {
 }
 
 ENCODER = "encoder."
-"""Parameters whose name begins so are of the encoder; all others are of the head."""
+"""Prefix of the names of the encoder's parameters; all others belong to the head."""
 
 PROMPTS = "prompt"
-"""Parameters with this in their name are prompt tokens."""
+"""Part of the names of prompt tokens."""
 
 
 @settings("optim")
@@ -42,11 +42,11 @@ class OptimConfig:
 
 
 def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of ``model`` that ask for gradients.
+    """Build the optimiser of all parameters of ``model`` that require gradients.
 
-    Its groups are the encoder and the rest, each with and without decay. Parameters of one
-    dimension at most are biases, norms and scales: a decay would pull them to a place that means
-    nothing. So would it prompt tokens, whose length is as free as that of words.
+    Its groups are the encoder and the rest, each with and without weight decay. Biases, norms and
+    scales (at most one dimension) do not decay, since zero is no natural value for them; nor do
+    prompt tokens, whose length is as free as that of words.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -68,6 +68,6 @@ def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Let the next step have this learning rate, and the encoder its share of it."""
+    """Set the learning rate of the next step, scaled for the encoder."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["lr_scale"]

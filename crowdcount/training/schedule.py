@@ -40,17 +40,17 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A step of a training run."""
+    """Position of a step in a training run."""
 
     step: int
-    """Steps that were done before it."""
+    """Number of steps before it."""
 
     steps_per_epoch: int
     epochs: int
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done after this step, above 0 and at most 1.
+        """Completed share of the training after this step, above 0 and at most 1.
 
         After it, because the first step of a warm-up from zero would otherwise change nothing.
         """
@@ -58,18 +58,12 @@ class Moment:
 
     @property
     def epoch(self) -> int:
-        """The epoch this step belongs to, from 0 on."""
+        """The epoch of this step, from 0 on."""
         return self.step // self.steps_per_epoch
 
 
 def learning_rate(moment: Moment, config: ScheduleConfig, *, lr: float) -> float:
-    """Learning rate of a step.
-
-    Args:
-        moment: Which step.
-        config: The schedule.
-        lr: Learning rate at the top of the schedule.
-    """
+    """Return the learning rate of a step, where ``lr`` is the top of the schedule."""
     return SCHEDULES[config.name](moment, config, lr)
 
 
@@ -100,7 +94,7 @@ def _restarts(moment: Moment, config: ScheduleConfig, lr: float) -> float:
 
 
 def _half_cosine(done: float) -> float:
-    """From 1 at 0 down to 0 at 1."""
+    """Fall from 1 at 0 to 0 at 1."""
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -108,4 +102,4 @@ SCHEDULES: dict[ScheduleName, Callable[[Moment, ScheduleConfig, float], float]] 
     "cosine": _cosine,
     "restarts": _restarts,
 }
-"""Ways of the learning rate: from a step, the settings and the rate at the top to its rate."""
+"""Schedules: functions of the step, the settings and the rate at the top."""

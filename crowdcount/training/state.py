@@ -1,9 +1,10 @@
-"""What changes while a model is trained, and a file of it from which training goes on exactly.
+"""The state of a training run, and the file from which it is resumed exactly.
 
 Everything else that decides the weights of a run follows from its settings, its data and the
 position: the learning rate from the step, a crop from (seed, epoch, index).
 """
 
+import copy
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,6 @@ from torch import nn
 
 from crowdcount.errors import BadInputError
 from crowdcount.files import atomic_file, check_format
-from crowdcount.training.average import WeightAverage
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.optimiser import OptimConfig, build_optimiser
 from crowdcount.training.randomness import random_states, restore_random_states
@@ -27,45 +27,83 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is, and what the epoch under way has added up so far."""
+    """Position of a run, and the sums over the current epoch so far."""
 
     epoch: int = 1
-    """The epoch under way, from 1 on."""
+    """The current epoch, from 1 on."""
 
     step: int = 0
-    """Steps of it that are done."""
+    """Completed steps of the epoch."""
 
     steps: int = 0
-    """Steps done since the start of the run."""
+    """Completed steps of the run."""
 
     loss: float = 0.0
-    """Sum of the totals over the steps of the epoch, as the next two are of their terms."""
+    """Sum of the loss over the steps of the epoch; the next two are sums of its terms."""
 
     classification: float = 0.0
     count: float = 0.0
     gradient_norm: float = 0.0
-    """Sum of the norms of the gradients, but for those of the steps skipped."""
+    """Sum of the norms of the gradients, without the steps skipped."""
 
     skipped: int = 0
     images: int = 0
     seconds: float = 0.0
     waiting: float = 0.0
-    """Seconds of these that were spent waiting for data."""
+    """Seconds of these spent waiting for data."""
 
     def next_epoch(self) -> "Progress":
-        """The beginning of the next epoch."""
+        """Return the beginning of the next epoch."""
         return Progress(epoch=self.epoch + 1, steps=self.steps)
 
 
+class WeightAverage:
+    """Exponential moving average of a model's weights and batch-norm statistics.
+
+    The decay rises with the number of updates as (1 + n) / (10 + n) up to its setting, so that the
+    random initial weights are soon forgotten.
+
+    Attributes:
+        module: The model with averaged weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self._decay = decay
+        self._updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Add the weights of ``model`` to the average; the first ones replace it."""
+        updates = self._updates
+        decay = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        current = model.state_dict()
+        for name, average in self.module.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name], 1 - decay)
+            else:
+                average.copy_(current[name])
+        self._updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for :meth:`load_state_dict`."""
+        return {"module": self.module.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that :meth:`state_dict` returned."""
+        self.module.load_state_dict(state["module"])
+        self._updates = int(state["updates"])
+
+
 class Learner:
-    """Everything that changes while a model is trained, and nothing else.
+    """Everything that changes while a model is trained.
 
     Attributes:
         model: On ``device``; changed in place by training.
-        optimiser: Over its parameters.
-        scaler: Of its losses.
-        average: Of its weights, where one is kept.
-        progress: How far training is.
+        optimiser: Updates its parameters.
+        scaler: Scales its losses so that small gradients survive float16; idle otherwise.
+        average: The average of its weights, if one is kept.
+        progress: The position of the training.
         precision: Key into ``PRECISIONS``.
         device: Where the model computes.
     """
@@ -73,17 +111,9 @@ class Learner:
     def __init__(
         self, model: nn.Module, *, train: TrainConfig, optim: OptimConfig, device: torch.device
     ) -> None:
-        """Prepare to train ``model`` from its first step on.
-
-        Args:
-            model: On ``device`` already; called with images in [0, 1].
-            train: Its average and precision.
-            optim: Its optimiser.
-            device: Where the model computes.
-        """
+        """Prepare to train ``model``, which is on ``device`` and takes images in [0, 1]."""
         self.model = model
         self.optimiser = build_optimiser(model, optim)
-        # Scales the loss so that small gradients survive float16; does nothing for other numbers.
         self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self.average = WeightAverage(model, train.ema_decay) if train.ema_decay else None
         self.progress = Progress()
@@ -92,11 +122,11 @@ class Learner:
 
     @property
     def kept(self) -> nn.Module:
-        """The model to validate and keep: the average, where there is one."""
+        """The model to validate and keep: the average, if there is one."""
         return self.model if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs to go on from here."""
+        """Return the state for :meth:`load_state_dict`."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -107,7 +137,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was asked, random generators included."""
+        """Restore a state that :meth:`state_dict` returned, random generators included."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
@@ -118,7 +148,7 @@ class Learner:
 
 
 class Cadence:
-    """When the next state is due: by steps, by minutes, or else at the end of every epoch."""
+    """Decides when to save a state: by steps, by minutes, or else after every epoch."""
 
     def __init__(self, train: TrainConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._steps = train.checkpoint_every_steps
@@ -127,7 +157,7 @@ class Cadence:
         self._last = clock()
 
     def due(self, progress: Progress) -> bool:
-        """Whether to save a state now; if so, the minutes count anew."""
+        """Whether to save a state now; if so, the minutes start again."""
         if self._steps is None and self._minutes is None:
             return progress.step == 0
         by_steps = self._steps is not None and progress.steps % self._steps == 0
@@ -139,24 +169,24 @@ class Cadence:
 
 
 def save_state(path: Path, learner: Learner, *, run: Mapping[str, Any]) -> None:
-    """Write the state of a run, whole or not at all.
+    """Write the state of a run atomically, replacing an earlier one.
 
     Args:
-        path: Where to; an earlier state there is replaced.
-        learner: What is trained.
-        run: Plain values that :func:`load_state` gives back: what else the run has found so far.
+        path: The file.
+        learner: The training.
+        run: Plain values that :func:`load_state` returns: results of the run so far.
     """
     content = {"format": FORMAT, "learner": learner.state_dict(), "run": dict(run)}
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         torch.save(content, stream)
-        # A state that outlives the process must outlive the power, too, before it replaces one.
+        # The state must survive a power failure before it replaces the earlier one.
         stream.flush()
         os.fsync(stream.fileno())
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """What :func:`save_state` was given."""
+    """The content of a state file."""
 
     learner: dict[str, Any]
     """For :meth:`Learner.load_state_dict`."""
@@ -165,10 +195,10 @@ class SavedState:
 
 
 def load_state(path: Path) -> SavedState:
-    """Read a state; runs no code from the file.
+    """Read a state file; runs no code from it.
 
     Raises:
-        BadInputError: If it is damaged, or of another version.
+        BadInputError: If it is damaged or of another version.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,7 +1,8 @@
-"""One step of training: a batch through the network, its gradient, and the change it makes."""
+"""One training step: a batch through the network, its gradient, and the update of the weights."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,28 +12,27 @@ from torch import Tensor
 
 from crowdcount.core.precision import computed
 from crowdcount.core.types import Batch, BlockPrediction, BlockTarget
-from crowdcount.training.accumulation import move_target, split_batch
 from crowdcount.training.divergence import Evidence, NotFiniteError
 from crowdcount.training.optimiser import set_learning_rate
 from crowdcount.training.randomness import random_states
 from crowdcount.training.state import Learner
 
 SMALLEST_LOSS_SCALE = 1.0
-"""Where a gradient overflows float16 even unscaled, it will at the next step too."""
+"""A gradient that overflows float16 at this scale will overflow at the next step, too."""
 
 
 @runtime_checkable
 class Terms(Protocol):
-    """What a criterion gives: the scalar to minimise and the parts it is made of."""
+    """Result of a criterion: the loss and the terms it consists of."""
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """The loss, which is minimised."""
         ...
 
     @property
     def classification(self) -> Tensor:
-        """Cross-entropy over the bins."""
+        """The classification term."""
         ...
 
     @property
@@ -42,12 +42,12 @@ class Terms(Protocol):
 
 
 Criterion = Callable[[BlockPrediction, BlockTarget], Terms]
-"""From a prediction and its target to the terms of the loss."""
+"""Scores a prediction against its target."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step found."""
+    """Loss and gradient of one step."""
 
     total: float
     """The loss, averaged over the batch."""
@@ -55,11 +55,11 @@ class StepResult:
     classification: float
     count: float
     gradient_norm: float
-    """L2 norm of the gradient before it was clipped."""
+    """L2 norm of the gradient before clipping."""
 
     skipped: bool
-    """True where the gradient did not fit float16: the weights are as before, and the next step
-    is scaled less."""
+    """Whether the gradient overflowed float16. The weights are then unchanged, and the loss scale
+    is smaller in the next step."""
 
     images: int
 
@@ -75,19 +75,19 @@ def take_step(
 ) -> StepResult:
     """Train on one batch.
 
-    The loss of a batch in pieces is the mean over its images, and a criterion knows how large the
-    batch is, so the gradient does not depend on ``accumulate``. Batch normalisation sees pieces.
+    The loss of a batch in pieces is the mean over its images, and a criterion knows the size of the
+    batch, so the gradient does not depend on ``accumulate``. Batch normalisation sees pieces.
 
     Args:
-        learner: What is trained; changed in place.
-        criterion: The loss of one batch.
+        learner: The model and its optimiser; changed in place.
+        criterion: The loss.
         batch: The crops, on the CPU.
         lr: Learning rate of this step.
         accumulate: Pieces in which the batch goes through the network.
-        clip_norm: L2 norm to which a longer gradient is shortened; None: none is.
+        clip_norm: L2 norm to which a longer gradient is shortened; None: no clipping.
 
     Raises:
-        NotFiniteError: If the loss or its gradient is not finite; the weights are as before.
+        NotFiniteError: If the loss or its gradient is not finite; the weights are unchanged.
     """
     scaler, optimiser = learner.scaler, learner.optimiser
     random = random_states(learner.device)
@@ -101,7 +101,8 @@ def take_step(
     total, classification, count, finite, gradient = torch.cat([sums, norm[None]]).tolist()
     loss = {"total": total, "classification": classification, "count": count}
     broken = not all(map(math.isfinite, (*loss.values(), finite)))
-    overflow = not broken and not math.isfinite(gradient) and _can_shrink(scaler)
+    can_shrink = scaler.is_enabled() and scaler.get_scale() > SMALLEST_LOSS_SCALE
+    overflow = not broken and not math.isfinite(gradient) and can_shrink
     if broken or not (math.isfinite(gradient) or overflow):
         evidence = Evidence(
             epoch=learner.progress.epoch,
@@ -113,7 +114,7 @@ def take_step(
         )
         raise NotFiniteError(evidence, finite_prediction=math.isfinite(finite))
     set_learning_rate(optimiser, lr)
-    # A scaler that is on leaves a step with an overflow out, and shrinks.
+    # After an overflow the scaler skips the update and lowers its scale.
     scaler.step(optimiser)
     scaler.update()
     if learner.average is not None:
@@ -124,19 +125,19 @@ def take_step(
 def _backward(
     learner: Learner, criterion: Criterion, batch: Batch, *, pieces: int
 ) -> Float[Tensor, " 4"]:
-    """Add up the gradients of a batch in pieces, and what its loss is made of.
+    """Accumulate the gradient of a batch over its pieces.
 
     Returns:
-        Total, classification and count term, and 0 where all predictions were finite; else NaN.
+        Total, classification and count term, and 0 if all predictions are finite, else NaN.
     """
     sums = torch.zeros(4, device=learner.device)
-    for piece in split_batch(batch, pieces=pieces):
+    for piece in _split(batch, pieces=pieces):
         share = len(piece.names) / len(batch.names)
         pixels = piece.images.to(
             learner.device, memory_format=torch.channels_last, non_blocking=True
         )
         prediction = computed(learner.model, pixels, precision=learner.precision)
-        terms = criterion(prediction, move_target(piece.target, learner.device))
+        terms = criterion(prediction, _moved(piece.target, learner.device))
         torch.autograd.backward(learner.scaler.scale(share * terms.total))
         finite = 0 * (prediction.logits.detach().sum() + prediction.counts.detach().sum())
         parts = [terms.total, terms.classification, terms.count]
@@ -144,6 +145,32 @@ def _backward(
     return sums
 
 
-def _can_shrink(scaler: torch.amp.GradScaler) -> bool:
-    """Whether the loss is scaled, and less so may let an overflowing gradient fit float16."""
-    return scaler.is_enabled() and scaler.get_scale() > SMALLEST_LOSS_SCALE
+def _split(batch: Batch, *, pieces: int) -> Iterator[Batch]:
+    """Split a batch into at most ``pieces`` batches of nearly equal size, in order."""
+    images, target = len(batch.names), batch.target
+    size = -(-images // pieces)
+    if size >= images:
+        yield batch
+        return
+    for part in (slice(start, start + size) for start in range(0, images, size)):
+        yield Batch(
+            images=batch.images[part],
+            target=dataclasses.replace(
+                target,
+                counts=target.counts[part],
+                points=target.points[part],
+                heads=target.heads[part],
+                whole_batch=images,
+            ),
+            names=batch.names[part],
+        )
+
+
+def _moved(target: BlockTarget, device: torch.device) -> BlockTarget:
+    """Copy a target to a device."""
+    return dataclasses.replace(
+        target,
+        counts=target.counts.to(device, non_blocking=True),
+        points=tuple(points.to(device, non_blocking=True) for points in target.points),
+        heads=target.heads.to(device, non_blocking=True),
+    )

@@ -38,9 +38,9 @@ from crowdcount.runs.folder import (
 from crowdcount.runs.log import epoch_summary, read_log, time_left
 from crowdcount.runs.resume import check_init, check_settings, data_of_run, warn_of_differences
 from crowdcount.runs.tensorboard import EventWriter, check_installed
-from crowdcount.training.determinism import deterministic as deterministic_algorithms
 from crowdcount.training.divergence import NotFiniteError
 from crowdcount.training.loop import EpochReport, fit
+from crowdcount.training.randomness import deterministic as deterministic_algorithms
 from crowdcount.training.state import Learner, SavedState
 from crowdcount.workflows.counter import Counter
 from crowdcount.workflows.evaluate import Evaluation, evaluate

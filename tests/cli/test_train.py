@@ -259,7 +259,7 @@ def test_divergence_exits_7_and_leaves_what_reproduces_it(run, data):
     assert Path("runs/latest/diverged.pt").is_file()
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    with pytest.raises(DivergedError, match="what the network predicts is not finite"):
+    with pytest.raises(DivergedError, match="the prediction of the network is not finite"):
         exec(compile(written, "docs/training.md", "exec"), {})
 
 

@@ -485,7 +485,7 @@ def test_a_divergence_leaves_what_reproduces_it(data, workplace):
 
     with pytest.raises(DivergedError) as caught:
         resume(run)
-    assert "step 9 (epoch 2): what the network predicts is not finite" in str(caught.value)
+    assert "step 9 (epoch 2): the prediction of the network is not finite" in str(caught.value)
     assert "run/diverged.pt reproduces the step" in str(caught.value)
     evidence = Evidence.load(run.folder / "diverged.pt")
     assert evidence.step == 9

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from crowdcount.training.average import WeightAverage
+from crowdcount.training.state import WeightAverage
 from tests.toy_training import FewBatches, MeanModel, learner, run
 
 

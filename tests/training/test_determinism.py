@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from crowdcount.training.determinism import deterministic
+from crowdcount.training.randomness import deterministic
 
 
 @pytest.mark.parametrize("asked", [True, False])

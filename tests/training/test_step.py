@@ -169,9 +169,9 @@ class Overflowing(ConvModel):
 @pytest.mark.parametrize(
     ("model", "criterion", "broke"),
     [
-        (ConvModel, broken_count, "the term count broke: total nan, classification"),
+        (ConvModel, broken_count, "the term count is not finite: total nan, classification"),
         (ConvModel, steep_root, "the loss is finite, its gradient is not: total 0"),
-        (Overflowing, squared, "what the network predicts is not finite"),
+        (Overflowing, squared, "the prediction of the network is not finite"),
     ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
