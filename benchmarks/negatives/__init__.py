@@ -1,7 +1,7 @@
-"""Rendered pictures without people that a counter could take for some, and plain ones.
+"""Rendered pictures without people that a counter might mistake for crowds, and plain ones.
 
-Each kind is a function of a generator and a size. Those in :data:`UNSEEN` are kept from training:
-they measure whether a model learned what no person is, or only these pictures.
+Each kind is a function of a generator and a size. Kinds in :data:`UNSEEN` are kept out of training:
+they measure whether a model learned to count no people, or only learned these pictures.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from crowdcount.scenes.scenery import Pixels
 Negative: TypeAlias = Callable[[np.random.Generator, Size], Pixels]
 
 SIDES = (480, 1056)
-"""Least and most pixels of a side of a drawn negative, the latter not included."""
+"""Smallest side of a picture in pixels, and the limit below which its sides stay."""
 
 UNSEEN: Mapping[str, Negative] = MappingProxyType(
     {
@@ -34,7 +34,7 @@ UNSEEN: Mapping[str, Negative] = MappingProxyType(
         "white noise": abstract.white_noise,
     }
 )
-"""Kinds to measure with alone: nothing that trains may draw them."""
+"""Kinds for measuring only; training must not draw them."""
 
 FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
     {
@@ -76,31 +76,30 @@ FOR_TRAINING: Mapping[str, Negative] = MappingProxyType(
         "wood": walls.wood,
     }
 )
-"""Kinds that may be trained on."""
+"""Kinds for training."""
 
 NEGATIVES: Mapping[str, Negative] = MappingProxyType({**UNSEEN, **FOR_TRAINING})
 """All kinds."""
 
 
 def render_negative(kind: str, rng: np.random.Generator) -> Pixels:
-    """A picture of a kind, of a size that a photograph could have.
+    """Render a picture of a kind, with the size of a photograph.
 
     Args:
         kind: A key of :data:`NEGATIVES`.
-        rng: Where the randomness comes from.
+        rng: Random generator.
     """
     height, width = (32 * int(side) for side in rng.integers(SIDES[0] // 32, SIDES[1] // 32, 2))
     return NEGATIVES[kind](rng, (height, width))
 
 
 def write_negatives(folder: Path, *, images: int, seed: int, track: Track = untracked) -> None:
-    """Render a training set of empty scenes, laid out as :func:`write_scenes` does it.
+    """Render a training set of pictures without people, in the layout of ``write_scenes``.
 
-    The kinds of :data:`FOR_TRAINING` take turns. A picture depends on ``seed`` and its number
-    alone.
+    The kinds of :data:`FOR_TRAINING` alternate. A picture depends on ``seed`` and its number only.
 
     Raises:
-        UsageError: If ``folder`` has content already.
+        UsageError: If ``folder`` is not empty.
         ValueError: If ``images`` or ``seed`` is too small.
     """
     kinds = list(FOR_TRAINING)

@@ -1,9 +1,9 @@
-"""Write rendered pictures without people, to be trained on beside real data.
+"""Write rendered pictures without people, for training beside real data.
 
 python -m benchmarks.negatives FOLDER --images 200 [--seed 0]
 
-Then ``crowdcount preprocess FOLDER``, and ``train --data ... --data`` what that wrote. The kinds of
-pictures that ``robustness.py`` calls unseen are not among them.
+Then prepare the folder with ``crowdcount preprocess``, and add it to the data of training.
+Kinds that ``robustness.py`` calls unseen are not among them.
 """
 
 import argparse

@@ -23,7 +23,7 @@ from crowdcount.scenes.scenery import FABRICS, Colour, Number, Pixels, pick, var
 
 
 def plain_colour(rng: np.random.Generator, size: Size) -> Pixels:
-    """One colour, as of a lens against a surface."""
+    """One colour, like a lens held against a surface."""
     red, green, blue = rng.uniform(0, 255, 3).tolist()
     return photo(rng, plain(size, (red, green, blue)))
 
@@ -46,7 +46,7 @@ def white(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def gradient(rng: np.random.Generator, size: Size) -> Pixels:
-    """One colour that becomes another, along a line or from a centre."""
+    """A gradient between two colours, linear or radial."""
     rows, cols = np.indices(size, np.float32)
     y, x, turn = rows / size[0] - 0.5, cols / size[1] - 0.5, rng.uniform(0, 7)
     straight = 0.5 + 0.7 * (x * math.cos(turn) + y * math.sin(turn))
@@ -57,35 +57,35 @@ def gradient(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def _pure_noise(rng: np.random.Generator, size: Size, *, slope: Number) -> Pixels:
-    """Noise around grey: of all three channels alike, or of each by itself."""
+    """Noise around grey, equal or independent in the three channels."""
     spread, grey = rng.uniform(25, 75), rng.uniform(90, 160)
     channels = [noise(rng, size, slope=slope) for _ in range(pick(rng, [1, 3]))]
     return _around_grey(channels, spread=spread, grey=grey)
 
 
 def _around_grey(channels: list[Plane], *, spread: Number, grey: Number) -> Pixels:
-    """One plane for all three channels, or one for each."""
+    """Draw one plane for all three channels, or one for each."""
     values = grey + spread * np.stack(channels * (3 // len(channels)), axis=2)
     return values.clip(0, 255).astype(np.uint8)
 
 
 def white_noise(rng: np.random.Generator, size: Size) -> Pixels:
-    """No pixel knows of another."""
+    """White noise: independent pixels."""
     return _pure_noise(rng, size, slope=0)
 
 
 def pink_noise(rng: np.random.Generator, size: Size) -> Pixels:
-    """The spectrum of photographs, and nothing in it."""
+    """Pink noise: the spectrum of photographs without content."""
     return _pure_noise(rng, size, slope=rng.uniform(0.6, 1.4))
 
 
 def blue_noise(rng: np.random.Generator, size: Size) -> Pixels:
-    """Nothing but detail."""
+    """Blue noise: only detail."""
     return _pure_noise(rng, size, slope=-1)
 
 
 def speckle(rng: np.random.Generator, size: Size) -> Pixels:
-    """Noise of one grain: blots as large as heads, of all three channels alike or of each."""
+    """Noise of one grain size: blots as large as heads, equal or independent in the channels."""
     width, spread, grey = between(rng, 0.8, 9), rng.uniform(25, 80), rng.uniform(70, 170)
     planes = range(pick(rng, [1, 3]))
     channels = [_softened(noise(rng, size, slope=0), width=width) for _ in planes]
@@ -93,7 +93,7 @@ def speckle(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def _softened(values: Plane, *, width: Number) -> Plane:
-    """Without what is finer than ``width`` pixels, and again of standard deviation 1."""
+    """Remove detail finer than ``width`` pixels and restore the standard deviation of 1."""
     soft = np.asarray(cv2.GaussianBlur(values, (0, 0), width))
     return np.asarray(soft / max(float(soft.std()), 1e-6))
 

@@ -97,7 +97,7 @@ def panel(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def facade(rng: np.random.Generator, size: Size) -> Pixels:
-    """Windows in rows, each with its frame, its sill and what it mirrors."""
+    """Windows in rows, with frames, sills and reflections."""
 
     def paint(rng: np.random.Generator, size: Size) -> Scene:
         wide = between(rng, 24, 150)
@@ -127,7 +127,7 @@ def facade(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def fence(rng: np.random.Generator, size: Size) -> Pixels:
-    """Pickets, bars or wire mesh before something out of focus."""
+    """Pickets, bars or wire mesh in front of a blurred garden."""
 
     def paint(rng: np.random.Generator, size: Size) -> Scene:
         leaves = (1 + 0.35 * noise(rng, size, slope=1.5)).clip(0, 2)
@@ -267,6 +267,6 @@ def bokeh(rng: np.random.Generator, size: Size) -> Pixels:
 
 
 def empty_scene(rng: np.random.Generator, size: Size) -> Pixels:
-    """A square, street, park, stadium or beach of the demo's scenes, with things but nobody."""
+    """A backdrop of the demo's scenes, with objects but without people."""
     settings = SceneSettings(width=max(size[1], 32), height=max(size[0], 32), max_heads=0)
     return render_scene(rng, settings, name="empty").image[: size[0], : size[1]]

@@ -1,4 +1,4 @@
-"""Surfaces as a camera sees them: noise, pieces in rows, cells, balls, relief, a tilted plane."""
+"""Parts of pictures: noise, relief, tiles, cells, balls, tilted planes, photographs."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Size: TypeAlias = tuple[int, int]
 
 Plane: TypeAlias = Float[np.ndarray, "height width"]
 Scene: TypeAlias = Float[np.ndarray, "height width 3"]
-"""RGB before it is photographed: 0 to 255, or more where it glares."""
+"""RGB before it is photographed: 0 to 255, or more for glare."""
 
 Painter: TypeAlias = Callable[[np.random.Generator, Size], Scene]
 
@@ -29,13 +29,13 @@ def noise(
     slope: Number,
     stretch: tuple[Number, Number] = (1, 1),
 ) -> Plane:
-    """Random values of mean 0 and standard deviation 1 with the spectrum ``1 / frequency**slope``.
+    """Draw noise of mean 0 and standard deviation 1 with the spectrum ``1 / frequency**slope``.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random generator.
         size: ``(height, width)``.
         slope: 0 is white noise, 1 pink, about 2 clouds, -1 blue.
-        stretch: How far it is drawn out, down and across.
+        stretch: Factors on the lengths of its structures, down and across.
     """
     height, width = size
     down = scipy.fft.fftfreq(height)[:, None] * stretch[0]
@@ -50,12 +50,12 @@ def noise(
 
 
 def relief(heights: Plane, *, angle: Number, strength: Number) -> Plane:
-    """Brightness of a surface lit from one side: 1 where it is level.
+    """Compute the brightness of a surface lit from one side, 1 where it is level.
 
     Args:
-        heights: In any unit that ``strength`` goes with.
-        angle: Whither the light goes, in radians from the x axis.
-        strength: Change of brightness for a rise of one unit a pixel.
+        heights: Heights, in the unit of ``strength``.
+        angle: Direction of the light in radians from the x axis.
+        strength: Change of brightness per unit of rise per pixel.
     """
     down, across = np.gradient(heights)
     rise = math.cos(angle) * across + math.sin(angle) * down
@@ -63,38 +63,38 @@ def relief(heights: Plane, *, angle: Number, strength: Number) -> Plane:
 
 
 def coloured(colour: Colour, brightness: Plane) -> Scene:
-    """One colour at a brightness of each pixel."""
+    """Multiply a colour by the brightness of each pixel."""
     return brightness[..., None] * np.asarray(colour, np.float32)
 
 
 def blended(under: Scene, over: Scene, part: Plane) -> Scene:
-    """``under`` with ``part`` of each pixel, from 0 to 1, replaced by ``over``."""
+    """Replace ``part`` of each pixel of ``under``, from 0 to 1, by ``over``."""
     return np.asarray(under + (over - under) * part[..., None])
 
 
 def soft_step(values: Plane, *, at: Number, over: Number) -> Plane:
-    """0 below ``at``, 1 above, straight between over a width of ``over``."""
+    """Return 0 below ``at`` and 1 above, with a linear ramp of width ``over``."""
     return np.asarray(((values - at) / over + 0.5).clip(0, 1))
 
 
 def between(rng: np.random.Generator, low: Number, high: Number) -> float:
-    """A number between two positive ones, small and large ones alike in their logarithm."""
+    """Draw a number between two positive ones, uniformly in its logarithm."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def plain(size: Size, colour: Colour) -> Scene:
-    """The same colour everywhere."""
+    """Fill a scene with one colour."""
     return coloured(colour, np.ones(size, np.float32))
 
 
 def grain(rng: np.random.Generator, size: Size, *, slope: Number, spread: Number) -> Plane:
-    """Brightness around 1."""
+    """Draw a brightness around 1."""
     return 1 + spread * noise(rng, size, slope=slope)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Courses:
-    """A plane parted into equal pieces in rows, as bricks, tiles, keys and windows are."""
+    """A plane divided into equal pieces in rows, like bricks, tiles, keys and windows."""
 
     row: Int32[np.ndarray, "height width"]
     """Row of each pixel's piece."""
@@ -103,20 +103,20 @@ class Courses:
     """Column of each pixel's piece."""
 
     down: Plane
-    """Place inside the piece in pixels, from its upper edge."""
+    """Pixels from the upper edge of the piece."""
 
     across: Plane
-    """Place inside the piece in pixels, from its left edge."""
+    """Pixels from the left edge of the piece."""
 
     high: float
-    """Pixels of a piece."""
+    """Height of a piece in pixels."""
 
     wide: float
-    """Pixels of a piece."""
+    """Width of a piece in pixels."""
 
     @classmethod
     def of(cls, size: Size, *, high: Number, wide: Number, shift: Number = 0) -> "Courses":
-        """Pieces of ``high`` by ``wide`` pixels, each row moved by ``shift`` of a piece further."""
+        """Divide a plane; each row is shifted by ``shift`` of a piece against the one above."""
         rows, cols = np.indices(size, np.float32) + np.float32(0.5)
         row = np.floor(rows / high)
         along = cols + (row * shift % 1) * wide
@@ -132,23 +132,23 @@ class Courses:
 
     @property
     def count(self) -> tuple[int, int]:
-        """Rows and columns that show."""
+        """Number of visible rows and columns."""
         return int(self.row.max()) + 1, int(self.col.max()) + 1
 
     def each(self, values: Float[np.ndarray, "rows cols"]) -> Plane:
-        """A value of each piece, on all of its pixels."""
+        """Spread a value per piece over its pixels."""
         return np.asarray(values[self.row, self.col])
 
     def inside(
         self, *, margin: Number, corner: Number = 0, top: Number = 0, bottom: Number = 0
     ) -> Plane:
-        """Pixels to the outline of a rectangle with round corners in each piece; negative outside.
+        """Return the distance in pixels to a rounded rectangle in each piece; negative outside.
 
         Args:
-            margin: Pixels that the rectangle keeps from the sides of its piece.
+            margin: Distance of the rectangle from the edges of its piece, in pixels.
             corner: Radius of the corners in pixels.
-            top: Pixels that it keeps from the upper edge besides.
-            bottom: Pixels that it keeps from the lower edge besides.
+            top: Additional distance from the upper edge, in pixels.
+            bottom: Additional distance from the lower edge, in pixels.
         """
         half_wide = self.wide / 2 - margin - corner
         half_high = (self.high - top - bottom) / 2 - margin - corner
@@ -161,10 +161,10 @@ class Courses:
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """A plane parted among centres: each pixel belongs to the nearest."""
+    """A plane divided among centres: each pixel belongs to the nearest one."""
 
     owner: Int32[np.ndarray, "height width"]
-    """Which centre a pixel belongs to."""
+    """Index of the centre of each pixel."""
 
     across: Plane
     """Pixels to the right of that centre."""
@@ -173,7 +173,7 @@ class Cells:
     """Pixels below that centre."""
 
     count: int
-    """How many centres there are."""
+    """Number of centres."""
 
     @classmethod
     def drawn(
@@ -186,15 +186,15 @@ class Cells:
         stagger: Number = 0.5,
         flat: Number = 1,
     ) -> "Cells":
-        """Cells around a grid whose points were moved at random.
+        """Draw cells around the points of a jittered grid.
 
         Args:
-            rng: Where the randomness comes from.
+            rng: Random generator.
             size: ``(height, width)``.
             spacing: Pixels between the centres of a row.
-            jitter: How far centres are moved, in parts of ``spacing``.
-            stagger: By how much of ``spacing`` every other row is moved.
-            flat: Distance of rows in parts of ``spacing``.
+            jitter: Largest shift of a centre, as a fraction of ``spacing``.
+            stagger: Shift of every other row, as a fraction of ``spacing``.
+            flat: Distance between rows, as a fraction of ``spacing``.
         """
         spacing = max(spacing, 3)
         border = math.ceil(2 * spacing)
@@ -223,11 +223,11 @@ class Cells:
         )
 
     def each(self, values: Float[np.ndarray, " cells"]) -> Plane:
-        """A value of each cell, on all of its pixels."""
+        """Spread a value per cell over its pixels."""
         return np.asarray(values[self.owner])
 
     def colours(self, values: Float[np.ndarray, "cells 3"]) -> Scene:
-        """A colour of each cell, on all of its pixels."""
+        """Spread a colour per cell over its pixels."""
         return np.asarray(values[self.owner])
 
     @property
@@ -241,35 +241,35 @@ class Cells:
         return np.asarray(np.hypot(self.across, self.down))
 
     def to_edge(self) -> Plane:
-        """Pixels to the nearest pixel of another cell, from 0."""
+        """Return the distance in pixels to the nearest pixel of another cell."""
         edge = np.zeros(self.owner.shape, bool)
         edge[:, 1:] = self.owner[:, 1:] != self.owner[:, :-1]
         edge[1:] |= self.owner[1:] != self.owner[:-1]
         inner = (~edge).astype(np.uint8)
-        # Without any edge in the picture OpenCV gives distances near infinity.
+        # Without an edge in the picture, OpenCV returns distances near infinity.
         return np.asarray(cv2.distanceTransform(inner, cv2.DIST_L2, 5).clip(0, 1e4))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balls:
-    """How balls look that lie in their cells."""
+    """The look of balls that lie in cells."""
 
     covers: Plane
-    """1 where a pixel shows a ball, 0 where it shows what lies between; smooth at the outline."""
+    """1 on a ball, 0 between balls, smooth at the outline."""
 
     brightness: Plane
-    """Of a dull ball of brightness 1."""
+    """Brightness of a matt ball."""
 
     gloss: Plane
-    """The mirrored light, from 0 to 1."""
+    """Specular reflection, from 0 to 1."""
 
     @classmethod
     def of(cls, cells: Cells, radius: Plane, *, angle: Number) -> "Balls":
-        """Balls of ``radius`` pixels, lit from above and from ``angle`` radians."""
+        """Light balls of ``radius`` pixels from above and from ``angle`` radians."""
         x, y = cells.across / radius, cells.down / radius
         far = x * x + y * y
         towards = np.sqrt((1 - far).clip(0, 1))
-        # The light comes from the side at 45 degrees; the half-way vector gives the gloss.
+        # The light comes from the side at 45 degrees; the halfway vector gives the gloss.
         aside = (x * math.cos(angle) + y * math.sin(angle)) / math.sqrt(2)
         lit = (aside + towards / math.sqrt(2)).clip(0, 1)
         mirrored = math.sin(math.pi / 8) * math.sqrt(2) * aside + math.cos(math.pi / 8) * towards
@@ -281,13 +281,13 @@ class Balls:
 
 
 def tilted(rng: np.random.Generator, size: Size, paint: Painter, *, most: float = 0.3) -> Scene:
-    """What ``paint`` paints on a plane that the camera sees from an angle.
+    """Show a painted plane to the camera at an angle.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random generator.
         size: ``(height, width)`` of the result.
-        paint: Paints the plane.
-        most: How far each corner of the view moves inwards at most, in parts of the sides.
+        paint: Painter of the plane.
+        most: Largest shift of each corner inwards, as a fraction of the sides.
     """
     high, wide = round(1.3 * size[0]) + 2, round(1.3 * size[1]) + 2
     plane = np.asarray(paint(rng, (high, wide)), np.float32)
@@ -304,11 +304,11 @@ def tilted(rng: np.random.Generator, size: Size, paint: Painter, *, most: float 
 
 
 def lying(rng: np.random.Generator, size: Size, paint: Painter) -> Scene:
-    """What ``paint`` paints on the ground, seen by somebody who looks down and ahead."""
+    """Show a painted ground to a camera that looks down and ahead."""
     high, wide = round(1.5 * size[0]) + 2, round(1.5 * size[1]) + 2
     plane = np.asarray(paint(rng, (high, wide)), np.float32)
     narrow = rng.uniform(0.1, 0.3) * wide
-    # The far edge shows all of the plane, the near edge its middle.
+    # The far edge shows the whole plane, the near edge its middle.
     seen = np.array([(0, 0), (wide, 0), (wide - narrow, high), (narrow, high)], np.float32)
     frame = np.array([(0, 0), (size[1], 0), (size[1], size[0]), (0, size[0])], np.float32)
     view = cv2.getPerspectiveTransform(seen, frame)
@@ -318,7 +318,7 @@ def lying(rng: np.random.Generator, size: Size, paint: Painter) -> Scene:
 
 
 def photo(rng: np.random.Generator, scene: Scene, *, shadows: bool = True) -> Pixels:
-    """A photograph of a scene: often with soft shadows on it, sometimes out of focus."""
+    """Photograph a scene, often with soft shadows, sometimes out of focus."""
     size = (scene.shape[0], scene.shape[1])
     if shadows and rng.random() < 0.4:
         cover = soft_step(noise(rng, size, slope=2.2), at=rng.uniform(-0.5, 1), over=0.5)
