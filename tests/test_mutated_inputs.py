@@ -33,7 +33,8 @@ from crowdcount.data.sources.images import IMAGE_SUFFIXES, check_pixels, image_h
 from crowdcount.errors import CrowdCountError
 from crowdcount.files import sha256_file
 from crowdcount.models.checkpoints.format import load_checkpoint
-from crowdcount.workflows.bins import BinsTable, make_bins, read_table, write_bins
+from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
+from crowdcount.workflows.bins_tables import read_table
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.preprocess import preprocess
 

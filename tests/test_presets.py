@@ -10,7 +10,8 @@ from crowdcount.config import load_run_config, preset_names
 from crowdcount.core.bins import bin_ranges
 from crowdcount.core.image import NORMALISATIONS
 from crowdcount.models.build import empty_model
-from crowdcount.workflows.bins import published_table, training_bins
+from crowdcount.workflows.bins import training_bins
+from crowdcount.workflows.bins_tables import published_table
 from crowdcount.workflows.counter import load
 
 # From SPEC section 5.

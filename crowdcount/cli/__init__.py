@@ -12,11 +12,11 @@ from crowdcount.cli.demo import demo
 from crowdcount.cli.evaluate import evaluate
 from crowdcount.cli.import_ import import_
 from crowdcount.cli.models import app as models
-from crowdcount.cli.options import OrderedCommand
+from crowdcount.cli.options import Command
 from crowdcount.cli.predict import predict
 from crowdcount.cli.preprocess import preprocess
 from crowdcount.cli.runs import app as runs
-from crowdcount.cli.train import train
+from crowdcount.cli.train import TrainCommand, train
 from crowdcount.core.device import keep_freed_memory
 from crowdcount.errors import CrowdCountError
 from crowdcount.version import __version__
@@ -28,13 +28,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("preprocess")(preprocess)
-app.command("bins")(bins)
-app.command("train", cls=OrderedCommand)(train)
-app.command("eval")(evaluate)
-app.command("predict")(predict)
-app.command("import")(import_)
-app.command("demo")(demo)
+app.command("preprocess", cls=Command)(preprocess)
+app.command("bins", cls=Command)(bins)
+app.command("train", cls=TrainCommand)(train)
+app.command("eval", cls=Command)(evaluate)
+app.command("predict", cls=Command)(predict)
+app.command("import", cls=Command)(import_)
+app.command("demo", cls=Command)(demo)
 app.add_typer(datasets, name="datasets")
 app.add_typer(runs, name="runs")
 app.add_typer(models, name="models")
@@ -63,7 +63,7 @@ def _crowdcount(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix becomes a message and an exit code."""
+    """Run the command line; turn an error that the user can fix into a message and exit code."""
     keep_freed_memory()
     try:
         app()
@@ -71,6 +71,6 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader went away, as `| head` does; nothing is left to say, not even at shutdown.
+        # The reader is gone, as with `| head`; suppress the error at shutdown as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -1,25 +1,24 @@
 """The command ``bins``."""
 
 import json
-import logging
+import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, print_paths, print_rows, tracker
+from crowdcount.cli.console import log, log_table, print_paths, print_rows
 
 if TYPE_CHECKING:
-    from crowdcount.core.bins import WrittenBins
+    from crowdcount.workflows.bins import BinsTable
 
-log = logging.getLogger("crowdcount")
-
-STDOUT = Path("-")
+BAR_WIDTH = 24
 
 
-@command
 def bins(
+    context: typer.Context,
     data: options.Data = None,
     block: Annotated[
         int | None,
@@ -37,19 +36,18 @@ def bins(
         ),
     ] = None,
     table: Annotated[
-        Path | None,
-        typer.Option(help="File that says where bins start, in place of a policy (JSON, TOML)."),
+        Path | None, typer.Option(help="File with the starts of bins (JSON, TOML), not a policy.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Published table, in place of a policy.", metavar="NAME")
+        str | None, typer.Option(help="Published table, not a policy.", metavar="NAME")
     ] = None,
     list_presets: Annotated[
-        bool, typer.Option("--list-presets", help="Print the published tables, and do no more.")
+        bool, typer.Option("--list-presets", help="Print the published tables only.")
     ] = False,
     representatives: Annotated[
         str | None,
         typer.Option(
-            help="What stands for a bin: average or middle. (default: what the table says, "
+            help="Count that represents a bin: average or middle. (default: that of the table, "
             "or average)",
             show_default=False,
         ),
@@ -64,10 +62,12 @@ def bins(
     ] = None,
     paper: Annotated[
         bool,
-        typer.Option("--paper", help="Count heads that share a pixel once: the published tables."),
+        typer.Option(
+            "--paper", help="Count heads on the same pixel once, as in the published tables."
+        ),
     ] = False,
     together: Annotated[
-        bool, typer.Option("--together", help="One table over all data sets; needs -o or --json.")
+        bool, typer.Option("--together", help="One table for all data sets; needs -o or --json.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -82,96 +82,65 @@ def bins(
     json_: options.Json = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
-    *,
-    console: Settings,
 ) -> None:
-    """Choose bins and the count that stands for each, from the training images of prepared data.
+    """Choose bins, and the count that represents each, from the training images.
 
     Writes bins-r<block>.json into each prepared folder and prints the files' paths.
 
     Example: crowdcount bins --data data/sha --policy auto
     """
-    import os
-
-    from crowdcount.cli.report import say_bins
-    from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.data.prepared.find import find_prepared
-    from crowdcount.errors import UsageError
-    from crowdcount.files import refuse_existing, write_bytes
-    from crowdcount.workflows.bins import bins_chart, bins_path, make_bins, write_table
+    from crowdcount.workflows import bins as workflow
+    from crowdcount.workflows.bins_tables import choose_plan, published_tables
 
     if list_presets:
-        _print_presets()
+        print_rows(published_tables())
         return
-    chosen = _chosen(policy, table=table, preset=preset)
-    if block is None:
-        block = 8 if isinstance(chosen, str) else chosen.block or 8
-    sets = [
-        PreparedDataset.open(path) for path in find_prepared(data or (), environment=os.environ)
-    ]
-    groups = [sets] if together else [[each] for each in sets]
-    if len(groups) > 1 and (output or png):
-        raise UsageError(
-            "one file does not hold the bins of several data sets",
-            looked_for=", ".join(str(each.folder) for each in sets),
-            next_step="name one of them with --data, or take them --together",
-        )
-    refuse_existing(png, force=force)
-    to_stdout = json_ or output == STDOUT
-    if together and len(sets) > 1 and output is None and not (to_stdout or dry_run):
-        raise UsageError(
-            "bins of several data sets together belong into the folder of none",
-            next_step="name a file with -o FILE, or print them with --json",
-        )
-    tables, paths = [], []
-    for group in groups:
-        made = make_bins(
-            group,
-            block=block,
-            policy=chosen,
-            representatives=representatives,
-            smallest_head=smallest_head,
-            paper=paper,
-            track=tracker(console),
-        )
-        tables.append(made)
-        if output is not None:
-            path = None if output == STDOUT else output
-        else:
-            path = bins_path(group[0], block=block) if len(group) == 1 else None
-        if path is not None:
-            paths.append(path)
-            if not dry_run:
-                write_table(path, made, force=force)
-        say_bins(made)
-    if png is not None and not dry_run:
-        write_bytes(png, bins_chart(tables[0]))
-        log.info("chart %s", png)
-    if to_stdout:
-        content = [each.to_json() for each in tables]
+    made = workflow.make_bins_files(
+        data or (),
+        environment=os.environ,
+        plan=choose_plan(policy=policy, table=table, preset=preset),
+        block=block,
+        representatives=representatives,
+        smallest_head=smallest_head,
+        paper=paper,
+        together=together,
+        output=output,
+        chart=png,
+        printed=json_,
+        force=force,
+        dry_run=dry_run,
+        track=context.obj.track,
+    )
+    for each in made:
+        log_bins(each.table)
+    if json_ or output == workflow.STDOUT:
+        content = [each.table.to_json() for each in made]
         typer.echo(json.dumps(content[0] if len(content) == 1 else content, indent=2))
     elif not dry_run:
-        print_paths(paths)
+        print_paths(each.path for each in made if each.path)
 
 
-def _chosen(policy: str | None, *, table: Path | None, preset: str | None) -> "str | WrittenBins":
-    """The policy or the table to follow: at most one is asked for."""
-    from crowdcount.errors import UsageError
-    from crowdcount.workflows.bins import published_table, read_table
+def log_bins(table: "BinsTable") -> None:
+    """Log each bin with its value, its share of windows and heads, and a bar of its windows.
 
-    if [policy, table, preset].count(None) < 2:
-        raise UsageError("choose one of --policy, --table and --preset")
-    if table is not None:
-        return read_table(table)
-    return policy or "fine" if preset is None else published_table(preset)
+    Bars are logarithmic and as long as the text is wide for the fullest bin, because the bins that
+    matter most hold a thousandth of the windows or fewer.
+    """
+    from crowdcount.core.bins import format_range
 
-
-def _print_presets() -> None:
-    """One line a table: its name, block side, bins, what stands for the last, and its source."""
-    from crowdcount.core.bins import bin_ranges, format_range
-    from crowdcount.core.published_bins import PUBLISHED_BINS
-
-    for name, table in PUBLISHED_BINS.items():
-        ranges = " ".join(format_range(low, high) for low, high in bin_ranges(table.starts))
-        last = "from data" if table.values is None else f"{table.values[-1]:.5f}"
-        print_rows([(name, table.block, ranges, last, table.source)])
+    bins, windows, heads = table.bins, table.windows, table.heads
+    log.info("%s: blocks of %d pixels, %d windows", table.name, bins.block, sum(windows))
+    longest = math.log1p(max(windows)) or 1
+    rows = [
+        (
+            format_range(low, high),
+            f"{value:.5f}",
+            f"{in_windows / max(sum(windows), 1):.4%}",
+            f"{in_heads / max(sum(heads), 1):.2%}",
+            ("#" * round(BAR_WIDTH * math.log1p(in_windows) / longest)).ljust(BAR_WIDTH),
+        )
+        for (low, high), value, in_windows, in_heads in zip(
+            bins.ranges, bins.values, windows, heads, strict=True
+        )
+    ]
+    log_table(("bin", "stands for", "windows", "heads", "windows, log".ljust(BAR_WIDTH)), rows)

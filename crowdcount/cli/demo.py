@@ -1,57 +1,52 @@
 """The command ``demo``."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, print_paths, stop_signals, tracker
+from crowdcount.cli.bins import log_bins
+from crowdcount.cli.console import log, log_table, print_paths, stop_signals
 
-log = logging.getLogger("crowdcount")
 
-
-@command
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="Folder of the demo; an earlier demo in it is replaced.")
-    ] = Path("crowdcount-demo"),
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder of the demo; replaces an earlier demo.")] = Path(
+        "crowdcount-demo"
+    ),
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
-    *,
-    console: Settings,
 ) -> None:
-    """Show the whole way on rendered crowd scenes: data, bins, training, evaluation, a heatmap.
+    """Run every step on rendered crowds: data, bins, training, evaluation, a heatmap.
 
     Needs no network and under three minutes on two cores. Prints the path of the heatmap.
 
     Example: crowdcount demo
     """
-    from crowdcount.cli.report import say_bins, say_table
     from crowdcount.cli.train import TrainingBar
     from crowdcount.workflows.demo import plan_demo, run_demo
 
     if dry_run:
         log.info("%s", plan_demo(out))
         return
-    with stop_signals() as received, TrainingBar(console) as bar:
+    with stop_signals() as received, TrainingBar(context.obj) as bar:
         result = run_demo(
             out,
             device=device,
             should_stop=lambda: bool(received),
             watcher=bar,
-            track=tracker(console),
+            track=context.obj.track,
         )
     if result is None:
         raise typer.Exit(130)
-    say_bins(result.bins)
+    log_bins(result.bins)
     metrics, guess = result.evaluation.metrics, result.evaluation.mean_guess
     log.info("on %d unseen scenes:", metrics.images)
     rows = [("this model", f"{metrics.mae:.1f}", f"{metrics.rmse:.1f}")]
     if guess is not None:
         rows.append(("always the training mean", f"{guess.mae:.1f}", f"{guess.rmse:.1f}"))
-    say_table(("", "MAE", "RMSE"), rows)
+    log_table(("", "MAE", "RMSE"), rows)
     log.info(
         "%s: %d heads, counted %.1f", result.example, result.example_heads, result.example_count
     )

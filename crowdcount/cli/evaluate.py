@@ -1,7 +1,6 @@
 """The command ``eval``."""
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -9,25 +8,23 @@ from typing import Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import Settings, command, tracker
+from crowdcount.cli.console import log
 from crowdcount.core.limits import MAX_PIXELS
 
-log = logging.getLogger("crowdcount")
 
-
-@command
 def evaluate(
+    context: typer.Context,
     data: options.Data = None,
     checkpoint: options.Checkpoint = None,
     fold: options.Fold = None,
     split: Annotated[str, typer.Option(help="val, test, train or calibration.")] = "val",
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Also write one line an image to this file.")
+        Path | None, typer.Option("--csv", help="Also write one line per image to this file.")
     ] = None,
     json_: options.Json = False,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option("--fail-if", metavar="METRIC>VALUE", help="Exit 5 where this holds."),
+        typer.Option("--fail-if", metavar="METRIC>VALUE", help="Exit 5 if this holds."),
     ] = None,
     scale: options.Scale = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
@@ -36,8 +33,6 @@ def evaluate(
     offline: options.Offline = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
-    *,
-    console: Settings,
 ) -> None:
     """Measure a counter on prepared data: MAE, RMSE and NAE of image counts.
 
@@ -45,40 +40,37 @@ def evaluate(
     """
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
+    # Before PyTorch is imported, which takes seconds: a checkpoint may be missing.
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
     # Imports PyTorch, which takes seconds: a missing checkpoint is reported before.
-    from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.data.prepared.find import find_prepared, one_data_set
     from crowdcount.errors import GateFailedError
-    from crowdcount.files import refuse_existing
-    from crowdcount.workflows.counter import load
-    from crowdcount.workflows.evaluate import Gate
-    from crowdcount.workflows.evaluate import evaluate as run_evaluation
+    from crowdcount.workflows import evaluate as workflow
 
-    gates = [Gate.parse(text) for text in fail_if or ()]
-    refuse_existing(csv, force=force)
-    folders = one_data_set(find_prepared(data or (), environment=os.environ), chosen=bool(data))
-    sets = [PreparedDataset.open(folder) for folder in folders]
-    if fold is not None:
-        sets = [each.with_fold(fold) for each in sets]
-    names = ", ".join(each.name for each in sets)
-    log.info("model %s, split %s of %s", model, split, names)
-    if dry_run:
-        images = sum(len(each.records(split)) for each in sets)
-        log.info("%d images to count%s", images, f", to be listed in {csv}" if csv else "")
-        return
-    counter = load(model, device=device, precision=precision)
-    result = run_evaluation(
-        counter, sets, split=split, scale=scale, max_pixels=max_pixels, track=tracker(console)
+    gates = [workflow.Gate.parse(text) for text in fail_if or ()]
+    result = workflow.evaluate_checkpoint(
+        model,
+        data or (),
+        environment=os.environ,
+        fold=fold,
+        split=split,
+        csv_file=csv,
+        scale=scale,
+        max_pixels=max_pixels,
+        device=device,
+        precision=precision,
+        force=force,
+        dry_run=dry_run,
+        track=context.obj.track,
     )
-    if csv is not None:
-        result.write_csv(csv)
-    metrics = result.to_json()
+    if result is None:
+        return
     if json_:
-        typer.echo(json.dumps(metrics))
+        typer.echo(json.dumps(result.to_json()))
     else:
-        for name in ("mae", "rmse", "nae", "images"):
-            typer.echo(f"{name}\t{_number(metrics[name])}")
+        metrics = result.metrics
+        for name, value in (("mae", metrics.mae), ("rmse", metrics.rmse), ("nae", metrics.nae)):
+            typer.echo(f"{name}\tnan" if value is None else f"{name}\t{value:.4f}")
+        typer.echo(f"images\t{metrics.images}")
         if result.selected_on != "val":
             typer.echo(f"selected_on\t{result.selected_on}")
     if len(result.sets) > 1:
@@ -89,9 +81,3 @@ def evaluate(
     failed = [str(gate) for gate in gates if gate.fails(result.metrics)]
     if failed:
         raise GateFailedError(f"the gate failed: {', '.join(failed)}")
-
-
-def _number(value: float | int | None) -> str:
-    if value is None:
-        return "nan"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"

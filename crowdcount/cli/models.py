@@ -1,4 +1,4 @@
-"""The command ``models``: what can be built and what is here, cards, and models to hand on."""
+"""The command ``models``: list backbones and checkpoints, show a card, pack or push a model."""
 
 import json
 from pathlib import Path
@@ -7,22 +7,21 @@ from typing import Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import command, log, print_paths, print_rows
-from crowdcount.cli.options import ListByDefault
+from crowdcount.cli.console import log, print_paths, print_rows
 
 Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="Checkpoint or run folder, hf://OWNER/NAME[@REVISION] on the model hub, or starter.",
+        help="Checkpoint or run folder, hf://OWNER/NAME@REVISION on the model hub, or starter.",
         show_default=False,
     ),
 ]
 
 app = typer.Typer(
-    cls=ListByDefault,
-    help="List backbones and checkpoints, show what is known of one, pack or push it to hand it "
-    "on.\n\nAlone it lists.\n\nExample: crowdcount models",
+    cls=options.ListByDefault,
+    help="List backbones and checkpoints, show the card of one, pack or push it for others.\n\n"
+    "By default it lists.\n\nExample: crowdcount models",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -37,13 +36,12 @@ CHECKPOINT_HEADER = (
 )
 
 
-@app.command("list")
-@command
+@app.command("list", cls=options.Command)
 def list_(json_: options.Json = False) -> None:
-    """List backbones (millions of parameters, GMAC, weights) and the checkpoints that are here.
+    """List backbones (millions of parameters, GMAC, weights) and local checkpoints.
 
-    Backbones come first, then, below an empty line, the model that ships and the best of each run:
-    their MAE is that of the images they were selected on, model and title are those of their card.
+    Backbones come first, then, after an empty line, the shipped model and the best of each run,
+    with the MAE on the images they were selected on, and the model and title of their card.
     timm:NAME and open-clip:ARCH/PRETRAINED name more backbones.
 
     Example: crowdcount models list --json
@@ -54,23 +52,22 @@ def list_(json_: options.Json = False) -> None:
 
     backbones, checkpoints = list_backbones(), list_checkpoints()
     if json_:
-        found = {
+        listed = {
             "backbones": [dataclasses.asdict(each) for each in backbones],
             "checkpoints": [dataclasses.asdict(each) for each in checkpoints],
         }
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(listed, indent=2))
         return
     print_rows([BACKBONE_HEADER, *(dataclasses.astuple(each) for each in backbones)])
     typer.echo()
     print_rows([CHECKPOINT_HEADER, *(dataclasses.astuple(each) for each in checkpoints)])
 
 
-@app.command("show")
-@command
+@app.command("show", cls=options.Command)
 def show(
     checkpoint: Checkpoint, json_: options.Json = False, offline: options.Offline = False
 ) -> None:
-    """Print the card of a model: what it is, its data and their terms, metrics, failures, speed.
+    """Print the card of a model: architecture, data and their terms, metrics, failures, speed.
 
     Example: crowdcount models show starter
     """
@@ -87,8 +84,7 @@ def show(
             typer.echo(line)
 
 
-@app.command("pack")
-@command
+@app.command("pack", cls=options.Command)
 def pack(
     run: Checkpoint,
     output: Annotated[
@@ -103,7 +99,7 @@ def pack(
         typer.Option(
             metavar="FILE.toml",
             help="Text of the card: terms, protocol, metrics, failures; see docs/models.md. "
-            "(default: what the checkpoint says already)",
+            "(default: the text in the checkpoint)",
             show_default=False,
         ),
     ] = None,
@@ -111,7 +107,7 @@ def pack(
     offline: options.Offline = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Write a checkpoint to hand on: weights and card, without paths of this machine.
+    """Write a checkpoint for others: weights and card, without paths of this machine.
 
     Prints the folder.
 
@@ -133,49 +129,36 @@ def pack(
     print_paths([output])
 
 
-@app.command("push")
-@command
+@app.command("push", cls=options.Command)
 def push(
     checkpoint: Checkpoint,
     repository: Annotated[
         str,
         typer.Argument(
             metavar="OWNER/NAME",
-            help="Repository of the model hub; made where it is not there.",
+            help="Repository on the model hub; created if it does not exist.",
             show_default=False,
         ),
     ],
     private: Annotated[
         bool,
-        typer.Option("--private", help="Make one that only its owner sees.", show_default=False),
+        typer.Option("--private", help="Create a private repository.", show_default=False),
     ] = False,
     dry_run: options.DryRun = False,
 ) -> None:
     """Upload a checkpoint to the Hugging Face hub: weights, card, and the card as a README.md.
 
-    Prints the name by which predict and eval take it. --dry-run prints the README.md. The token is
-    that of hf auth login, or HF_TOKEN.
+    Prints the name for predict and eval. --dry-run prints the README.md. The token is that of
+    hf auth login, or HF_TOKEN.
 
     Example: crowdcount models push my-counter me/my-counter --private
     """
-    import tempfile
-
     from crowdcount.models.checkpoints.hub import check_repository
-    from crowdcount.models.checkpoints.names import README_NAME, resolve_checkpoint
+    from crowdcount.models.checkpoints.names import resolve_checkpoint
 
     check_repository(repository)
-    found = resolve_checkpoint(checkpoint)
-    from crowdcount.workflows import push as workflow
+    resolved = resolve_checkpoint(checkpoint)  # before PyTorch is imported
+    from crowdcount.workflows.push import push_checkpoint
 
-    if not dry_run:
-        workflow.check_reachable()
-    log.info("model %s", found)
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "pushed"
-        workflow.write_pushed(found.path, repository, out=out)
-        if dry_run:
-            for name in workflow.PUSHED:
-                log.info("to be pushed: %s, %.1f kB", name, (out / name).stat().st_size / 1e3)
-            typer.echo((out / README_NAME).read_text(encoding="utf-8"), nl=False)
-            return
-        typer.echo(workflow.push(out, repository, private=private))
+    text = push_checkpoint(resolved, repository, private=private, dry_run=dry_run)
+    typer.echo(text, nl=not dry_run)

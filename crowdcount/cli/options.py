@@ -1,20 +1,21 @@
-"""Options that more than one command takes."""
+"""Options shared by several commands, and the classes of commands and groups."""
 
-import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from crowdcount.cli.console import open_console
 from crowdcount.errors import UsageError
 
 Data = Annotated[
     list[Path] | None,
     typer.Option(
         "--data",
-        help="Prepared data set; several are used together. "
-        "(default: CROWDCOUNT_DATA_DIR, or what lies under data/)",
+        help="Prepared data set; repeatable, to use several together. "
+        "(default: CROWDCOUNT_DATA_DIR, or the one under data/)",
         show_default=False,
     ),
 ]
@@ -23,7 +24,7 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="CHECKPOINT",
-        help="Checkpoint or run folder, hf://OWNER/NAME[@REVISION] on the model hub, or starter: "
+        help="Checkpoint or run folder, hf://OWNER/NAME@REVISION on the model hub, or starter: "
         "the model that ships with crowdcount. "
         "(default: CROWDCOUNT_CHECKPOINT, or the latest run, or starter)",
         show_default=False,
@@ -34,14 +35,14 @@ Offline = Annotated[
     typer.Option(
         "--offline",
         envvar="CROWDCOUNT_OFFLINE",
-        help="Never download: fail and say what to fetch.",
+        help="Never download: fail, and name what to fetch.",
         show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="What the network computes with: fp32, bf16 or fp16."),
+    typer.Option("--precision", help="Number format of the network: fp32, bf16 or fp16."),
 ]
 Scale = Annotated[
     float | None,
@@ -49,73 +50,94 @@ Scale = Annotated[
         "--scale",
         min=1e-3,
         help="Resize images by this factor before counting. "
-        "(default: what brings them into the model's working size)",
+        "(default: into the model's working size)",
         show_default=False,
     ),
 ]
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="Recipe to use, where the layout does not tell.")
+    str | None, typer.Option("--dataset", help="Recipe to use, if the layout fits several or none.")
 ]
 Recipe = Annotated[
     Path | None,
-    typer.Option("--recipe", help="Recipe file of your own (TOML) to use.", show_default=False),
+    typer.Option("--recipe", help="Your own recipe file (TOML).", show_default=False),
 ]
 Fold = Annotated[
     int | None,
     typer.Option(
         "--fold",
-        help="Take this fold, from 1, for validation and the others for training. "
-        "(default: what preprocess held out)",
+        help="Fold to validate on, from 1; the others are for training. "
+        "(default: the images that preprocess held out)",
         show_default=False,
     ),
 ]
 MaxPixels = Annotated[
     int,
-    typer.Option("--max-pixels", min=1, help="Refuse larger images by their header, undecoded."),
+    typer.Option("--max-pixels", min=1, help="Refuse images with more pixels, before decoding."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what already exists.", show_default=False)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.", show_default=False)]
 
-ORDER = "crowdcount.order"
 
+class Command(TyperCommand):
+    """A command that also takes ``-q``, ``-v``, ``--log-file`` and ``--no-progress``.
 
-def one_recipe(dataset: str | None, recipe: Path | None) -> str | Path | None:
-    """The recipe that was named, by name or by file.
-
-    Raises:
-        UsageError: If both were.
-    """
-    if dataset is not None and recipe is not None:
-        raise UsageError("--dataset and --recipe both name a recipe; give one of them")
-    return dataset if recipe is None else recipe
-
-
-class OrderedCommand(TyperCommand):
-    """A command that remembers the order in which its options were given.
-
-    Flags and ``--set`` override each other by position, which the parsed values alone do not tell.
+    They are the parameters of :func:`open_console`, whose result is ``context.obj``.
     """
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Note ``(name, value)`` of each option in order, then parse as usual."""
-        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        # Of an option that was repeated and takes one value, the last is what it means everywhere.
-        each_in_turn = {
-            name: iter(value) if isinstance(value, list) else itertools.repeat(value)
-            for name, value in values.items()
-        }
-        names = [parameter.name for parameter in order if parameter.name in each_in_turn]
-        ctx.meta[ORDER] = [(name, next(each_in_turn[name])) for name in names]
-        return super().parse_args(ctx, args)
+    context_class = typer.Context
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_OPEN_CONSOLE.params)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Open the console, then run the command."""
+        names = [parameter.name for parameter in _OPEN_CONSOLE.params]
+        ctx.obj = _OPEN_CONSOLE.callback(**{name: ctx.params.pop(name) for name in names})
+        return super().invoke(ctx)
+
+
+def command_of(function: Callable[..., Any]) -> Any:
+    """Return the command that Typer makes from a function: its options and its callback."""
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return typer.main.get_command(app)
+
+
+_OPEN_CONSOLE = command_of(open_console)
 
 
 class ListByDefault(TyperGroup):
-    """A group that lists when it is not told what to do."""
+    """A group of commands whose default is ``list``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``list`` before options that are not the group's own."""
+        """Insert ``list`` before options that are not the group's own."""
         named = args[:1] and not args[0].startswith("-")
         if not named and args[:1] not in (["-h"], ["--help"]):
             args = ["list", *args]
         return super().parse_args(ctx, args)
+
+
+def given(context: typer.Context) -> set[str]:
+    """Return the names of the parameters that stood on the command line or in the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
+def flag(name: str) -> str:
+    """Return a parameter as the user writes it."""
+    return f"--{name.strip('_').replace('_', '-')}"
+
+
+def one_recipe(dataset: str | None, recipe: Path | None) -> str | Path | None:
+    """Return the recipe named by ``--dataset`` or ``--recipe``.
+
+    Raises:
+        UsageError: If both are given.
+    """
+    if dataset is not None and recipe is not None:
+        raise UsageError("--dataset and --recipe both name a recipe; give one of them")
+    return dataset if recipe is None else recipe

@@ -1,6 +1,5 @@
 """The command ``preprocess``."""
 
-import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,29 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import COMMON, Settings, command, print_paths, stops_cleanly, tracker
+from crowdcount.cli.console import log, log_table, print_paths, stops_cleanly
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import UsageError
 
 if TYPE_CHECKING:
     from crowdcount.workflows.preprocess import PreparedResult
 
-log = logging.getLogger("crowdcount")
-
 
 class Order(StrEnum):
-    """Which coordinate comes first."""
+    """Order of coordinates."""
 
     xy = "xy"
     yx = "yx"
 
 
-@command
 def preprocess(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a data set, or one that holds some; with --verify, a prepared one.",
+            help="Folder of a data set or of several; with --verify, a prepared one.",
             show_default=False,
         ),
     ],
@@ -43,7 +40,7 @@ def preprocess(
     order_: Annotated[
         Order | None,
         typer.Option(
-            "--order", help="Which coordinate comes first in annotations. (default: the recipe's)"
+            "--order", help="Order of coordinates in annotations. (default: that of the recipe)"
         ),
     ] = None,
     block: Annotated[int, typer.Option(help="Side of the blocks in pixels.", min=1)] = 8,
@@ -53,7 +50,7 @@ def preprocess(
     max_count: Annotated[
         int | None,
         typer.Option(
-            help="Count to which fuller blocks are corrected. "
+            help="Largest count of a block; larger ones are corrected to it. "
             "(default: the square of block // smallest head)",
             min=1,
             show_default=False,
@@ -64,14 +61,14 @@ def preprocess(
     ] = 0.1,
     calibration_fraction: Annotated[
         float,
-        typer.Option(help="Share of training images kept from training and selection."),
+        typer.Option(help="Share of training images kept out of training and selection."),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the held-out choice.", min=0)] = 42,
     folds: Annotated[
         int,
-        typer.Option(help="Folds for cross-validation; 0: the recipe's own, if any.", min=0),
+        typer.Option(help="Folds for cross-validation; 0: those of the recipe, if any.", min=0),
     ] = 0,
-    jobs: Annotated[int, typer.Option(help="Images worked on at once.", min=1)] = 2,
+    jobs: Annotated[int, typer.Option(help="Images processed in parallel.", min=1)] = 2,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     skip_unpaired: Annotated[
         bool, typer.Option("--skip-unpaired", help="Leave out images without annotation.")
@@ -80,7 +77,7 @@ def preprocess(
         bool,
         typer.Option(
             "--strict",
-            help="Exit 6 where a set is not what its recipe promises, or points are outside, "
+            help="Exit 6 if a data set differs from its recipe, or points are outside the image, "
             "swapped or not finite.",
         ),
     ] = False,
@@ -90,23 +87,20 @@ def preprocess(
         bool,
         typer.Option(
             "--verify",
-            help="Check a prepared folder against its manifest and write nothing; with -v, list "
-            "all that is wrong.",
+            help="Compare a prepared folder with its manifest and write nothing; -v lists all "
+            "differences.",
         ),
     ] = False,
-    *,
-    console: Settings,
-    given: frozenset[str],
 ) -> None:
     """Turn annotated photographs into prepared data: images, points, block counts, a manifest.
 
-    Recognises data sets by their layout. Run again, it skips what is already right, and finishes
-    what was interrupted. Prints the folders it wrote.
+    Recognises data sets by their layout. Run again, it skips finished images and completes an
+    interrupted run. Prints the folders it wrote.
 
     Example: crowdcount preprocess sha/
     """
     if verify:
-        _verify(source, jobs=jobs, console=console, given=given)
+        _verify(source, jobs=jobs, context=context)
         return
     from crowdcount.data.prepared.manifest import PreprocessConfig
     from crowdcount.workflows.preprocess import preprocess as run_preprocess
@@ -132,46 +126,43 @@ def preprocess(
             dry_run=dry_run,
             jobs=jobs,
             max_pixels=max_pixels,
-            track=tracker(console),
+            track=context.obj.track,
         )
     for result in results:
-        _say(result, dry_run=dry_run)
+        _log_result(result, dry_run=dry_run)
     if not dry_run:
         print_paths(result.folder for result in results)
 
 
-def _verify(folder: Path, *, jobs: int, console: Settings, given: frozenset[str]) -> None:
+def _verify(folder: Path, *, jobs: int, context: typer.Context) -> None:
     from crowdcount.workflows.verify import verify
 
-    others = sorted(given - {"source", "verify", "jobs", *COMMON})
+    others = sorted(options.given(context) - {"source", "verify", "jobs"})
     if others:
         raise UsageError(
-            "--verify checks what is there and takes no other setting: leave out "
-            + ", ".join(f"--{name.replace('_', '-')}" for name in others)
+            "--verify only compares and takes no other setting: leave out "
+            + ", ".join(map(options.flag, others))
         )
-    manifest = verify(folder, jobs=jobs, track=tracker(console))
-    log.info("%s: all %d images are as the manifest says", manifest.name, len(manifest.images))
+    manifest = verify(folder, jobs=jobs, track=context.obj.track)
+    log.info("%s: all %d images match the manifest", manifest.name, len(manifest.images))
     print_paths([folder])
 
 
-def _say(result: "PreparedResult", *, dry_run: bool) -> None:
-    from crowdcount.cli.report import say_table
-
+def _log_result(result: "PreparedResult", *, dry_run: bool) -> None:
     manifest = result.manifest
-    verb = "to prepare" if dry_run else "prepared"
     sizes = [len(fold) for fold in manifest.folds]
     log.info(
         "%s: %d images %s, %d up to date, %d held out for validation%s%s%s",
         manifest.name,
         result.written,
-        verb,
+        "to prepare" if dry_run else "prepared",
         result.unchanged,
         len(manifest.held_out),
         f", {len(manifest.calibration)} for calibration" if manifest.calibration else "",
         f"; {len(sizes)} folds of {min(sizes)} to {max(sizes)} images" if sizes else "",
         f"; annotations of release {manifest.release}" if manifest.release else "",
     )
-    say_table(
+    log_table(
         ("split", "images", "heads", "blocks corrected", "heads cut"),
         [
             (

@@ -2,22 +2,18 @@
 
 import dataclasses
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import command, print_rows
-from crowdcount.cli.options import ListByDefault
+from crowdcount.cli.console import log, print_rows
 
 if TYPE_CHECKING:
     from crowdcount.workflows.runs import RunSummary
 
-log = logging.getLogger("crowdcount")
-
-Folder = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+Folder = Annotated[Path, typer.Option("--runs", help="Folder with the runs.")]
 RUNS = Path("runs")
 
 HEADER = (
@@ -26,29 +22,27 @@ HEADER = (
 )
 
 
-@command
 def list_(runs: Folder = RUNS, json_: options.Json = False) -> None:
-    """List training runs: data, backbone, epochs done of those asked for, state, best validation.
+    """List training runs: data, backbone, finished and planned epochs, state, best validation.
 
-    Prints a line for each run, from the earliest on, separated by tabs, below a header. A damaged
-    run is named on stderr, and the command exits with 4.
+    Prints a header and one line per run, oldest first, separated by tabs. Damaged runs are named
+    on stderr, and the command exits with 4.
 
     Example: crowdcount runs list --json
     """
     from crowdcount.workflows.runs import list_runs
 
-    found, problems = list_runs(runs)
+    summaries, problems = list_runs(runs)
     if json_:
-        typer.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        typer.echo(json.dumps([dataclasses.asdict(each) for each in summaries], indent=2))
     else:
-        print_rows([HEADER, *map(_cells, found)])
+        print_rows([HEADER, *map(_cells, summaries)])
     for problem in problems:
         log.error("%s", problem)
     if problems:
         raise typer.Exit(problems[0].exit_code)
 
 
-@command
 def compare(
     names: Annotated[
         list[str],
@@ -61,31 +55,31 @@ def compare(
     runs: Folder = RUNS,
     json_: options.Json = False,
 ) -> None:
-    """Show in which settings runs differ, and what came of them, side by side.
+    """Show the settings in which runs differ, and their metrics, side by side.
 
-    Prints a line for each setting that differs and for each metric, with a column for every run,
-    separated by tabs, below a header.
+    Prints a header and one line per differing setting and per metric, with a column per run,
+    separated by tabs.
 
     Example: crowdcount runs compare runs/2026-11-24-sha-clip-rn50 latest
     """
     from crowdcount.runs.folder import find_run
     from crowdcount.workflows import runs as workflow
 
-    found = workflow.compare([find_run(name, runs=runs) for name in names])
+    comparison = workflow.compare([find_run(name, runs=runs) for name in names])
     if json_:
-        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        typer.echo(json.dumps(dataclasses.asdict(comparison), indent=2))
     else:
-        rows = [*found.settings.items(), *found.metrics.items()]
-        print_rows([("", *found.runs), *((name, *values) for name, values in rows)])
+        rows = [*comparison.settings.items(), *comparison.metrics.items()]
+        print_rows([("", *comparison.runs), *((name, *values) for name, values in rows)])
 
 
 app = typer.Typer(
-    cls=ListByDefault,
-    help="List training runs, or compare some. Alone it lists.\n\nExample: crowdcount runs",
+    cls=options.ListByDefault,
+    help="List training runs, or compare some. By default it lists.\n\nExample: crowdcount runs",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list")(list_)
-app.command("compare")(compare)
+app.command("list", cls=options.Command)(list_)
+app.command("compare", cls=options.Command)(compare)
 
 
 def _cells(run: "RunSummary") -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,109 +11,138 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.console import (
-    Settings,
-    command,
+    Console,
     log,
     print_paths,
     print_rows,
-    progress_bar,
     stop_signals,
     stops_cleanly,
-    tracker,
 )
 from crowdcount.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
-    from crowdcount.config import RunConfig
-    from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.runs.folder import RunFolder
     from crowdcount.training.loop import EpochReport
+    from crowdcount.workflows.overfit import OverfitResult
 
-SHORT_FORMS = {
-    "backbone": "model.backbone",
-    "block": "model.block",
-    "bins": "model.bins",
-    "weights": "model.weights",
-    "init": "train.init",
-    "epochs": "train.epochs",
-    "batch_size": "train.batch_size",
-    "seed": "train.seed",
-    "lr": "optim.lr",
-    "select_on": "train.select_on",
-    "cache": "train.cache",
+FLAGS = "crowdcount.flags"
+NEW_RUN_ONLY = (
+    *("out", "force", "deterministic", "show_batch", "overfit"),
+    "allow_test_selection",
+)
+"""Parameters that do not go with ``--resume``."""
+
+
+@dataclass(frozen=True)
+class SettingFlag:
+    """A flag of ``train`` that sets a setting."""
+
+    flag: str
+    setting: str
+    """Empty: the text names it, as in ``loss.count=mae``."""
+
+    help: str
+    metavar: str = "TEXT"
+
+    value: str = ""
+    """Value that the flag stands for; empty: the flag takes one."""
+
+    def option(self) -> Any:
+        """Return the option, as Typer makes it."""
+        note = f" (sets {self.setting}{'=' * bool(self.value)}{self.value})" * bool(self.setting)
+        help_ = f"{self.help}{note}"
+
+        # Options of one name share a list, which has their texts in the order they were given.
+        def texts(
+            text: Annotated[
+                list[str] | None, typer.Option(self.flag, metavar=self.metavar, help=help_)
+            ] = None,
+        ) -> None: ...
+
+        def switch(
+            on: Annotated[bool, typer.Option(self.flag, help=help_, show_default=False)] = False,
+        ) -> None: ...
+
+        return options.command_of(switch if self.value else texts).params[0]
+
+
+SETTING_FLAGS = {
+    each.flag: each
+    for each in (
+        SettingFlag(
+            "--backbone",
+            "model.backbone",
+            "clip-rn50, clip-vit-b-16, ..., timm:NAME or open-clip:ARCH/PRETRAINED.",
+        ),
+        SettingFlag("--weights", "model.weights", "File of initial weights."),
+        SettingFlag(
+            "--init",
+            "train.init",
+            "Start from weights, bins and model settings of a checkpoint or run, of "
+            "hf://OWNER/NAME@REVISION, or of starter, the model that ships with crowdcount.",
+            "CHECKPOINT",
+        ),
+        SettingFlag(
+            "--no-pretrained", "model.pretrained", "Start from random weights.", value="none"
+        ),
+        SettingFlag("--block", "model.block", "Block side in pixels.", "INTEGER"),
+        SettingFlag(
+            "--bins", "model.bins", "Table of bins, or the name of a published one.", "FILE|NAME"
+        ),
+        SettingFlag("--epochs", "train.epochs", "Number of epochs.", "INTEGER"),
+        SettingFlag("--batch-size", "train.batch_size", "Images per step.", "INTEGER"),
+        SettingFlag("--lr", "optim.lr", "Learning rate.", "FLOAT"),
+        SettingFlag("--seed", "train.seed", "Seed of everything random.", "INTEGER"),
+        SettingFlag("--select-on", "train.select_on", "Split to validate on.", "val|test"),
+        SettingFlag("--cache", "train.cache", "Decoded images.", "auto|memory|disk|off"),
+        SettingFlag(
+            "--tensorboard",
+            "train.tensorboard",
+            "Also log for TensorBoard: tensorboard --logdir runs.",
+            value="true",
+        ),
+        SettingFlag("--set", "", "Set any setting, as in loss.count=mae.", "KEY=VALUE"),
+    )
 }
-"""Flags that stand for a setting."""
 
 
-@command
+class TrainCommand(options.Command):
+    """The command ``train``, with ``SETTING_FLAGS`` as further options.
+
+    They override each other by position, so ``context.meta`` has them with their texts in order.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        after = [parameter.name for parameter in self.params].index("fold") + 1
+        self.params[after:after] = [each.option() for each in SETTING_FLAGS.values()]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the setting flags in order, then parse as usual."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        flags = [SETTING_FLAGS[each.opts[0]] for each in order if each.opts[0] in SETTING_FLAGS]
+        texts = iter(values.get("text") or ())
+        ctx.meta[FLAGS] = [(each, each.value or next(texts)) for each in flags]
+        rest = super().parse_args(ctx, args)
+        for name in ("text", "on"):
+            ctx.params.pop(name, None)
+        return rest
+
+
 def train(
+    context: typer.Context,
     data: options.Data = None,
     fold: options.Fold = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="clip-rn50, clip-vit-b-16, ..., timm:NAME or open-clip:ARCH/PRETRAINED. "
-            "(sets model.backbone)"
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File of first weights. (sets model.weights)")
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CHECKPOINT",
-            help="Start from the weights, bins and model settings of a checkpoint or run, of "
-            "hf://OWNER/NAME[@REVISION], or of starter, the model that ships with crowdcount. "
-            "(sets train.init)",
-        ),
-    ] = None,
-    no_pretrained: Annotated[
-        bool,
-        typer.Option(
-            "--no-pretrained",
-            help="Start from random weights. (sets model.pretrained=none)",
-            show_default=False,
-        ),
-    ] = False,
-    block: Annotated[int | None, typer.Option(help="Block side. (sets model.block)")] = None,
-    bins: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|NAME",
-            help="Table of bins, or the name of a published one. (sets model.bins)",
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Sets train.epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sets train.batch_size.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. (sets optim.lr)")] = None,
-    seed: Annotated[int | None, typer.Option(help="Sets train.seed.")] = None,
-    select_on: Annotated[
-        str | None,
-        typer.Option(help="Split to validate and select on: val, test. (sets train.select_on)"),
-    ] = None,
-    cache: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|memory|disk|off",
-            help="Where to keep decoded images. (sets train.cache)",
-        ),
-    ] = None,
     allow_test_selection: Annotated[
         bool,
         typer.Option(
             "--allow-test-selection",
-            help="Let --select-on test pass; checkpoint and reports will say so.",
+            help="Allow --select-on test; checkpoint and reports will say so.",
             show_default=False,
         ),
     ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, as in loss.count=mae."),
-    ] = None,
     config: Annotated[Path | None, typer.Option(help="Run file with settings (TOML).")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Run file that ships with us: docs/training.md.")
+        str | None, typer.Option(help="Run file that ships with crowdcount: docs/training.md.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -123,7 +152,7 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN|auto",
-            help="Go on with a run that was stopped; auto: the latest unfinished one under runs/.",
+            help="Resume a stopped run; auto: the latest unfinished one under runs/.",
             show_default=False,
         ),
     ] = None,
@@ -131,15 +160,7 @@ def train(
         bool,
         typer.Option(
             "--deterministic",
-            help="The same bits every time on CUDA, too; slower.",
-            show_default=False,
-        ),
-    ] = False,
-    tensorboard: Annotated[
-        bool,
-        typer.Option(
-            "--tensorboard",
-            help="Log for TensorBoard, too: tensorboard --logdir runs. (sets train.tensorboard)",
+            help="Same bits every time on CUDA as well; slower.",
             show_default=False,
         ),
     ] = False,
@@ -149,7 +170,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw what the network sees first, with heads and classes, and train nothing.",
+            help="Draw the first batch with heads and classes, and train nothing.",
             show_default=False,
         ),
     ] = None,
@@ -158,208 +179,120 @@ def train(
         typer.Option(
             metavar="N",
             min=1,
-            help="Only see whether N fixed crops can be learned by heart; exit 5 where not.",
+            help="Only test whether N fixed crops can be learned by heart; exit 5 if not.",
             show_default=False,
         ),
     ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
-    *,
-    order: list[tuple[str, Any]],
-    given: frozenset[str],
-    console: Settings,
 ) -> None:
     """Train a counter on prepared data and print the folder of its best checkpoint.
 
     Settings come from flags and --set, CROWDCOUNT_SECTION__KEY variables, --config, --preset and
-    crowdcount.toml, the first of these the strongest. A run that was stopped by Ctrl-C, or killed,
-    goes on with --resume, to the same weights as if it had never been stopped.
+    crowdcount.toml, strongest first. A run that was stopped by Ctrl-C, or killed, continues with
+    --resume, to the same weights as if it had never been stopped.
 
     Example: crowdcount train --backbone clip-rn50 --set loss.count=mse
     """
-    from crowdcount.config import RunConfig, given_settings
-    from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.data.prepared.find import find_prepared, one_data_set
-    from crowdcount.runs.folder import find_run
-    from crowdcount.runs.resume import check_settings, data_of_run
-    from crowdcount.workflows import train as workflow
-    from crowdcount.workflows.plan import new_run_config
+    from crowdcount.config import parse_override
 
-    if {"init", "no_pretrained"} <= given:
+    given, flags = options.given(context), context.meta[FLAGS]
+    if {"--init", "--no-pretrained"} <= {each.flag for each, _ in flags}:
         raise UsageError(
             "--init starts from weights, --no-pretrained from random ones",
             next_step="leave out one of them",
         )
-    run = None if resume is None else find_run(resume)
-    if run is not None:
-        _refuse_beside_resume(given)
-    tree = given_settings(
+    for name in NEW_RUN_ONLY if resume is not None else ():
+        if name in given:
+            raise UsageError(
+                f"{options.flag(name)} is for a new run; --resume continues an existing one",
+                next_step=f"leave out {options.flag(name)}, or --resume",
+            )
+    from crowdcount.workflows.training_job import training_job
+
+    job = training_job(
+        data or (),
+        environment=os.environ,
+        fold=fold,
+        resumed=resume,
         config=config,
         preset=preset,
-        overrides=_overrides(order),
-        environment=os.environ,
-        directory=Path() if run is None else None,
-        start=None if run is None else run.config,
+        overrides=[
+            (each.setting, text) if each.setting else parse_override(text) for each, text in flags
+        ],
+        offline=offline,
+        allow_test_selection=allow_test_selection,
     )
-    # A run that was begun has complete settings, and its first weights may be gone.
-    if run is not None:
-        settings = RunConfig.from_mapping(tree)
-    else:
-        settings = new_run_config(tree, offline=offline)
-        workflow.check_selection(settings, allow_test=allow_test_selection)
-    sets: list[PreparedDataset] | None = None
-    if run is None or data:
-        found = find_prepared(data or (), environment=os.environ)
-        sets = [PreparedDataset.open(folder) for folder in one_data_set(found, chosen=bool(data))]
-        if fold is not None:
-            sets = [each.with_fold(fold) for each in sets]
+    track = context.obj.track
     if dry_run:
-        if run is not None:
-            check_settings(run, settings)
-            sets = list(data_of_run(run, sets))
-        _print_estimate(settings, sets or [], run, track=tracker(console))
-        return
-    if show_batch is not None:
+        for line in job.estimate(track=track).lines():
+            typer.echo(line)
+    elif show_batch is not None:
         from crowdcount.workflows.show_batch import show_batch as draw
 
-        draw(settings, sets or [], show_batch, force=force, track=tracker(console))
+        draw(job.config, job.data or (), show_batch, force=force, track=track)
         print_paths([show_batch])
-        return
-    if overfit is not None:
-        with stops_cleanly("nothing was kept"), TrainingBar(console) as bar:
-            _overfit(
-                settings,
-                sets or [],
-                crops=overfit,
-                device=device,
-                offline=offline,
-                watcher=bar,
-                track=tracker(console),
+    elif overfit is not None:
+        from crowdcount.workflows.overfit import overfit as learn_by_heart
+
+        with stops_cleanly("nothing was kept"), TrainingBar(context.obj) as bar:
+            _print_overfit(
+                learn_by_heart(
+                    job.config,
+                    job.data or (),
+                    crops=overfit,
+                    device=device,
+                    offline=offline,
+                    watcher=bar,
+                    track=track,
+                )
             )
-        return
-    with stop_signals() as received, TrainingBar(console) as bar:
-        if run is None:
-            result = workflow.train(
-                settings,
-                sets or [],
+    else:
+        with stop_signals() as received, TrainingBar(context.obj) as bar:
+            result = job.carry_out(
                 out=out,
-                device=device,
+                device=device if "device" in given else None,
                 offline=offline,
                 force=force,
                 deterministic=deterministic,
                 allow_test_selection=allow_test_selection,
                 should_stop=lambda: bool(received),
                 watcher=bar,
-                track=tracker(console),
+                track=track,
             )
-        else:
-            result = workflow.resume(
-                run,
-                settings,
-                data=sets,
-                device=device if "device" in given else None,
-                offline=offline,
-                should_stop=lambda: bool(received),
-                watcher=bar,
-            )
-    print_paths([result.checkpoint])
-    if result.interrupted:
-        log.info("go on with: crowdcount train --resume %s", result.run)
-        raise typer.Exit(143 if received[0] == signal.SIGTERM else 130)
+        print_paths([result.checkpoint])
+        if result.interrupted:
+            log.info("go on with: crowdcount train --resume %s", result.run)
+            raise typer.Exit(143 if received[0] == signal.SIGTERM else 130)
 
 
-def _overrides(order: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Settings from --set and the flags that stand for one, in the order they were given."""
-    from crowdcount.config import parse_override
-
-    overrides: list[tuple[str, Any]] = []
-    for name, value in order:
-        if name == "set_":
-            overrides.append(parse_override(value))
-        elif name == "no_pretrained":
-            overrides.append(("model.pretrained", "none"))
-        elif name == "tensorboard":
-            overrides.append(("train.tensorboard", True))
-        elif name in SHORT_FORMS:
-            overrides.append((SHORT_FORMS[name], value))
-    return overrides
-
-
-def _refuse_beside_resume(given: frozenset[str]) -> None:
-    """Refuse what only a new run can be told."""
-    for name in ("out", "force", "deterministic", "show_batch", "overfit", "allow_test_selection"):
-        if name in given:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(
-                f"{flag} is for a new run; --resume goes on with one as it was begun",
-                next_step=f"leave out {flag}, or --resume",
-            )
-
-
-def _print_estimate(
-    settings: "RunConfig",
-    sets: "Sequence[PreparedDataset]",
-    run: "RunFolder | None",
-    *,
-    track: Callable[..., Any],
-) -> None:
-    """Say what a run is going to do and take: a run file, with sizes as comments."""
-    import tomli_w
-
-    from crowdcount.core.bins import Bins
-    from crowdcount.workflows.plan import estimate_run
-
-    bins = None if run is None else Bins.from_json(run.record.bins)
-    found = estimate_run(settings, sets, bins=bins, track=track)
-    plan, memory = found.plan, found.memory
-    parts = ", ".join(
-        f"{name} {_mebibytes(getattr(memory, name))}"
-        for name in ("weights", "gradients", "optimiser", "average", "activations")
-    )
-    typer.echo(tomli_w.dumps(settings.resolved().to_mapping()), nl=False)
-    for line in (
-        f"{plan.training_images} training and {plan.validation_images} validation images, "
-        f"crops of {plan.crop} pixels",
-        f"{found.parameters:,} parameters, {found.trained_parameters:,} of them trained",
-        f"{found.steps_per_epoch:,} steps an epoch, {found.steps:,} in all",
-        f"memory, estimated: {_mebibytes(memory.total)} ({parts})",
-    ):
-        typer.echo(f"# {line}")
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
-
-
-def _overfit(settings: "RunConfig", sets: "Sequence[PreparedDataset]", **options: Any) -> None:
-    """Print what a few crops came to, and fail where they were not learned."""
+def _print_overfit(result: "OverfitResult") -> None:
+    """Print losses and errors, and fail if the crops were not learned."""
     from crowdcount.workflows.overfit import COUNT_ERROR, LOSS_SHARE
-    from crowdcount.workflows.overfit import overfit as learn_by_heart
 
-    found = learn_by_heart(settings, sets, **options)
-    log.info("crops %d, heads %d, steps %d", found.crops, found.heads, found.steps)
+    log.info("crops %d, heads %d, steps %d", result.crops, result.heads, result.steps)
     print_rows(
         [
             ("", "before", "after", "at_most"),
-            ("loss", found.loss_before, found.loss_after, LOSS_SHARE * found.loss_before),
-            ("count_error", found.count_error_before, found.count_error_after, COUNT_ERROR),
+            ("loss", result.loss_before, result.loss_after, LOSS_SHARE * result.loss_before),
+            ("count_error", result.count_error_before, result.count_error_after, COUNT_ERROR),
         ]
     )
-    if found.failures:
+    if result.failures:
         raise GateFailedError(
-            f"these crops were not learned: {'; '.join(found.failures)}",
+            f"these crops were not learned: {'; '.join(result.failures)}",
             next_step="another learning rate (--lr), more passes (--epochs, 200 at most), or "
             "see what the network sees (--show-batch FILE.png)",
         )
 
 
 class TrainingBar:
-    """Draws the progress of a training run: steps, time left, loss, best validation so far."""
+    """Draws the progress of training: steps, remaining time, loss, best validation so far."""
 
-    def __init__(self, console: Settings) -> None:
-        # As far back as Rich remembers, a thousand steps: a shorter while would hold a validation
-        # or not, and the time left would jump from step to step.
-        self._progress = progress_bar(console, seconds=math.inf)
+    def __init__(self, console: Console) -> None:
+        # Rich remembers a thousand steps. Over a shorter time, which would hold a validation or
+        # not, the remaining time would jump from step to step.
+        self._progress = console.progress_bar(seconds=math.inf)
 
     def __enter__(self) -> "TrainingBar":
         return self

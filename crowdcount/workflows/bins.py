@@ -1,6 +1,7 @@
-"""Bins of prepared data: count windows, choose bins, average, keep the table beside the data."""
+"""Bins of prepared data: count windows, choose bins, average, write tables beside the data."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,75 +22,83 @@ from crowdcount.core.bins import (
 from crowdcount.core.blocks import largest_observable_count, window_histogram
 from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.core.settings import parse
 from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.find import find_prepared
 from crowdcount.data.prepared.manifest import MANIFEST, Manifest
 from crowdcount.drawing.charts import bar_chart
-from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
-from crowdcount.files import read_json, read_toml, sha256_file, write_json
-from crowdcount.wording import did_you_mean
+from crowdcount.errors import BadInputError, UsageError
+from crowdcount.files import (
+    read_json,
+    refuse_existing,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from crowdcount.workflows.bins_tables import find_table
+
+log = logging.getLogger("crowdcount")
 
 AUTO = "auto"
-"""The policy that reads the histogram: as many bins as hold enough blocks each."""
+"""The policy that makes as many bins as hold enough blocks each."""
 
 REPRESENTATIVES = ("average", "middle")
-"""What can stand for a bin: the mean count of its windows, or the middle of its range."""
+"""The value of a bin: the mean count of its windows, or the middle of its range."""
 
 ENOUGH_BLOCKS = 100
-"""Blocks that a bin should hold to be learnt. ``auto`` sees to it; a bin with fewer is named."""
+"""Blocks that a bin needs to be learnt: ``auto`` guarantees them, else a warning names the bin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BinsTable:
-    """Bins with what they were made from."""
+    """Bins with the settings and data they were made from."""
 
     bins: Bins
 
     histogram: tuple[int, ...]
-    """Windows that hold 0, 1, 2, ... heads, over all training images and pixel offsets."""
+    """Number of windows with 0, 1, 2, ... heads, over all training images and pixel offsets."""
 
     policy: str
-    """``fine``, ``dynamic``, ``coarse`` or ``auto``; else the name of the table followed."""
+    """``fine``, ``dynamic``, ``coarse`` or ``auto``; else the name of the given table."""
 
     representatives: str
-    """``average`` or ``middle``; ``given`` where a written table gave the values."""
+    """``average`` or ``middle``; ``given`` if the values come from a given table."""
 
     smallest_head: int | None
-    """Side in pixels of the smallest recognisable head; None: as prepared, or none is needed."""
+    """Side in pixels of the smallest recognisable head; None: as prepared, or not needed."""
 
     paper: bool
-    """Whether heads on one pixel were counted once, as for the published tables."""
+    """Whether heads on the same pixel count once, as in the published tables."""
 
     sources: tuple[tuple[str, str], ...]
-    """Name of each data set, and the SHA-256 of its manifest."""
+    """Name of each data set and SHA-256 of its manifest."""
 
     @property
     def name(self) -> str:
-        """The data sets, as a title."""
+        """Names of the data sets, as a title."""
         return " + ".join(name for name, _ in self.sources)
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """Windows in each bin."""
+        """Number of windows in each bin."""
         return self._sums(self.histogram)
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """Heads in the windows of each bin; a head is in as many windows as cover it."""
+        """Number of heads in each bin; a head counts in every window that covers it."""
         return self._sums([count * windows for count, windows in enumerate(self.histogram)])
 
     @property
     def blocks(self) -> tuple[float, ...]:
-        """Blocks in each bin: the mean over the r x r ways to lay the grid of blocks."""
+        """Number of blocks in each bin, averaged over the r x r offsets of the block grid."""
         return tuple(windows / self.bins.block**2 for windows in self.windows)
 
     def empty_bins(self) -> tuple[int, ...]:
-        """Bins into which no window fell, and which therefore have no average of their own."""
+        """Return the indices of bins without windows, which have no average of their own."""
         return tuple(index for index, windows in enumerate(self.windows) if windows == 0)
 
     def scarce_bins(self) -> tuple[int, ...]:
-        """Bins with fewer than ``ENOUGH_BLOCKS`` blocks, the empty ones among them."""
+        """Return the indices of bins with fewer than ``ENOUGH_BLOCKS`` blocks, empty ones too."""
         return tuple(index for index, blocks in enumerate(self.blocks) if blocks < ENOUGH_BLOCKS)
 
     def _sums(self, per_count: Sequence[int]) -> tuple[int, ...]:
@@ -98,7 +107,7 @@ class BinsTable:
         return tuple(sum(per_count[low:end]) for low, end in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a bins file."""
+        """Return the content of a bins file."""
         return {
             "format": 1,
             **self.bins.to_json(),
@@ -146,14 +155,14 @@ class _Source:
 
 @dataclass(frozen=True, kw_only=True)
 class _Making:
-    """What a bins file says besides its bins."""
+    """Content of a bins file besides its bins."""
 
     histogram: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
     smallest_head: Annotated[int, Field(ge=1)] | None
     paper: bool
     sources: tuple[_Source, ...]
 
-    # Files of version 0.1 say nothing of these: they knew no other way.
+    # Files of version 0.1 lack these; there was no choice.
     policy: str = "fine"
     representatives: str = "average"
 
@@ -168,29 +177,28 @@ def make_bins(
     paper: bool = False,
     track: Track = untracked,
 ) -> BinsTable:
-    """Choose bins, and the count that stands for each, over all training images.
+    """Choose bins, and the value of each, from all training images.
 
-    The images held out for validation are among them, as in the published tables.
+    These include the images held out for validation, as for the published tables.
 
-    ``fine``, ``dynamic`` and ``coarse`` follow from m = (r // s)^2 alone. ``auto`` makes as many
-    bins up to m as hold at least 100 blocks each: 0 is a bin of its own; from 1 on a bin grows,
-    count by count, until it holds 100 blocks, and the next begins if as many are left for it.
-    Blocks are counted as windows / r^2, the mean over all ways to lay the grid.
+    ``fine``, ``dynamic`` and ``coarse`` depend on m = (r // s)^2 only. ``auto`` makes as many bins
+    up to m as have at least 100 blocks each: 0 is a bin; from 1 on a bin grows by one count until
+    it has 100 blocks, and the next bin starts if 100 blocks remain. The number of blocks is
+    windows / r^2, the mean over all offsets of the grid.
 
     Args:
-        data: Prepared data sets, taken together.
+        data: Prepared data sets, used together.
         block: Block side r in pixels.
-        policy: ``fine``, ``dynamic``, ``coarse`` or ``auto``; or a table to be followed.
-        representatives: ``average`` or ``middle``; None: the values of a table that has them, else
-            averages.
-        smallest_head: Side s of the smallest head that can be recognised, in pixels; None: as the
-            data sets were prepared, their m included. A table needs none.
-        paper: Count heads that share a pixel once, which reproduces the published tables.
-        track: Shows progress.
+        policy: ``fine``, ``dynamic``, ``coarse`` or ``auto``; or a table of bins.
+        representatives: ``average`` or ``middle``; None: the values of the table, else averages.
+        smallest_head: Side s in pixels of the smallest recognisable head; None: as the data sets
+            were prepared, their m included. A table needs none.
+        paper: Count heads on the same pixel once, which reproduces the published tables.
+        track: Progress reporting.
 
     Raises:
-        UsageError: If there is no such policy or representative, blocks are larger than any, or the
-            table is for other blocks.
+        UsageError: If the policy or the representatives are unknown, the block is too large, or
+            the table is for another block side.
     """
     _check_choices(policy, representatives, block=block, smallest_head=smallest_head)
     histogram = count_windows(data, block=block, collapse_duplicates=paper, track=track)
@@ -225,7 +233,7 @@ def make_bins(
 
 
 def _largest_count(manifest: Manifest, *, block: int) -> int:
-    """M of blocks of a side: as prepared, or for another side what the smallest head gives."""
+    """Return m for a block side: as prepared, or for another side from the smallest head."""
     settings = manifest.settings
     if block == settings.block:
         return manifest.max_count
@@ -239,23 +247,23 @@ def _check_choices(
         raise UsageError(f"block: must be at most {MAX_BLOCK} pixels, got {block}")
     if representatives not in (None, *REPRESENTATIVES):
         raise UsageError(
-            f"representatives: there is no {representatives!r}",
+            f"representatives: unknown value {representatives!r}",
             looked_for=", ".join(REPRESENTATIVES),
         )
     if isinstance(policy, str):
         if policy not in (*POLICIES, AUTO):
             raise UsageError(
-                f"policy: there is no {policy!r}", looked_for=", ".join((*POLICIES, AUTO))
+                f"policy: unknown policy {policy!r}", looked_for=", ".join((*POLICIES, AUTO))
             )
         return
     if policy.block not in (None, block):
         raise UsageError(
-            f"{policy.name}: a table for blocks of {policy.block} pixels, not of {block}",
-            next_step=f"pass --block {policy.block}, or take another table",
+            f"{policy.name}: this table is for blocks of {policy.block} pixels, not {block}",
+            next_step=f"pass --block {policy.block}, or use another table",
         )
     if smallest_head is not None:
         raise UsageError(
-            f"{policy.name}: the table says where bins start; the smallest head has no part in it",
+            f"{policy.name}: the table sets the starts of bins, so the smallest head has no effect",
             next_step="leave out --smallest-head",
         )
 
@@ -267,7 +275,7 @@ def count_windows(
     collapse_duplicates: bool,
     track: Track = untracked,
 ) -> Int64[np.ndarray, " counts"]:
-    """Windows of all training images that hold 0, 1, 2, ... heads."""
+    """Count the windows with 0, 1, 2, ... heads over all training images."""
     total = np.zeros(1, dtype=np.int64)
     images = [(source, record) for source in data for record in source.all_training()]
     for source, record in track(images, label="counting windows"):
@@ -285,13 +293,117 @@ def count_windows(
     return total
 
 
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinsFile:
+    """A table with the file it belongs into, if any."""
+
+    table: BinsTable
+    path: Path | None
+
+
+def make_bins_files(
+    folders: Sequence[Path],
+    *,
+    environment: Mapping[str, str],
+    plan: str | WrittenBins = "fine",
+    block: int | None = None,
+    representatives: str | None = None,
+    smallest_head: int | None = None,
+    paper: bool = False,
+    together: bool = False,
+    output: Path | None = None,
+    chart: Path | None = None,
+    printed: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    track: Track = untracked,
+) -> list[BinsFile]:
+    """Make the bins of each data set, or of all together, and write them.
+
+    Args:
+        folders: Prepared data sets; see :func:`find_prepared`.
+        environment: Environment variables.
+        plan: A policy, or a table of bins.
+        block: Block side in pixels; None: that of the table, or 8.
+        representatives: See :func:`make_bins`.
+        smallest_head: See :func:`make_bins`.
+        paper: See :func:`make_bins`.
+        together: Make one table for all data sets.
+        output: File to write; None: one in each prepared folder; ``-``: none.
+        chart: PNG file to draw the bins into.
+        printed: The caller prints the tables, so one for several data sets needs no file.
+        force: Replace the chart, and tables made with other settings.
+        dry_run: Write nothing.
+        track: Progress reporting.
+
+    Raises:
+        UsageError: If tables and files do not fit together.
+    """
+    if block is None:
+        block = 8 if isinstance(plan, str) else plan.block or 8
+    data = [PreparedDataset.open(path) for path in find_prepared(folders, environment=environment)]
+    groups = [data] if together else [[each] for each in data]
+    if len(groups) > 1 and (output or chart):
+        raise UsageError(
+            "the bins of several data sets do not fit into one file",
+            looked_for=", ".join(str(each.folder) for each in data),
+            next_step="name one of them with --data, or take them --together",
+        )
+    refuse_existing(chart, force=force)
+    if together and len(data) > 1 and output is None and not (printed or dry_run):
+        raise UsageError(
+            "one table for several data sets does not belong into the folder of one of them",
+            next_step="name a file with -o FILE, or print the table with --json",
+        )
+    made = []
+    for group in groups:
+        table = make_bins(
+            group,
+            block=block,
+            policy=plan,
+            representatives=representatives,
+            smallest_head=smallest_head,
+            paper=paper,
+            track=track,
+        )
+        path = bins_path(group[0], block=block) if output is None and len(group) == 1 else output
+        path = None if path == STDOUT else path
+        if path is not None and not dry_run:
+            write_table(path, table, force=force)
+        warn_of_scarce_bins(table)
+        made.append(BinsFile(table=table, path=path))
+    if chart is not None and not dry_run:
+        write_bytes(chart, bins_chart(made[0].table))
+        log.info("chart %s", chart)
+    return made
+
+
+def warn_of_scarce_bins(table: BinsTable) -> None:
+    """Warn of bins that have no windows, or too few blocks to be learnt."""
+    labels = [format_range(low, high) for low, high in table.bins.ranges]
+    empty = table.empty_bins()
+    if empty:
+        names = ", ".join(labels[index] for index in empty)
+        log.warning("%s: no window at all in bins %s", table.name, names)
+    scarce = [index for index in table.scarce_bins() if index not in empty]
+    if scarce:
+        names = ", ".join(f"{labels[index]} ({table.blocks[index]:.1f})" for index in scarce)
+        advice = "" if table.policy == AUTO else "; --policy auto merges such bins"
+        log.warning(
+            "%s: bins with fewer than %d blocks: %s%s", table.name, ENOUGH_BLOCKS, names, advice
+        )
+
+
 def bins_path(data: PreparedDataset, *, block: int) -> Path:
-    """Where the bins of a prepared data set lie."""
+    """Return the path of the bins file in a prepared folder."""
     return data.folder / f"bins-r{block}.json"
 
 
 def write_bins(data: PreparedDataset, table: BinsTable, *, force: bool = False) -> Path:
-    """Write a table into the prepared folder it was made from, as :func:`write_table` does."""
+    """Write a table into its prepared folder; see :func:`write_table`."""
     path = bins_path(data, block=table.bins.block)
     write_table(path, table, force=force)
     return path
@@ -300,22 +412,22 @@ def write_bins(data: PreparedDataset, table: BinsTable, *, force: bool = False) 
 def write_table(path: Path, table: BinsTable, *, force: bool = False) -> None:
     """Write a bins file.
 
-    A table made from data that has been prepared anew since is replaced; one made with other
-    settings, or from other data sets, is not.
+    An existing table of the same settings and data sets is replaced, even if the data were prepared
+    again; another table is not.
 
     Raises:
-        UsageError: If such a table is there and ``force`` is not set.
-        BadInputError: If what is there is no bins file.
+        UsageError: If another table exists and ``force`` is not set.
+        BadInputError: If the existing file is not a bins file.
     """
     if path.exists() and not force:
-        there = BinsTable.from_file(path)
-        if _settings(there) != _settings(table):
+        existing = BinsTable.from_file(path)
+        if _settings(existing) != _settings(table):
             raise UsageError(
-                f"{path}: already exists, made with other settings: {_describe(there)}",
+                f"{path}: already exists, made with other settings: {_describe(existing)}",
                 looked_for=f"a table made with {_describe(table)}",
                 next_step="pass --force to replace it",
             )
-        if there == table:
+        if existing == table:
             return
     write_json(path, table.to_json())
 
@@ -328,19 +440,19 @@ def training_bins(
     write: bool = True,
     track: Track = untracked,
 ) -> Bins:
-    """The bins to train with: those chosen; of a single data set the table beside it; else fine.
+    """Return the bins for training: the chosen ones, else the data set's table, else fine bins.
 
-    A table beside a data set that is missing, or older than the data, is made.
+    If the table of a single data set is missing or older than the data, it is made.
 
     Args:
         data: Prepared data sets, trained on together.
         block: Block side in pixels.
         chosen: A file or the name of a published table; see :func:`find_table`.
-        write: Leave a table that is made beside the data.
-        track: Shows progress.
+        write: Write a new table into the prepared folder.
+        track: Progress reporting.
 
     Raises:
-        UsageError: If the table chosen is for other blocks.
+        UsageError: If the chosen table is for another block side.
     """
     if chosen is not None:
         written = find_table(chosen)
@@ -355,7 +467,7 @@ def training_bins(
         table = BinsTable.from_file(path)
         if table.sources == _sources(data):
             return table.bins
-        table = _made_again(table, data, track=track)
+        table = _recompute(table, data, track=track)
     else:
         table = make_bins(data, block=block, track=track)
     if write:
@@ -363,8 +475,8 @@ def training_bins(
     return table.bins
 
 
-def _made_again(table: BinsTable, data: Sequence[PreparedDataset], *, track: Track) -> BinsTable:
-    """The table that the same settings give on what the data are now."""
+def _recompute(table: BinsTable, data: Sequence[PreparedDataset], *, track: Track) -> BinsTable:
+    """Make a table from the present data with the settings of ``table``."""
     bins, given = table.bins, table.representatives == "given"
     policy: str | WrittenBins = table.policy
     if policy not in (*POLICIES, AUTO):
@@ -381,59 +493,8 @@ def _made_again(table: BinsTable, data: Sequence[PreparedDataset], *, track: Tra
     )
 
 
-READERS: dict[str, Callable[[Path], Any]] = {".json": read_json, ".toml": read_toml}
-"""How a table is read, by the ending of its file."""
-
-
-def find_table(name: str) -> WrittenBins:
-    """A published table by its name, or one in a file, whose name ends in .json or .toml.
-
-    Raises:
-        InputMissingError: If the file cannot be read.
-        BadInputError: If it holds no table.
-        ConfigError: If no published table has this name.
-    """
-    return read_table(Path(name)) if Path(name).suffix in READERS else published_table(name)
-
-
-def published_table(name: str) -> WrittenBins:
-    """A published table of bins.
-
-    Raises:
-        ConfigError: If none has this name.
-    """
-    if name not in PUBLISHED_BINS:
-        raise ConfigError(
-            f"{name}: no published table of bins{did_you_mean(name, PUBLISHED_BINS)}",
-            looked_for=", ".join(PUBLISHED_BINS),
-            next_step="see crowdcount bins --list-presets; a file ends in .json or .toml",
-        )
-    return PUBLISHED_BINS[name]
-
-
-def read_table(path: Path) -> WrittenBins:
-    """A table that somebody wrote into a file, or a bins file.
-
-    Raises:
-        InputMissingError: If the file cannot be read.
-        BadInputError: If it holds no table.
-    """
-    example = "starts = [0, 1, 2, 4] in a .toml file, or [0, 1, 2, 4] in a .json file"
-    try:
-        read = READERS[path.suffix]
-        return WrittenBins.from_json(read(path), name=path.name)
-    except OSError as error:
-        raise InputMissingError(
-            f"{path}: cannot read the table of bins: {error.strerror}"
-        ) from error
-    except KeyError as error:
-        raise BadInputError(f"{path}: not a table of bins", looked_for=example) from error
-    except ValueError as error:
-        raise BadInputError(f"{path}: not a table of bins: {error}", looked_for=example) from error
-
-
 def bins_chart(table: BinsTable) -> bytes:
-    """A PNG with the share of windows and of heads in each bin, on a logarithmic axis."""
+    """Draw a PNG with the share of windows and of heads in each bin, on a logarithmic axis."""
     windows, heads = max(sum(table.windows), 1), max(sum(table.heads), 1)
     return bar_chart(
         title=f"{table.name}: bins of {table.bins.block} x {table.bins.block} pixel blocks",
@@ -453,7 +514,7 @@ def _sources(data: Sequence[PreparedDataset]) -> tuple[tuple[str, str], ...]:
 
 
 def _settings(table: BinsTable) -> tuple[Any, ...]:
-    """What was asked for; two tables that agree in it differ by their data alone."""
+    """Return the settings of a table; tables with equal settings differ in their data only."""
     by_policy = table.policy in (*POLICIES, AUTO)
     return (
         table.policy,
@@ -468,7 +529,7 @@ def _settings(table: BinsTable) -> tuple[Any, ...]:
 
 def _describe(table: BinsTable) -> str:
     head = "" if table.smallest_head is None else f", smallest head {table.smallest_head}"
-    counting = "heads on one pixel once (--paper)" if table.paper else "every head"
+    counting = "heads on the same pixel once (--paper)" if table.paper else "every head"
     return (
         f"bins {table.policy}, {table.representatives} values{head}, counting {counting} "
         f"of {table.name}"

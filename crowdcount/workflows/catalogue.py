@@ -1,4 +1,4 @@
-"""What is known of the data sets whose recipes come with the package."""
+"""The data sets whose recipes ship with the package."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from crowdcount.data.sources.recipe import TOTAL, Recipe, load_recipes
 
 
 def catalogue() -> tuple[list[Recipe], list[Recipe]]:
-    """The published sets, and the layouts for images of one's own, both by name."""
+    """Return the recipes of published data sets, and those for your own images, by name."""
     recipes = load_recipes()
     own = [recipe for recipe in recipes if recipe.recognise.any_folder]
     return [recipe for recipe in recipes if recipe not in own], own
 
 
 def description(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as one record, as somebody who looks for data wants to read it."""
+    """Return a recipe as one record for somebody who looks for data."""
     return {
         "name": recipe.name,
         "title": recipe.title,

@@ -11,6 +11,7 @@ from crowdcount.data.prepared.manifest import ImageRecord, PreprocessConfig, tot
 from crowdcount.data.sources.find import SourceSet, find_sets
 from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.data.sources.recipe import TOTAL
+from crowdcount.errors import ValidationError
 from crowdcount.workflows.scan import Scan, convert_images, find_release, refuse_prepared, scan
 from crowdcount.workflows.thread_map import ThreadMap
 
@@ -90,6 +91,23 @@ def check(
         _check_set(each, threads=threads, max_pixels=max_pixels)
         for each in find_sets(source, dataset=dataset)
     ]
+
+
+def refuse_incomplete(source: Path, results: Sequence[CheckedSet]) -> None:
+    """Refuse data sets that are incomplete.
+
+    Raises:
+        ValidationError: If one is incomplete.
+    """
+    failed = [result for result in results if not result.complete]
+    if failed:
+        names = ", ".join(result.name for result in failed)
+        reasons = [reason for result in failed for reason in result.reasons]
+        more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
+        raise ValidationError(
+            f"{source}: {names} not as promised: {'; '.join(reasons[:3])}{more}",
+            next_step="unpack the archive again, or name another recipe with --dataset",
+        )
 
 
 def _check_set(source: SourceSet, *, threads: ThreadMap, max_pixels: int) -> CheckedSet:

@@ -1,5 +1,6 @@
 """The command ``import``: a published checkpoint -> a checkpoint folder of ours."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from crowdcount.models.checkpoints.card import Assumptions, Card, ImportedFile, 
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.checkpoints.published import classes, official_model, unused_names
 from crowdcount.models.checkpoints.tensor_files import read_tensors
-from crowdcount.workflows.bins import find_table
-from crowdcount.workflows.card import check_free
+from crowdcount.workflows.bins_tables import find_table
+from crowdcount.workflows.card import assumptions_line, check_free
+
+log = logging.getLogger("crowdcount")
 
 SELECTED_ON = {"sha": "test", "shb": "test", "qnrf": "test", "nwpu": "val", "jhu": "val"}
 """Data sets that checkpoints were published for, and the split each was selected on: what the
@@ -119,10 +122,12 @@ def import_checkpoint(
     window: int | None = None,
     window_stride: int | None = None,
     force: bool = False,
+    dry_run: bool = False,
 ) -> Path:
-    """Write a checkpoint folder out of a published CLIP-EBC checkpoint.
+    """Convert a published CLIP-EBC checkpoint into a checkpoint folder; log what was assumed.
 
-    Args and errors as for :func:`read_published`; ``force`` replaces a checkpoint at ``out``.
+    Args and errors as for :func:`read_published`; ``force`` replaces a checkpoint at ``out``, and
+    ``dry_run`` writes nothing.
 
     Returns:
         ``out``.
@@ -138,7 +143,21 @@ def import_checkpoint(
         window=window,
         window_stride=window_stride,
     )
-    save_checkpoint(folder, imported.model, card=imported.card)
+    config = imported.model.config
+    counts = "whole images"
+    if config.window:
+        stride = config.window_stride or config.window
+        counts = f"windows of {config.window} pixels, one every {stride}"
+    bins_count = len(imported.model.bins.starts)
+    log.info("%s: %s, %d bins, %s", path, config.backbone, bins_count, counts)
+    if assumed := imported.card.provenance.assumed:
+        log.info("assumed: %s", assumptions_line(assumed))
+    for name in imported.unused:
+        log.info("not used: %s", name)
+    if dry_run:
+        log.info("to be written to %s", folder)
+    else:
+        save_checkpoint(folder, imported.model, card=imported.card)
     return folder
 
 

@@ -1,12 +1,13 @@
 """A training run before it starts: its data, sizes, samples, bins, initial model and estimate."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 
 from crowdcount.config import RunConfig
@@ -196,6 +197,22 @@ class RunEstimate:
         """Steps of the whole run, unless it ends early."""
         return self.steps_per_epoch * self.plan.config.train.epochs
 
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of a run file, with the sizes as comments."""
+        plan, memory = self.plan, self.memory
+        parts = ", ".join(
+            f"{name} {_mebibytes(getattr(memory, name))}"
+            for name in ("weights", "gradients", "optimiser", "average", "activations")
+        )
+        yield from tomli_w.dumps(plan.config.to_mapping()).splitlines()
+        yield (
+            f"# {plan.training_images} training and {plan.validation_images} validation images, "
+            f"crops of {plan.crop} pixels"
+        )
+        yield f"# {self.parameters:,} parameters, {self.trained_parameters:,} of them trained"
+        yield f"# {self.steps_per_epoch:,} steps an epoch, {self.steps:,} in all"
+        yield f"# memory, estimated: {_mebibytes(memory.total)} ({parts})"
+
 
 def estimate_run(
     config: RunConfig,
@@ -225,6 +242,10 @@ def estimate_run(
         steps_per_epoch=-(-crops // config.train.batch_size),
         memory=estimate_memory(model, crop=plan.crop, train=config.train),
     )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord]) -> WorkingSize:

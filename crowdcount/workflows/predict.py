@@ -1,18 +1,27 @@
 """Counts of image files, one record a file, with heatmaps where they are wanted."""
 
 import base64
+import csv
+import io
+import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.core.progress import Track, untracked
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
-from crowdcount.files import atomic_file
-from crowdcount.workflows.counter import Count, Counter
+from crowdcount.files import atomic_file, write_bytes
+from crowdcount.models.checkpoints.names import ResolvedCheckpoint
+from crowdcount.workflows.counter import Count, Counter, load
+
+log = logging.getLogger("crowdcount")
 
 SCHEMA_VERSION = 1
 HEATMAP_FOLDER = Path("heatmaps")
@@ -98,6 +107,125 @@ def predict(
             count=seen.total,
             heatmap=drawn,
         )
+
+
+def predict_files(
+    model: ResolvedCheckpoint,
+    images: Sequence[Path],
+    *,
+    form: str,
+    output: Path | Callable[[bytes], None],
+    scale: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+    heatmaps: Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    force: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+    track: Track = untracked,
+) -> int:
+    """Count images and write the records; log failures and heatmaps.
+
+    Args:
+        model: The checkpoint.
+        images: Image files.
+        form: Key of ``FORMATS``.
+        output: A file, or a function that gets each piece as soon as it is known.
+        scale: See :func:`predict`.
+        max_pixels: See :func:`predict`.
+        heatmaps: See :func:`predict`.
+        device: Device to count on.
+        precision: Number format of the network.
+        force: See :func:`predict`.
+        strict: See :func:`predict`.
+        dry_run: Log what would be done, and do nothing.
+        track: Progress reporting.
+
+    Returns:
+        Number of images that failed.
+
+    Raises:
+        InputMissingError: If no image exists.
+    """
+    require_some(images)
+    log.info("model %s", model)
+    if dry_run:
+        target = "stdout" if callable(output) else output
+        log.info("%d images to count into %s", len(images), target)
+        for path in heatmap_paths(images, folder=heatmaps) if heatmaps else ():
+            log.info("heatmap to draw %s", path)
+        return 0
+    predictions = predict(
+        load(model, device=device, precision=precision),
+        images,
+        scale=scale,
+        max_pixels=max_pixels,
+        heatmaps=heatmaps,
+        force=force,
+        strict=strict,
+    )
+    failed = 0
+
+    def watched() -> Iterator[Prediction]:
+        nonlocal failed
+        for each in track(predictions, label="counting", total=len(images)):
+            if each.error is not None:
+                failed += 1
+                log.error("%s", each.error)
+            if each.heatmap is not None:
+                log.info("heatmap %s", each.heatmap)
+            yield each
+
+    pieces = FORMATS[form](watched())
+    if callable(output):
+        for piece in pieces:
+            output(piece)
+    else:
+        write_bytes(output, b"".join(pieces))
+    if failed:
+        log.error("%d of %d images failed", failed, len(images))
+    return failed
+
+
+def _text(predictions: Iterable[Prediction]) -> Iterator[bytes]:
+    r"""Format paths and counts; backslash, tab and newline in a path become ``\\ \t \n``."""
+    for each in predictions:
+        path = os.fsencode(each.path).replace(b"\\", b"\\\\")
+        yield path.replace(b"\t", b"\\t").replace(b"\n", b"\\n") + b"\t" + _count(each)
+
+
+def _count(prediction: Prediction) -> bytes:
+    return b"nan\n" if prediction.count is None else f"{prediction.count:.1f}\n".encode()
+
+
+def _json(predictions: Iterable[Prediction]) -> Iterator[bytes]:
+    yield (json.dumps([each.to_json() for each in predictions], indent=2) + "\n").encode()
+
+
+def _csv(predictions: Iterable[Prediction]) -> Iterator[bytes]:
+    row = io.StringIO()
+    writer = csv.DictWriter(row, CSV_FIELDS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for each in predictions:
+        writer.writerow(each.to_json())
+        yield row.getvalue().encode()
+        row.seek(0)
+        row.truncate()
+
+
+CSV_FIELDS = ("path", "width", "height", "count", "model", "heatmap", "error")
+FORMATS: Mapping[str, Callable[[Iterable[Prediction]], Iterator[bytes]]] = MappingProxyType(
+    {
+        "text": _text,
+        "count": lambda predictions: map(_count, predictions),
+        "json": _json,
+        "jsonl": lambda predictions: (
+            (json.dumps(each.to_json()) + "\n").encode() for each in predictions
+        ),
+        "csv": _csv,
+    }
+)
 
 
 def require_some(paths: Sequence[Path]) -> None:

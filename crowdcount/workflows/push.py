@@ -1,6 +1,8 @@
 """The command ``models push``: a checkpoint to hand on, and its card in words, to the model hub."""
 
 import dataclasses
+import logging
+import tempfile
 from pathlib import Path
 
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
@@ -11,9 +13,16 @@ from crowdcount.models.checkpoints.hub import (
     download_errors,
     hub_answers,
 )
-from crowdcount.models.checkpoints.names import CONFIG_NAME, README_NAME, WEIGHTS_NAME
+from crowdcount.models.checkpoints.names import (
+    CONFIG_NAME,
+    README_NAME,
+    WEIGHTS_NAME,
+    ResolvedCheckpoint,
+)
 from crowdcount.version import __version__
 from crowdcount.workflows.card import ShownCheckpoint, card_lines, pack, read_card
+
+log = logging.getLogger("crowdcount")
 
 PUSHED = (CONFIG_NAME, WEIGHTS_NAME, README_NAME)
 """The files of a repository."""
@@ -27,6 +36,33 @@ LICENCES = {
     "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0",
 }
 """What the hub calls licences that a card may name. Other terms are ``other`` there."""
+
+
+def push_checkpoint(
+    checkpoint: ResolvedCheckpoint, repository: str, *, private: bool = False, dry_run: bool = False
+) -> str:
+    """Upload a checkpoint with its card to the model hub.
+
+    Args:
+        checkpoint: The checkpoint.
+        repository: Target, as ``OWNER/NAME``.
+        private: Create a repository that only its owner sees.
+        dry_run: Upload nothing.
+
+    Returns:
+        The name of the uploaded checkpoint; for a dry run the README.
+    """
+    if not dry_run:
+        check_reachable()
+    log.info("model %s", checkpoint)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "pushed"
+        write_pushed(checkpoint.path, repository, out=out)
+        if not dry_run:
+            return str(push(out, repository, private=private))
+        for name in PUSHED:
+            log.info("to be pushed: %s, %.1f kB", name, (out / name).stat().st_size / 1e3)
+        return (out / README_NAME).read_text(encoding="utf-8")
 
 
 def write_pushed(checkpoint: Path, repository: str, *, out: Path) -> None:

@@ -52,7 +52,7 @@ def test_verify_prints_the_folder_that_is_right_and_writes_nothing(run, data):
     before = {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")}
     code, out, err = run("preprocess", "--verify", "data/square", "--jobs", "2")
     assert (code, out) == (0, "data/square\n")
-    assert "all 11 images are as the manifest says" in err
+    assert "all 11 images match the manifest" in err
     assert {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")} == before
 
 

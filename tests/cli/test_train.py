@@ -12,9 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
-from crowdcount.cli.console import Settings
+from crowdcount.cli.console import Console
 from crowdcount.cli.train import TrainingBar
 from crowdcount.errors import DivergedError
 from crowdcount.workflows import overfit
@@ -303,17 +303,17 @@ class Screen:
 
     def __init__(self):
         self.now = 0.0
-        console = Console(
+        console = RichConsole(
             file=io.StringIO(), force_terminal=True, width=200, get_time=lambda: self.now
         )
-        self.bar = TrainingBar(Settings(console=console, bars=True))
+        self.bar = TrainingBar(Console(console, bars=True))
 
     def text(self):
         """What the bar says, with each run of spaces as one."""
         # Asked long enough after the last time to be drawn anew.
         self.now += 1
         shown = self.bar._progress.get_renderable()
-        console = Console(file=io.StringIO(), width=200, get_time=lambda: self.now)
+        console = RichConsole(file=io.StringIO(), width=200, get_time=lambda: self.now)
         console.print(shown)
         return " ".join(console.file.getvalue().split())
 
@@ -347,8 +347,8 @@ def test_steps_that_take_minutes_have_a_rate(screen):
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal():
-    console = Console(file=io.StringIO())
-    with TrainingBar(Settings(console=console, bars=False)) as bar:
+    console = RichConsole(file=io.StringIO())
+    with TrainingBar(Console(console, bars=False)) as bar:
         bar.started(epochs=1, steps=2)
         bar.stepped(1.0)
     assert console.file.getvalue() == ""

@@ -21,13 +21,12 @@ from crowdcount.workflows.bins import (
     BinsTable,
     bins_chart,
     bins_path,
-    find_table,
     make_bins,
-    read_table,
     training_bins,
     write_bins,
     write_table,
 )
+from crowdcount.workflows.bins_tables import find_table, read_table
 from crowdcount.workflows.preprocess import preprocess
 
 REAL = os.environ.get("CROWDCOUNT_TEST_DATA")
@@ -226,7 +225,7 @@ def test_a_published_table_brings_its_values_and_the_data_their_histogram(data):
     [
         ({"policy": "finest"}, "'finest'"),
         ({"representatives": "median"}, "'median'"),
-        ({"policy": PUBLISHED_BINS["zip-sha-r16"]}, "blocks of 16 pixels, not of 8"),
+        ({"policy": PUBLISHED_BINS["zip-sha-r16"]}, "blocks of 16 pixels, not 8"),
         ({"policy": PUBLISHED_BINS["zip-r8"], "smallest_head": 4}, "smallest head"),
     ],
 )

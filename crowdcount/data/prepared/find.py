@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
 
@@ -33,6 +34,25 @@ def find_prepared(
         given = [directory / DATA_FOLDER]
     found = [prepared for folder in given for prepared in _prepared_in(folder)]
     return list(dict.fromkeys(found))
+
+
+def open_prepared(
+    given: Sequence[Path], *, environment: Mapping[str, str], fold: int | None = None
+) -> list[PreparedDataset]:
+    """Open the data sets to use together: all that are given, or the only one found.
+
+    Args:
+        given: See :func:`find_prepared`.
+        environment: See :func:`find_prepared`.
+        fold: Fold to take for validation; None: the images held out by ``preprocess``.
+
+    Raises:
+        InputMissingError: If there is none.
+        UsageError: If several were found and none was given, or there is no such fold.
+    """
+    found = one_data_set(find_prepared(given, environment=environment), chosen=bool(given))
+    data = [PreparedDataset.open(folder) for folder in found]
+    return data if fold is None else [each.with_fold(fold) for each in data]
 
 
 def one_data_set(found: Sequence[Path], *, chosen: bool) -> list[Path]:

@@ -1,0 +1,308 @@
+"""The command ``datasets``: list known data sets, check one, or look at a prepared one."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crowdcount.cli import options
+from crowdcount.cli.console import log, log_table, print_paths, print_rows, table_lines
+from crowdcount.core.limits import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from crowdcount.data.sources.recipe import Recipe, SplitLayout
+    from crowdcount.workflows.check import CheckedSet, CheckedSplit
+    from crowdcount.workflows.correction import Correction
+    from crowdcount.workflows.show import CountSummary
+
+LONGEST_BAR = 40
+"""Characters of the longest bar of a histogram."""
+
+Prepared = Annotated[Path, typer.Argument(help="Prepared data set.", show_default=False)]
+
+app = typer.Typer(
+    cls=options.ListByDefault,
+    help="List known data sets, check one, or look at a prepared one. By default it lists.\n\n"
+    "Example: crowdcount datasets",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("list", cls=options.Command)
+def list_(json_: options.Json = False) -> None:
+    """List known data sets: download, licence, numbers of images and heads.
+
+    Example: crowdcount datasets list --json
+    """
+    from crowdcount.workflows.catalogue import catalogue, description
+
+    public, own = catalogue()
+    if json_:
+        typer.echo(json.dumps([description(recipe) for recipe in (*public, *own)], indent=2))
+        return
+    header, *rows = table_lines(
+        ("set", "title", "train", "val", "test", "heads"), map(_catalogue_cells, public), left=2
+    )
+    typer.echo(header)
+    for row, recipe in zip(rows, public, strict=True):
+        typer.echo(row)
+        typer.echo(f"    {recipe.homepage}")
+        typer.echo(f"    get it   {recipe.download}")
+        typer.echo(f"    licence  {recipe.licence}")
+    typer.echo("*  annotations not published")
+    typer.echo("\nYour own images, named after their folder, may have one of these layouts:")
+    for row in table_lines(("layout", "title"), ((r.name, r.title) for r in own), left=2):
+        typer.echo(row)
+
+
+def _catalogue_cells(recipe: "Recipe") -> tuple[str, ...]:
+    from crowdcount.data.sources.recipe import SPLITS, TOTAL
+
+    heads = " or ".join(f"{count:,}" for count in recipe.heads(TOTAL).values())
+    images = [_expected_images(recipe.splits.get(name)) for name in SPLITS]
+    return (recipe.name, recipe.title, *images, heads or "unknown")
+
+
+def _expected_images(split: "SplitLayout | None") -> str:
+    if split is None:
+        return "-"
+    number = "any" if split.expect_images is None else f"{split.expect_images:,}"
+    return number + ("*" if split.unlabelled else "")
+
+
+@app.command("check", cls=options.Command)
+def check(
+    context: typer.Context,
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of a data set or of several.", show_default=False),
+    ],
+    dataset: options.Dataset = None,
+    recipe: options.Recipe = None,
+    jobs: Annotated[int, typer.Option(help="Images processed in parallel.", min=1)] = 2,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
+) -> None:
+    """Compare the images, annotations and heads in a folder with its recipe. Writes nothing.
+
+    Prints one line per data set: its name, complete or incomplete, and the release of its
+    annotations. Exits with 6 if one is incomplete.
+
+    Example: crowdcount datasets check sha/
+    """
+    from crowdcount.workflows import check as workflow
+
+    results = workflow.check(
+        source,
+        dataset=options.one_recipe(dataset, recipe),
+        jobs=jobs,
+        max_pixels=max_pixels,
+        track=context.obj.track,
+    )
+    for result in results:
+        _log_checked(result)
+        state = "complete" if result.complete else "incomplete"
+        print_rows([(result.name, state, result.release)])
+    workflow.refuse_incomplete(source, results)
+
+
+def _log_checked(result: "CheckedSet") -> None:
+    if result.release:
+        log.info("%s: annotations of release %s", result.name, result.release)
+    log_table(
+        ("split", "images", "expected", "heads", "expected", "unpaired", "damaged"),
+        [_checked_cells(split) for split in result.splits],
+    )
+    for reason in result.reasons:
+        log.warning("%s: %s", result.name, reason)
+    for problem in (*result.damaged, *result.faults):
+        log.warning("%s: %s", result.name, problem)
+    for remark in result.remarks:
+        log.info("%s: %s", result.name, remark)
+
+
+def _checked_cells(split: "CheckedSplit") -> tuple[str, ...]:
+    return (
+        split.name,
+        f"{split.images:,}",
+        "-" if split.expected_images is None else f"{split.expected_images:,}",
+        f"{split.heads:,}" if split.labelled else "unpublished",
+        " or ".join(f"{heads:,}" for heads in split.expected_heads) or "-",
+        f"{split.unpaired:,}",
+        f"{split.damaged:,}",
+    )
+
+
+@app.command("show", cls=options.Command)
+def show(
+    context: typer.Context,
+    data: Prepared,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Images to show, by their name in the manifest or its end: "
+            "train/IMG_12.jpg, IMG_12.jpg, IMG_12. (default: a choice from the split)",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val or test. (default: the first of them)", show_default=False),
+    ] = None,
+    number: Annotated[int, typer.Option(help="Number of images to choose.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of the choice.", min=0)] = 42,
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file of the sheet.")] = Path(
+        "contact.png"
+    ),
+    json_: options.Json = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Draw a sheet of annotated images, and summarise the counts of a prepared data set.
+
+    Heads are dots, blocks have the colour of their number of heads, and blocks that the label
+    correction changes have a frame. Without names, images are chosen evenly from sparse to dense.
+    Prints the path of the sheet.
+
+    Example: crowdcount datasets show data/sha --number 6 -o sha.png
+    """
+    from crowdcount.data.prepared.dataset import PreparedDataset
+    from crowdcount.errors import UsageError
+    from crowdcount.files import refuse_existing, write_bytes
+    from crowdcount.workflows import show as workflow
+
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{output}: the sheet is a PNG file", next_step="end its name in .png")
+    refuse_existing(output, force=force)
+    source = PreparedDataset.open(data)
+    chosen = workflow.choose(source, images or (), split=split, number=number, seed=seed)
+    summaries = workflow.summaries(source)
+    _log_summaries(source.name, summaries, looked_at=split or source.splits[0])
+    if not dry_run:
+        write_bytes(output, workflow.draw_sheet(source, chosen, track=context.obj.track))
+    if json_:
+        content = {
+            "data": source.name,
+            "sheet": None if dry_run else str(output),
+            "images": [each.name for each in chosen],
+            "splits": {name: each.to_json() for name, each in summaries.items()},
+        }
+        typer.echo(json.dumps(content, indent=2))
+    elif not dry_run:
+        print_paths([output])
+
+
+def _log_summaries(name: str, summaries: dict[str, "CountSummary"], *, looked_at: str) -> None:
+    from crowdcount.core.bins import format_range
+
+    log.info("%s: heads per image", name)
+    log_table(
+        ("split", "images", "empty", "heads", "min", "median", "mean", "max", "per megapixel"),
+        [
+            (
+                split,
+                f"{each.images:,}",
+                f"{each.empty:,}",
+                f"{each.heads:,}",
+                f"{each.smallest:,}",
+                f"{each.median:,.1f}",
+                f"{each.mean:,.1f}",
+                f"{each.largest:,}",
+                f"{each.heads_per_megapixel:,.1f}",
+            )
+            for split, each in summaries.items()
+        ],
+    )
+    for split, each in summaries.items():
+        sizes = " to ".join(
+            f"{width}x{height}"
+            for width, height in dict.fromkeys((each.least_size, each.most_size))
+        )
+        log.info("%s: %d size%s, %s pixels", split, each.sizes, "s" * (each.sizes > 1), sizes)
+    log.info("%s: images by their number of heads", looked_at)
+    histogram = summaries[looked_at].histogram
+    most = max(images for _, _, images in histogram)
+    labels = [format_range(low, high) for low, high, _ in histogram]
+    wide = max(map(len, labels))
+    for label, (_, _, images) in zip(labels, histogram, strict=True):
+        bar = "#" * -(-images * LONGEST_BAR // most)
+        log.info("  %s  %s", f"{label:>{wide}}  {images:>5,}", bar)
+
+
+@app.command("correction", cls=options.Command)
+def correction(
+    context: typer.Context,
+    data: Prepared,
+    block: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Side of the blocks in pixels, r; repeatable. (default: 8, 16, 32)",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    smallest_head: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Side in pixels of the smallest recognisable head, s; repeatable. "
+            "(default: 2, 4, 8)",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Also draw the shares of cut heads into this file.")
+    ] = None,
+    json_: options.Json = False,
+    force: options.Force = False,
+) -> None:
+    """Compare the effect of the label correction for several r and s.
+
+    Blocks of r pixels that hold more than m = (r // s)^2 heads are corrected to m. Prints a header
+    and one line per split, r and s, separated by tabs. Reads the points, so the data need not be
+    prepared again.
+
+    Example: crowdcount datasets correction data/sha --smallest-head 4 --smallest-head 6
+    """
+    from crowdcount.data.prepared.dataset import PreparedDataset
+    from crowdcount.files import refuse_existing, write_bytes
+    from crowdcount.workflows import correction as workflow
+
+    refuse_existing(png, force=force)
+    source = PreparedDataset.open(data)
+    found = workflow.corrections(
+        source,
+        blocks=block or workflow.BLOCKS,
+        smallest_heads=smallest_head or workflow.SMALLEST_HEADS,
+        track=context.obj.track,
+    )
+    _log_corrections(source.name, found)
+    if png is not None:
+        write_bytes(png, workflow.correction_table(found, source))
+        log.info("heat table %s", png)
+    rows = [each.to_json() for each in found]
+    if json_:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_rows([rows[0], *(row.values() for row in rows)])
+
+
+def _log_corrections(name: str, found: list["Correction"]) -> None:
+    """Log a table per split: r by s, the share of heads that is cut, and m."""
+    from crowdcount.workflows.correction import percent
+
+    heads = list(dict.fromkeys(each.smallest_head for each in found))
+    for split in dict.fromkeys(each.split for each in found):
+        here = [each for each in found if each.split == split]
+        log.info("%s, %s: share of %s heads that is cut", name, split, f"{here[0].heads:,}")
+        rows = [here[start : start + len(heads)] for start in range(0, len(here), len(heads))]
+        log_table(
+            ("", *(f"s = {head}" for head in heads)),
+            [
+                (
+                    f"r = {row[0].block}",
+                    *(f"{percent(each.heads_share)} (m {each.max_count})" for each in row),
+                )
+                for row in rows
+            ],
+        )
