@@ -14,7 +14,7 @@ from crowdcount.errors import UsageError
 from crowdcount.files import write_text
 from crowdcount.runs.folder import is_locked
 from crowdcount.scenes.scene import SceneSettings, write_scenes
-from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
+from crowdcount.workflows.bins import BinsTable, make_bins, warn_of_scarce_bins, write_bins
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import Evaluation, evaluate
 from crowdcount.workflows.predict import heatmap_paths, save_heatmap
@@ -93,6 +93,7 @@ def run_demo(
     config = load_run_config(preset="demo")
     bins = make_bins([data], block=config.model.block, track=track)
     write_bins(data, bins)
+    warn_of_scarce_bins(bins)
     trained = train(
         config,
         [data],

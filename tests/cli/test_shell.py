@@ -57,6 +57,14 @@ def test_every_option_of_every_command_says_what_it_does():
             assert getattr(parameter, "help", None), (name, parameter.name)
 
 
+def test_every_command_takes_the_common_options():
+    for name, command in COMMANDS.items():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        assert (
+            hasattr(command, "commands") or {"-q", "-v", "--log-file", "--no-progress"} <= flags
+        ), name
+
+
 def test_version(run):
     assert run("--version") == (0, f"crowdcount {crowdcount.__version__}\n", "")
 

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from crowdcount.cli.console import Console
-from crowdcount.cli.train import TrainingBar
+from crowdcount.cli.train import SETTING_FLAGS, TrainingBar
+from crowdcount.config import RunConfig
 from crowdcount.errors import DivergedError
 from crowdcount.workflows import overfit
 from crowdcount.workflows.train import train
@@ -44,7 +45,17 @@ def test_the_later_of_flag_and_set_wins(run, data):
     assert "lr = 0.25" in out
     _, out, _ = run("train", "--dry-run", "--set", "optim.lr=0.25", "--lr", "0.5", *TINY_RUN)
     assert "lr = 0.5" in out
+    mixed = ("--lr", "0.5", "--set", "optim.lr=0.25", "--lr=0.125", "--tensorboard", "--set")
+    _, out, _ = run("train", "--dry-run", *mixed, "train.tensorboard=false", *TINY_RUN)
+    assert "lr = 0.125" in out
+    assert "tensorboard = false" in out
     assert not Path("runs").exists()
+
+
+def test_every_flag_that_sets_a_setting_names_one():
+    for each in SETTING_FLAGS.values():
+        section, _, key = (each.setting or "loss.count").partition(".")
+        assert hasattr(getattr(RunConfig(), section), key), each.flag
 
 
 def test_every_short_form_sets_its_setting(run, data):
