@@ -45,6 +45,9 @@ class Console(logging.Handler):
         self, items: Iterable[Item], *, label: str, total: int | None = None
     ) -> Iterator[Item]:
         """Draw a bar over ``items``, as a ``Track``."""
+        if not self.bars:
+            yield from items
+            return
         if total is None and isinstance(items, Sized):
             total = len(items)
         with self.progress_bar() as bar:
