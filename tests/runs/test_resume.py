@@ -312,6 +312,7 @@ def test_what_follows_the_state_is_cut_off(data, whole, workplace):
         stream.write('{"epoch": 2, "half a li')
     (run.folder / ".0123abcd.state.pt").write_bytes(b"half a state")
     (run.folder / ".0123abcd.best").mkdir()
+    (run.folder / ".lock").touch()  # of an earlier version
     resume(run)
     assert what_is_left(run.folder) == whole
     assert not list(run.folder.glob(".*"))
