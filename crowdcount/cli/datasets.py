@@ -35,11 +35,13 @@ def list_(json_: options.Json = False) -> None:
 
     Example: crowdcount datasets list --json
     """
-    from crowdcount.workflows.catalogue import catalogue, description
+    from crowdcount.data.sources.recipe import load_recipes
 
-    public, own = catalogue()
+    recipes = load_recipes()
+    own = [recipe for recipe in recipes if recipe.recognise.any_folder]
+    public = [recipe for recipe in recipes if recipe not in own]
     if json_:
-        typer.echo(json.dumps([description(recipe) for recipe in (*public, *own)], indent=2))
+        typer.echo(json.dumps([recipe.to_json() for recipe in (*public, *own)], indent=2))
         return
     header, *rows = table_lines(
         ("set", "title", "train", "val", "test", "heads"), map(_catalogue_cells, public), left=2

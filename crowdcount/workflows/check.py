@@ -12,7 +12,7 @@ from crowdcount.data.sources.find import SourceSet, find_sets
 from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.data.sources.recipe import TOTAL
 from crowdcount.errors import ValidationError
-from crowdcount.workflows.scan import Scan, convert_images, find_release, refuse_prepared, scan
+from crowdcount.workflows.scan import Converter, Scan, find_release, refuse_prepared, scan
 from crowdcount.workflows.thread_map import ThreadMap
 
 
@@ -42,8 +42,6 @@ class CheckedSet:
     """The result of checking one data set."""
 
     name: str
-    title: str
-    folder: Path
     release: str | None
     splits: tuple[CheckedSplit, ...]
     reasons: tuple[str, ...]
@@ -86,11 +84,9 @@ def check(
         UsageError: If more than one recipe fits, or the source is prepared data.
     """
     threads = ThreadMap(jobs=jobs, track=track)
+    converter = Converter(config=PreprocessConfig(), threads=threads, max_pixels=max_pixels)
     refuse_prepared(source)
-    return [
-        _check_set(each, threads=threads, max_pixels=max_pixels)
-        for each in find_sets(source, dataset=dataset)
-    ]
+    return [_check_set(each, converter) for each in find_sets(source, dataset=dataset)]
 
 
 def refuse_incomplete(source: Path, results: Sequence[CheckedSet]) -> None:
@@ -110,16 +106,9 @@ def refuse_incomplete(source: Path, results: Sequence[CheckedSet]) -> None:
         )
 
 
-def _check_set(source: SourceSet, *, threads: ThreadMap, max_pixels: int) -> CheckedSet:
+def _check_set(source: SourceSet, converter: Converter) -> CheckedSet:
     scanned = scan(source, skip_unpaired=True)
-    records, errors = convert_images(
-        scanned,
-        scanned.images,
-        config=PreprocessConfig(),
-        folder=None,
-        threads=threads,
-        max_pixels=max_pixels,
-    )
+    records, errors = converter(scanned, scanned.images, folder=None)
     splits = tuple(_splits(scanned, records))
     release, reasons = find_release(scanned, records)
     unusable = tuple(
@@ -129,8 +118,6 @@ def _check_set(source: SourceSet, *, threads: ThreadMap, max_pixels: int) -> Che
     )
     return CheckedSet(
         name=source.name,
-        title=source.recipe.title,
-        folder=source.root,
         release=release,
         splits=splits,
         reasons=(*reasons, *unusable),

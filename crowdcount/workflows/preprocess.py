@@ -34,7 +34,7 @@ from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.errors import BadInputError, CrowdCountError, UsageError, ValidationError
 from crowdcount.files import write_json
 from crowdcount.wording import shorten
-from crowdcount.workflows.scan import Scan, convert_images, find_release, refuse_prepared, scan
+from crowdcount.workflows.scan import Converter, Scan, find_release, refuse_prepared, scan
 from crowdcount.workflows.thread_map import ThreadMap
 
 log = logging.getLogger("crowdcount")
@@ -47,9 +47,6 @@ class PreparedResult:
     folder: Path
     manifest: Manifest
     """The manifest that was written, or would be in a dry run."""
-
-    unlabelled: dict[str, int]
-    """Images of splits without published annotations, which are not prepared."""
 
     warnings: tuple[str, ...]
     """Why the set is not complete, and which points cannot be trusted."""
@@ -103,9 +100,10 @@ def preprocess(
             or outside, or swapped axes.
         BadInputError: If files cannot be used; all other images were prepared.
     """
-    threads = ThreadMap(jobs=jobs, track=track)
-    refuse_prepared(source)
     config = config or PreprocessConfig()
+    threads = ThreadMap(jobs=jobs, track=track)
+    converter = Converter(config=config, threads=threads, max_pixels=max_pixels)
+    refuse_prepared(source)
     sets = find_sets(source, dataset=dataset)
     if order is not None:
         sets = [_with_order(each, order) for each in sets]
@@ -117,11 +115,11 @@ def preprocess(
         plans.append(_plan(each, folder, config, force=force, skip_unpaired=skip_unpaired))
     if strict:
         for plan in plans:
-            _refuse_incomplete(plan, threads=threads, max_pixels=max_pixels)
+            _refuse_incomplete(plan, converter)
     results = []
     for plan in plans:
         try:
-            results.append(_prepare(plan, dry_run=dry_run, threads=threads, max_pixels=max_pixels))
+            results.append(_prepare(plan, converter, dry_run=dry_run))
         except OSError as error:  # reading raises other errors; this is a full or read-only disk
             raise CrowdCountError(f"{plan.folder}: cannot be written: {error}") from error
     return results
@@ -198,10 +196,10 @@ def _refuse_folds(scanned: Scan, folds: int) -> None:
         )
 
 
-def _refuse_incomplete(plan: _Plan, *, threads: ThreadMap, max_pixels: int) -> None:
+def _refuse_incomplete(plan: _Plan, converter: Converter) -> None:
     """Read all annotations, and refuse the set unless it holds what its recipe promises."""
     source = plan.scan.source
-    records = _convert(plan, plan.scan.images, write=False, threads=threads, max_pixels=max_pixels)
+    records = _convert(plan, plan.scan.images, converter, write=False)
     _, reasons = find_release(plan.scan, records)
     if reasons:
         raise ValidationError(
@@ -216,10 +214,10 @@ def _refuse_incomplete(plan: _Plan, *, threads: ThreadMap, max_pixels: int) -> N
         )
 
 
-def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int) -> PreparedResult:
+def _prepare(plan: _Plan, converter: Converter, *, dry_run: bool) -> PreparedResult:
     """Convert the images that are not up to date, and write the manifest."""
     folder, earlier = plan.folder, plan.earlier
-    kept = _up_to_date(plan, threads=threads)
+    kept = _up_to_date(plan, converter.threads)
     names = {record.name for record in kept}
     todo = [image for image in plan.scan.images if image.name not in names]
     finished = earlier.manifest is not None and not unlisted_files(folder, earlier.manifest)
@@ -231,7 +229,7 @@ def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int)
         start_journal(folder, plan.origin, earlier.records.values(), versions=versions)
     records = kept
     if todo:
-        records = kept + _convert(plan, todo, write=write, threads=threads, max_pixels=max_pixels)
+        records = kept + _convert(plan, todo, converter, write=write)
     manifest = _manifest(plan, records, versions=versions)
     if write:
         remove_unlisted(folder, manifest)
@@ -249,14 +247,13 @@ def _prepare(plan: _Plan, *, dry_run: bool, threads: ThreadMap, max_pixels: int)
     return PreparedResult(
         folder=folder,
         manifest=manifest,
-        unlabelled=plan.scan.unlabelled,
         warnings=warnings,
         written=len(todo),
         unchanged=len(kept),
     )
 
 
-def _up_to_date(plan: _Plan, *, threads: ThreadMap) -> list[ImageRecord]:
+def _up_to_date(plan: _Plan, threads: ThreadMap) -> list[ImageRecord]:
     """Return the earlier records of images whose files, by content, are still right."""
     earlier = plan.earlier.records
     pairs = [(earlier[each.name], each) for each in plan.scan.images if each.name in earlier]
@@ -271,21 +268,14 @@ def _up_to_date(plan: _Plan, *, threads: ThreadMap) -> list[ImageRecord]:
 
 
 def _convert(
-    plan: _Plan, images: Sequence[SourceImage], *, write: bool, threads: ThreadMap, max_pixels: int
+    plan: _Plan, images: Sequence[SourceImage], converter: Converter, *, write: bool
 ) -> list[ImageRecord]:
     """Convert images and return their records; ``write`` also writes their files.
 
     Raises:
         BadInputError: If some cannot be used, after all others were converted.
     """
-    records, errors = convert_images(
-        plan.scan,
-        images,
-        config=plan.origin.settings,
-        folder=plan.folder if write else None,
-        threads=threads,
-        max_pixels=max_pixels,
-    )
+    records, errors = converter(plan.scan, images, folder=plan.folder if write else None)
     if len(errors) == 1:
         raise errors[0]
     if errors:

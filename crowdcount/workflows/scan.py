@@ -167,45 +167,49 @@ def _differences(recipe: Recipe, splits: Mapping[str, SourceSplit]) -> Iterator[
             yield f"{name}: {len(split.images)} images, {expected} expected"
 
 
-def convert_images(
-    scan: Scan,
-    images: Sequence[SourceImage],
-    *,
-    config: PreprocessConfig,
-    folder: Path | None,
-    threads: ThreadMap,
-    max_pixels: int = MAX_PIXELS,
-) -> tuple[list[ImageRecord], list[CrowdCountError]]:
-    """Convert images; return the records, and the errors of the images that cannot be used.
+@dataclass(frozen=True, kw_only=True)
+class Converter:
+    """Converts the images of a data set."""
 
-    Args:
-        scan: The data set.
-        images: The images of it to convert.
-        config: Settings.
-        folder: The prepared folder, whose journal exists. None: write nothing.
-        threads: Does the work.
-        max_pixels: Larger images are refused by their header.
-    """
+    config: PreprocessConfig
+    threads: ThreadMap
+    max_pixels: int = MAX_PIXELS
+    """Larger images are refused by their header."""
 
-    def attempt(image: SourceImage) -> ImageRecord | CrowdCountError:
-        try:
-            return convert(
-                image, source=scan.source, config=config, folder=folder, max_pixels=max_pixels
-            )
-        except CrowdCountError as error:
-            return error
+    def __call__(
+        self, scan: Scan, images: Sequence[SourceImage], *, folder: Path | None
+    ) -> tuple[list[ImageRecord], list[CrowdCountError]]:
+        """Convert images; return their records, and the errors of those that cannot be used.
 
-    records, errors = [], []
-    label = f"{'check' if folder is None else 'preprocess'} {scan.source.name}"
-    with nullcontext() if folder is None else open_journal(folder) as journal:
-        for outcome in threads(attempt, images, label=label):
-            if isinstance(outcome, CrowdCountError):
-                errors.append(outcome)
-                continue
-            records.append(outcome)
-            if journal is not None:
-                add_record(outcome, journal)
-    return records, errors
+        Args:
+            scan: The data set.
+            images: The images of it to convert.
+            folder: The prepared folder, whose journal exists. None: write nothing.
+        """
+
+        def attempt(image: SourceImage) -> ImageRecord | CrowdCountError:
+            try:
+                return convert(
+                    image,
+                    source=scan.source,
+                    config=self.config,
+                    folder=folder,
+                    max_pixels=self.max_pixels,
+                )
+            except CrowdCountError as error:
+                return error
+
+        records, errors = [], []
+        label = f"{'check' if folder is None else 'preprocess'} {scan.source.name}"
+        with nullcontext() if folder is None else open_journal(folder) as journal:
+            for outcome in self.threads(attempt, images, label=label):
+                if isinstance(outcome, CrowdCountError):
+                    errors.append(outcome)
+                    continue
+                records.append(outcome)
+                if journal is not None:
+                    add_record(outcome, journal)
+        return records, errors
 
 
 def find_release(scan: Scan, records: Sequence[ImageRecord]) -> tuple[str | None, tuple[str, ...]]:

@@ -111,7 +111,7 @@ def data_folder(tmp_path):
 def test_the_test_split_of_nwpu_is_known_and_not_prepared(tmp_path, caplog):
     caplog.set_level("INFO")
     result, data = prepared("nwpu", tmp_path)
-    assert result.unlabelled == {"test": 3}
+    assert result.manifest.unlabelled == ("test",)
     assert (
         "the annotations of test were not published; its 3 images are not prepared" in caplog.text
     )

@@ -12,28 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.data.prepared.manifest import Hashes, ImageRecord, prepared_paths
+from crowdcount.data.prepared.manifest import prepared_paths
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 from crowdcount.workflows.show import choose, draw_sheet, summaries, summary
+from tests import prepared_sets
 
 
 def record(file, heads=0, *, split="train", width=100, height=50):
-    return ImageRecord(
-        split=split,
-        file=file,
-        source=file,
-        width=width,
-        height=height,
-        source_width=width,
-        source_height=height,
-        orientation=1,
-        heads=heads,
-        outside=0,
-        duplicates=0,
-        blocks_corrected=0,
-        heads_cut=0,
-        sha256=Hashes(source="a", annotation="b"),
-    )
+    return prepared_sets.record(split, file, heads, width=width, height=height)
 
 
 def with_images(data, *records):

@@ -1,15 +1,15 @@
 """The journal of a prepared folder, by which a killed run is resumed."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import pydantic
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
+from crowdcount.core.settings import STRICT
 from crowdcount.data.prepared.manifest import (
     JOURNAL,
     MANIFEST,
@@ -30,6 +30,8 @@ from crowdcount.files import is_temporary, write_text
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """Source and settings of a prepared folder; its files are kept only if these are the same."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     name: str
     recipe: str
@@ -122,31 +124,27 @@ def unlisted_files(folder: Path, manifest: Manifest) -> list[Path]:
         for each in manifest.images
         for path in prepared_paths(folder, split=each.split, file=each.file)
     }
-    unnamed = [path for split in SPLITS for path in _files(folder / split) if path not in named]
-    return sorted([*unnamed, *filter(_is_leftover, folder.iterdir())])
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, including links to folders."""
-    for inside, folders, files in os.walk(folder):
-        yield from map(Path(inside).joinpath, files)
-        yield from filter(Path.is_symlink, map(Path(inside).joinpath, folders))
+    paths = (path for split in SPLITS for path in (folder / split).rglob("*"))
+    files = (path for path in paths if path.is_symlink() or not path.is_dir())
+    return sorted([*(set(files) - named), *filter(_is_leftover, folder.iterdir())])
 
 
 def remove_unlisted(folder: Path, manifest: Manifest) -> None:
     """Remove files that the manifest does not name, and folders that are then empty."""
     for path in unlisted_files(folder, manifest):
         path.unlink()
-    for split in SPLITS:
-        # Deepest first, so that a folder is empty by its turn.
-        for inside, _, _ in os.walk(folder / split, topdown=False):
-            if not any(Path(inside).iterdir()):
-                Path(inside).rmdir()
+    folders = (path for split in SPLITS for path in (folder / split, *(folder / split).rglob("*")))
+    # Deepest first, so that a folder is empty by its turn.
+    for path in sorted(filter(Path.is_dir, folders), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
     """First line of a journal."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     origin: Origin
     versions: Versions

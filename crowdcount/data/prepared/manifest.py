@@ -15,17 +15,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import pydantic
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, model_validator
 
 from crowdcount.core.blocks import largest_observable_count
 from crowdcount.core.limits import MAX_BLOCK
-from crowdcount.core.settings import explain
+from crowdcount.core.settings import STRICT, NaturalInt, PositiveInt, parse, settings
 from crowdcount.data.prepared.versions import Versions
 from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
+from crowdcount.files import check_format, read_json
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a prepared data set; written last."""
@@ -44,64 +44,46 @@ _Number = Annotated[int, Field(ge=0, lt=2**31)]
 _Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("preprocess")
 class PreprocessConfig:
     """Settings of the preparation that are not in the recipe."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    block: int = 8
+    block: Annotated[int, Field(ge=1, le=MAX_BLOCK)] = 8
     """Side of the blocks whose heads are counted, in pixels: r."""
 
-    smallest_head: int = 4
+    smallest_head: PositiveInt = 4
     """Side, in pixels, of the smallest head that can be recognised: s."""
 
-    max_count: int | None = None
+    max_count: PositiveInt | None = None
     """m: the count to which fuller blocks are corrected. None: the (r // s)^2 of the paper."""
 
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training images held out for validation, where a set has no such split."""
 
-    calibration_fraction: float = 0.0
+    calibration_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training images kept from training and selection alike, for calibration."""
 
-    seed: int = 42
+    seed: NaturalInt = 42
     """Seed of the choice of the images held out for validation and for calibration."""
 
-    folds: int = 0
+    folds: NaturalInt = 0
     """Number of folds of the training images; 0: those of the recipe, if any."""
 
-    def __post_init__(self) -> None:
-        for key in ("block", "smallest_head"):
-            if getattr(self, key) < 1:
-                raise ConfigError(
-                    f"preprocess.{key} must be at least 1 pixel, got {getattr(self, key)}"
-                )
-        if self.block > MAX_BLOCK:
+    @model_validator(mode="after")
+    def _check(self) -> "PreprocessConfig":
+        if self.max_count is not None and self.max_count > self.block**2:
             raise ConfigError(
-                f"preprocess.block must be at most {MAX_BLOCK} pixels, got {self.block}"
+                f"preprocess.max_count: expected at most {self.block**2}, a head on each pixel of "
+                f"a block, got {self.max_count}"
             )
-        if self.max_count is not None and not 1 <= self.max_count <= self.block**2:
-            raise ConfigError(
-                f"preprocess.max_count must be 1 to {self.block**2}, a head on each pixel of a "
-                f"block, got {self.max_count}"
-            )
-        for key in ("val_fraction", "calibration_fraction"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ConfigError(
-                    f"preprocess.{key} must be at least 0 and below 1, got {getattr(self, key)}"
-                )
         if self.val_fraction + self.calibration_fraction >= 1:
             raise ConfigError(
                 "preprocess.val_fraction and preprocess.calibration_fraction leave nothing to "
                 f"train on: {self.val_fraction} and {self.calibration_fraction}"
             )
-        if self.seed < 0:
-            raise ConfigError(f"preprocess.seed must not be negative, got {self.seed}")
-        if self.folds < 0 or self.folds == 1:
-            raise ConfigError(
-                f"preprocess.folds must be 2 or more, or 0 for none, got {self.folds}"
-            )
+        if self.folds == 1:
+            raise ConfigError("preprocess.folds: expected at least 2, or 0 for none, got 1")
+        return self
 
     @property
     def largest_count(self) -> int:
@@ -114,6 +96,8 @@ class PreprocessConfig:
 @dataclass(frozen=True, kw_only=True)
 class Hashes:
     """SHA-256 of the sources and the prepared files of an image, in hexadecimal."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     source: str
     annotation: str
@@ -129,6 +113,8 @@ class Hashes:
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
     """The manifest's record of one image."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     split: str
     """The folder of its files: ``train``, ``val`` or ``test``."""
@@ -179,6 +165,8 @@ class ImageRecord:
 class SplitTotals:
     """Sums over the images of a split."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     images: int
     heads: int
     outside: int
@@ -191,6 +179,8 @@ class SplitTotals:
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Description of a prepared data set, without times and absolute paths."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     format: Literal[1]
     versions: Versions
@@ -276,14 +266,13 @@ def read_manifest(folder: Path) -> Manifest:
             looked_for=str(path),
             next_step="run: crowdcount preprocess SOURCE",
         )
+    again = "prepare the data set again, with --force"
     try:
-        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
+        content = read_json(path)
+        check_format(path, content["format"], expected=FORMAT, next_step=again)
+        manifest = parse(Manifest, content)
         if manifest.max_count != manifest.settings.largest_count:
             raise ConfigError(f"max_count: {manifest.max_count} does not follow from its settings")
-        return manifest
-    except (OSError, pydantic.ValidationError, ConfigError) as error:
-        problem = explain(error, Manifest) if isinstance(error, pydantic.ValidationError) else error
-        raise BadInputError(
-            f"{path}: not a manifest of format {FORMAT}: {problem}",
-            next_step="prepare the data set again, with --force",
-        ) from error
+    except (OSError, KeyError, TypeError, ValueError, ConfigError) as error:
+        raise BadInputError(f"{path}: not a manifest: {error}", next_step=again) from error
+    return manifest

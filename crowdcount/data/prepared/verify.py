@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +25,7 @@ from crowdcount.files import sha256_bytes
 def manifest_problems(manifest: Manifest) -> Iterator[str]:
     """Yield contradictions inside a manifest."""
     names = [each.name for each in manifest.images]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, number in Counter(names).items() if number > 1):
         yield f"{name}: occurs twice in the manifest"
     sums = totals_by_split(manifest.images)
     for split in {**sums, **manifest.totals}:
@@ -41,11 +42,7 @@ def manifest_problems(manifest: Manifest) -> Iterator[str]:
     if kept_back and not train - kept_back:
         yield "held out: every training image"
     if manifest.complete == bool(manifest.reasons):
-        yield (
-            "complete, with reasons against it"
-            if manifest.complete
-            else "incomplete, without a reason"
-        )
+        yield "complete, with reasons" if manifest.complete else "incomplete, without a reason"
 
 
 def record_problems(record: ImageRecord, *, folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import ConfigDict
+from pydantic import model_validator
 
+from crowdcount.core.settings import check_choice, settings
 from crowdcount.data.sources.matlab import begins_like_mat, matlab_value
 from crowdcount.errors import ConfigError
 
@@ -33,11 +34,9 @@ _JSON_LIST = re.compile(
 _JSON_LINE = re.compile(rb'\{(?=[^\n]*"image"\s*:)(?=[^\n]*"points"\s*:)')
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("points")
 class PointsFormat:
     """How points are read from annotation files."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     reader: str
     """A name in ``READERS`` (a file for each image) or ``TABLES`` (one file for all images)."""
@@ -52,16 +51,14 @@ class PointsFormat:
     """Image to which the points refer, where EXIF turns it: as annotators saw it, or as the file
     stores it. Stored points are turned with the image."""
 
-    def __post_init__(self) -> None:
-        if self.reader not in READERS and self.reader not in TABLES:
-            known = ", ".join(sorted([*READERS, *TABLES]))
-            raise ConfigError(
-                f"points.reader: unknown reader {self.reader!r}; choose from: {known}"
-            )
+    @model_validator(mode="after")
+    def _check(self) -> "PointsFormat":
+        check_choice("points.reader", self.reader, sorted([*READERS, *TABLES]))
         if self.reader in ("mat", "mat-frames") and not _KEY.fullmatch(self.key):
             raise ConfigError(
                 f"points.key: expected a variable like annPoints or info[0][0], got {self.key!r}"
             )
+        return self
 
     @property
     def is_table(self) -> bool:
@@ -91,11 +88,7 @@ class PointsFormat:
 
 
 def read_mat(content: bytes, key: str) -> Points:
-    """Read points from a variable of a MATLAB file, or from a value inside it.
-
-    Raises:
-        ValueError: If it is not a MATLAB file, or the variable is missing or not a list of points.
-    """
+    """Read points from a variable of a MATLAB file, or from a value inside it."""
     return _as_points(matlab_value(content, key))
 
 
@@ -103,9 +96,6 @@ def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's s
     """Read points from a text with a line for each head, whose first columns are x and y.
 
     Columns are separated by spaces, tabs or commas. A blank text is an empty scene.
-
-    Raises:
-        ValueError: If a line does not begin with two numbers.
     """
     heads = []
     for number, line in enumerate(_text(content).splitlines(), start=1):
@@ -126,9 +116,6 @@ def read_csv(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a
     """Read points of all images from a table with the header ``image,x,y`` and a row for each head.
 
     The row ``image,,`` marks an empty scene.
-
-    Raises:
-        ValueError: If the header differs, or a row does not follow it.
     """
     rows = csv.reader(io.StringIO(_text(content), newline=""))
     heads: dict[str, list[tuple[float, float]]] = {}
@@ -142,12 +129,10 @@ def read_csv(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a
             if not any(cell.strip() for cell in row):
                 continue
             image, head = _csv_row(row, line=rows.line_num)
-            listed = heads.setdefault(image, [])
-            if head is None:
+            heads.setdefault(image, []).extend(head)
+            if not head:
                 empty.add(image)
-            else:
-                listed.append(head)
-            if listed and image in empty:
+            if heads[image] and image in empty:
                 raise ValueError(f"line {rows.line_num}: {image} is said to be empty and has heads")
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num}: {error}") from error
@@ -155,11 +140,7 @@ def read_csv(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a
 
 
 def read_json(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a table's signature
-    """Read points of all images from an object ``{"a.jpg": [[x, y], ...], "empty.jpg": []}``.
-
-    Raises:
-        ValueError: If it is not JSON or not of that form, or an image occurs twice.
-    """
+    """Read points of all images from an object ``{"a.jpg": [[x, y], ...], "empty.jpg": []}``."""
     if _is_earlier_json(content):
         raise ValueError(
             "this form of JSON is no longer read; write one object with the points of each image: "
@@ -184,9 +165,6 @@ def read_mat_frames(content: bytes, key: str) -> dict[str, Points]:
 
     The variable holds a cell for each frame with a structure whose field ``loc`` holds the points.
     Frames are named by their number: ``"1"``, ``"2"``, ...
-
-    Raises:
-        ValueError: If it is not a MATLAB file, or the variable has another form.
     """
     table = {}
     for number, frame in enumerate(np.ravel(matlab_value(content, key)), start=1):
@@ -219,7 +197,8 @@ def _after_mark(content: bytes) -> bytes:
 
 
 READERS: dict[str, Callable[[bytes, str], Points]] = {"mat": read_mat, "txt": read_txt}
-"""Formats with one file for each image: functions of content and key."""
+"""Formats with one file for each image: functions of content and key, which raise ValueError for
+content that does not follow the format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,11 +218,7 @@ def begins_like_table(content: bytes) -> bool:
 
 
 def read_table(content: bytes, key: str) -> dict[str, Points]:
-    """Read points of all images from a table in CSV or JSON.
-
-    Raises:
-        ValueError: If it is neither, or does not follow its format.
-    """
+    """Read points of all images from a table in CSV or JSON."""
     if begins_like_csv(content):
         return read_csv(content, key)
     if begins_like_json(content):
@@ -267,16 +242,16 @@ def _is_header(cells: list[str]) -> bool:
     return tuple(cell.strip().lower() for cell in cells) == CSV_HEADER
 
 
-def _csv_row(row: list[str], *, line: int) -> tuple[str, tuple[float, float] | None]:
-    """Return the image of a row, and the head in it, if any."""
+def _csv_row(row: list[str], *, line: int) -> tuple[str, list[tuple[float, float]]]:
+    """Return the image of a row, and a list with its head, if any."""
     if len(row) != len(CSV_HEADER) or not row[0].strip():
         raise ValueError(f"line {line}: expected {','.join(CSV_HEADER)}, found {','.join(row)!r}")
     image = str(PurePosixPath(row[0].strip()))
     x, y = row[1].strip(), row[2].strip()
     if not x and not y:
-        return image, None
+        return image, []
     try:
-        return image, (float(x), float(y))
+        return image, [(float(x), float(y))]
     except ValueError as error:
         raise ValueError(f"line {line}: x and y must be numbers, found {x!r} and {y!r}") from error
 

@@ -47,16 +47,7 @@ _UPRIGHT = {
 }
 
 # The same turns of points: mirror x, mirror y; from 5 on, x and y are then swapped.
-_MIRRORED = {
-    1: (False, False),
-    2: (True, False),
-    3: (True, True),
-    4: (False, True),
-    5: (False, False),
-    6: (False, True),
-    7: (True, True),
-    8: (True, False),
-}
+_MIRROR_X, _MIRROR_Y = (2, 3, 7, 8), (3, 4, 6, 7)
 
 _JUST_BELOW = 2.0**-10
 
@@ -195,9 +186,8 @@ def upright_points(
         orientation: EXIF orientation, 1 to 8.
     """
     last = np.floor(points) + _JUST_BELOW
-    mirrored_x, mirrored_y = _MIRRORED[orientation]
     mirrored = np.asarray(size) - np.maximum(points, last)
-    moved = np.where([mirrored_x, mirrored_y], mirrored, points)
+    moved = np.where([orientation in _MIRROR_X, orientation in _MIRROR_Y], mirrored, points)
     return moved if orientation < 5 else np.ascontiguousarray(moved[:, ::-1])
 
 

@@ -1,18 +1,17 @@
-"""A data set as a description: the Recipe, loading and validating its TOML, listing the names."""
+"""Recipes: descriptions of data sets in TOML files."""
 
 import hashlib
 import importlib.resources
 import itertools
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any
 
-import pydantic
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, model_validator
 
+from crowdcount.core.settings import NaturalInt, check_choice, parse, settings
 from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
@@ -20,130 +19,128 @@ from crowdcount.files import read_toml
 from crowdcount.wording import did_you_mean
 
 SPLITS = ("train", "val", "test")
-"""Splits a data set can have, in the order in which they are told."""
-
-Patterns = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
-"""Paths below the set's folder; ``{id}`` pairs an image with its annotation; ``?``, ``*`` and
-``**`` match one character, any name and any folders. In TOML one string or a list of them."""
-
-IdRange = tuple[int, int]
-"""First and last number of a run of ids, both of them included."""
+"""Splits that a data set can have, in the order of every list."""
 
 TOTAL = "total"
-"""In a release, the heads of all splits together, where those of each are not known."""
+"""Key of a release for the heads of all splits together, where those of each are not known."""
 
 
-@dataclass(frozen=True, kw_only=True)
+def _as_patterns(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_range(ids: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= ids[0] <= ids[1]:
+        raise ValueError(f"expected the first and the last number, got {list(ids)}")
+    return ids
+
+
+def _check_folds(folds: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    if len(folds) == 1:
+        raise ValueError("expected at least two folds, got one")
+    for (first, last), (following, _) in itertools.pairwise(sorted(folds)):
+        if following <= last:
+            raise ValueError(f"{following} is in two folds; one of them is [{first}, {last}]")
+    return folds
+
+
+def _check_group(pattern: str | None) -> str | None:
+    if pattern is not None and pattern.count("{group}") != 1:
+        raise ValueError(
+            f"{pattern!r} must hold {{group}} once: the common part of images that stay together"
+        )
+    return pattern
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns)]
+"""Paths below the set's folder, in TOML one string or a list. ``{id}`` pairs an image with its
+annotation; ``?``, ``*`` and ``**`` match one character, any name and any folders."""
+
+IdRange = Annotated[tuple[int, int], AfterValidator(_check_range)]
+"""First and last number of a range of ids, both inclusive."""
+
+
+@settings("recognise")
 class Recognition:
-    """How a folder that has the layout of a recipe is told to be its set."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    """How a folder with the layout of a recipe is identified as its set."""
 
     folders: tuple[str, ...] = ()
-    """Names of the set's folder; case, spaces, dashes and underscores do not matter."""
+    """Names of the set's folder; case, spaces, dashes and underscores are ignored."""
 
     image_size: tuple[int, int] | None = None
-    """Width and height of every image, where the folder's name does not tell."""
+    """Width and height of every image, which identify a set whose folder has another name."""
 
     any_folder: bool = False
-    """A layout of any number of sets, named after their folder, when no known set fits."""
+    """A layout of many sets, named after their folder, used if no known set matches."""
 
     layout: bool = False
-    """No other set is laid out like this one, so its annotated images tell it without a name."""
+    """No other set has this layout, so annotated images identify the set without a name."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("splits")
 class SplitLayout:
-    """Where the files of a split lie."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    """Paths of the files of a split."""
 
     images: Patterns
-    """Where images lie; together, if there are several."""
+    """Paths of the images: all matches of all patterns."""
 
     points: Patterns = ()
-    """Where annotations lie; the first that is there, if there are several."""
+    """Paths of the annotations: the first pattern that matches."""
 
     unlabelled: bool = False
-    """Annotations of this split were not published: it is known, and not prepared."""
+    """Annotations of this split were not published, so it is not prepared."""
 
     list: str | None = None
-    """File below the set's folder that names the ids of the split's images: the first field of each
-    line, up to a comma or white space."""
+    """File that lists the ids of the images: the first field of each line, up to a comma or white
+    space."""
 
     ids: IdRange | None = None
-    """The numbers of the split's images, where their ids are numbers and splits share a folder."""
+    """Range of the ids of the images, if they are numbers and splits share a folder."""
 
-    expect_images: int | None = None
-    """How many images the split has."""
+    expect_images: NaturalInt | None = None
+    """Number of images of the complete split."""
 
     @property
     def has_ids(self) -> bool:
-        """Whether ``{id}`` in the images' paths tells which is whose; else their paths do."""
+        """Whether ``{id}`` in the paths of images identifies them, and not the paths themselves."""
         return all("{id}" in pattern for pattern in self.images)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("validation")
 class Validation:
     """How training images are parted for validation, apart from seed and share."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    group: Annotated[str | None, AfterValidator(_check_group)] = None
+    """Pattern of the files of training images, with ``{group}`` for the common part of images that
+    stay together, such as frames of one camera or of one minute."""
 
-    group: str | None = None
-    """What the files of the training images look like, with ``{group}`` for what those have in
-    common that stay together: frames of one camera, of one minute."""
-
-    folds: tuple[IdRange, ...] = ()
-    """The ids of the training images in each fold of the set's own protocol."""
-
-    def __post_init__(self) -> None:
-        if self.group is not None and self.group.count("{group}") != 1:
-            raise ConfigError(
-                f"validation.group: {self.group!r} must hold {{group}} once: what the images that "
-                "stay together have in common"
-            )
-        _check_ranges(self.folds, key="validation.folds")
-        if len(self.folds) == 1:
-            raise ConfigError("validation.folds: one fold is none; name two at least")
+    folds: Annotated[tuple[IdRange, ...], AfterValidator(_check_folds)] = ()
+    """Ids of the training images in each fold of the set's published protocol."""
 
     def fold_of(self, image_id: str) -> int | None:
-        """Which of the folds, from 0, an image is in."""
+        """Return the fold of an image, from 0; None if it is in none."""
         folds = (k for k, ids in enumerate(self.folds) if in_range(image_id, ids))
         return next(folds, None)
 
 
 def in_range(image_id: str, ids: IdRange) -> bool:
-    """Whether an id is a number in a range."""
+    """Return whether an id is a number in a range."""
     return bool(re.fullmatch(r"[0-9]+", image_id)) and ids[0] <= int(image_id) <= ids[1]
 
 
-def _check_ranges(ranges: Sequence[IdRange], *, key: str) -> None:
-    for first, last in ranges:
-        if not 0 <= first <= last:
-            raise ConfigError(
-                f"{key}: expected the first and the last number, got [{first}, {last}]"
-            )
-    ordered = sorted(ranges)
-    for (first, last), (following, _) in itertools.pairwise(ordered):
-        if following <= last:
-            raise ConfigError(f"{key}: {following} is in two, the other being [{first}, {last}]")
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings("")
 class Recipe:
-    """Everything there is to know about a data set's archive."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    """Description of a data set and of its archive."""
 
     name: str
-    """What the set is called everywhere: the name of the recipe's file."""
+    """Name of the set: that of the recipe's file."""
 
     title: str
     homepage: str
     download: str = ""
-    """How to get the archive, from the homepage on."""
+    """How to get the archive, starting at the homepage."""
 
     licence: str
     """Terms of use, and whether images may be redistributed."""
@@ -152,45 +149,37 @@ class Recipe:
     points: PointsFormat
     resize: ResizeRule
     splits: dict[str, SplitLayout]
-    """Layout of ``train``, ``val`` and ``test``, as far as there are any."""
+    """Layouts of the splits: ``train``, ``val`` and ``test``, or some of them."""
 
     recognise: Recognition = field(default_factory=Recognition)
-
     validation: Validation = field(default_factory=Validation)
-
     releases: dict[str, dict[str, int]] = field(default_factory=dict)
     """Heads of each split, or ``total``, in each known release of the annotations."""
 
-    def __post_init__(self) -> None:
-        if not self.splits:
-            raise ConfigError("splits: a recipe needs at least one")
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
         for split, layout in self.splits.items():
-            if split not in SPLITS:
-                raise ConfigError(
-                    f"splits.{split}: no such split; choose from: {', '.join(SPLITS)}"
-                )
+            check_choice("splits", split, SPLITS)
             self._check_split(f"splits.{split}", layout)
         if not self.labelled:
-            raise ConfigError("splits: one at least must have annotations")
+            raise ConfigError("splits: at least one must have annotations")
         for release, heads in self.releases.items():
-            unknown = sorted(set(heads) - {*self.labelled, TOTAL})
-            if unknown:
-                raise ConfigError(
-                    f"releases.{release}.{unknown[0]}: no split with annotations, nor {TOTAL}"
-                )
+            for split in heads:
+                check_choice(f"releases.{release}", split, [*self.labelled, TOTAL])
         if self.validation != Validation() and "train" not in self.labelled:
-            raise ConfigError("validation: parts training images, and there is no splits.train")
+            raise ConfigError("validation: parts training images, but splits.train is missing")
         if self.validation.folds and not self.splits["train"].has_ids:
             raise ConfigError("validation.folds: needs {id} in splits.train.images")
+        return self
 
     def _check_split(self, key: str, layout: SplitLayout) -> None:
         if layout.unlabelled and layout.points:
-            raise ConfigError(f"{key}.unlabelled: and yet {key}.points says where annotations lie")
+            raise ConfigError(f"{key}.unlabelled: contradicts {key}.points")
         if not layout.images:
-            raise ConfigError(f"{key}.images: says nothing")
+            raise ConfigError(f"{key}.images: is empty")
         if not layout.points and not layout.unlabelled:
             raise ConfigError(
-                f"{key}.points: missing; a split without published annotations says "
+                f"{key}.points: is missing; a split without published annotations has "
                 "unlabelled = true"
             )
         paired = layout.points if not self.points.is_table else ()
@@ -202,77 +191,88 @@ class Recipe:
                         f"{key}.{name}: {pattern!r} must hold {{id}} once, which pairs "
                         "an image with its annotation"
                     )
-        if layout.ids is not None:
-            _check_ranges([layout.ids], key=f"{key}.ids")
 
     @property
     def labelled(self) -> dict[str, SplitLayout]:
-        """The splits that have annotations."""
-        return {name: each for name, each in self.splits.items() if not each.unlabelled}
+        """The splits with annotations."""
+        return {name: layout for name, layout in self.splits.items() if not layout.unlabelled}
 
     def heads(self, split: str) -> dict[str, int]:
-        """Heads of a split, or ``total``, in each release that tells."""
-        told = {}
+        """Return the heads of a split, or of ``total``, in each release where they are known."""
+        heads = {}
         for release, known in self.releases.items():
             if split in known:
-                told[release] = known[split]
+                heads[release] = known[split]
             elif split == TOTAL and known.keys() == self.labelled.keys():
-                told[release] = sum(known.values())
-        return told
+                heads[release] = sum(known.values())
+        return heads
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts by which people choose a data set."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "homepage": self.homepage,
+            "download": self.download,
+            "licence": self.licence,
+            "citation": self.citation,
+            "own": self.recognise.any_folder,
+            "images": {name: layout.expect_images for name, layout in self.splits.items()},
+            "unlabelled": [name for name, layout in self.splits.items() if layout.unlabelled],
+            "heads": self.heads(TOTAL),
+            "releases": self.releases,
+            "folds": len(self.validation.folds),
+        }
 
     def sha256(self) -> str:
-        """A hash of all the recipe says, independent of how its file is laid out."""
-        content = _ADAPTER.dump_python(self, mode="json")
+        """Return a hash of the content, independent of the layout of the TOML file."""
+        content = TypeAdapter(Recipe).dump_python(self, mode="json")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def recipes_folder() -> Path:
-    """The folder that holds the recipes: inside an installed package, beside it in a checkout."""
+    """Return the folder of the recipes: inside an installed package, beside it in a checkout."""
     package = Path(str(importlib.resources.files("crowdcount")))
     shipped = package / "data_recipes"
     return shipped if shipped.is_dir() else package.parent / "data_recipes"
 
 
-# Built once: that takes ten times as long as to read a recipe with it.
-_ADAPTER = TypeAdapter(Recipe)
-
-
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that come with the package."""
+    """List the names of the package's recipes."""
     return tuple(sorted(path.stem for path in recipes_folder().glob("*.toml")))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """The recipe of a known name, or in a TOML file.
+    """Load a recipe by name, or from a TOML file.
 
     Args:
-        name_or_path: A path is a file; so is a name that ends in ``.toml``.
+        name_or_path: A name; a path, or text that ends in ``.toml``, is a file.
 
     Raises:
         UsageError: If no recipe has the name.
-        InputMissingError: If the file is not there.
-        ConfigError: If the file is no valid recipe; names the file and the key.
+        InputMissingError: If the file does not exist.
+        ConfigError: If the file is not a valid recipe; names the file and the key.
     """
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and path.suffix != ".toml":
-        name = str(name_or_path)
-        if name not in recipe_names():
+        if name_or_path not in recipe_names():
             raise UsageError(
-                f"no data set is called {name!r}{did_you_mean(name, recipe_names())}",
+                f"no data set is called {name_or_path!r}"
+                f"{did_you_mean(name_or_path, recipe_names())}",
                 next_step=f"choose from: {', '.join(recipe_names())}",
             )
-        path = recipes_folder() / f"{name}.toml"
+        path = recipes_folder() / f"{name_or_path}.toml"
     if not path.is_file():
         raise InputMissingError(f"{path}: no such recipe")
-    return _parsed(path)
+    return _read_recipe(path)
 
 
 def load_recipes() -> tuple[Recipe, ...]:
-    """All recipes that come with the package, by name."""
+    """Load the package's recipes, sorted by name."""
     return tuple(load_recipe(name) for name in recipe_names())
 
 
-def _parsed(path: Path) -> Recipe:
+def _read_recipe(path: Path) -> Recipe:
     try:
         content = read_toml(path)
     except ValueError as error:
@@ -280,13 +280,10 @@ def _parsed(path: Path) -> Recipe:
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error}") from error
     if "name" in content:
-        raise ConfigError(f"{path}: name: no such key; a recipe is called after its file")
+        raise ConfigError(f"{path}: name: no such setting; a recipe is named after its file")
     try:
-        return _ADAPTER.validate_python({"name": path.stem, **content})
-    except pydantic.ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        what = "no such key" if problem["type"] == "unexpected_keyword_argument" else problem["msg"]
-        raise ConfigError(f"{path}: {key}: {what}") from error
+        return parse(Recipe, {"name": path.stem, **content})
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}") from error

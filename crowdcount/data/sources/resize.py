@@ -1,48 +1,39 @@
 """The size rule of a recipe, and moving points with a resized image."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import ConfigDict
+from pydantic import Field, model_validator
 
 from crowdcount.core.limits import MAX_SIDE
+from crowdcount.core.settings import settings
 from crowdcount.errors import ConfigError
 
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings("resize")
 class ResizeRule:
     """The range of the sides of a prepared image."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    short_side_min: int
+    short_side_min: Side
     """Pixels; smaller images are enlarged."""
 
-    long_side_max: int | None = None
+    long_side_max: Side | None = None
     """Pixels; larger images are reduced. None: no maximum."""
 
-    multiple_of: int = 32
+    multiple_of: Side = 32
     """Both sides are rounded to multiples of this many pixels."""
 
-    def __post_init__(self) -> None:
-        if self.short_side_min < 1:
-            raise ConfigError(
-                f"resize.short_side_min must be at least 1 pixel, got {self.short_side_min}"
-            )
+    @model_validator(mode="after")
+    def _check(self) -> "ResizeRule":
         if self.long_side_max is not None and self.long_side_max < self.short_side_min:
             raise ConfigError(
-                f"resize.long_side_max must be at least resize.short_side_min "
+                "resize.long_side_max: expected at least resize.short_side_min "
                 f"({self.short_side_min}), got {self.long_side_max}"
             )
-        if self.multiple_of < 1:
-            raise ConfigError(f"resize.multiple_of must be at least 1, got {self.multiple_of}")
-        for key in ("short_side_min", "long_side_max", "multiple_of"):
-            if (getattr(self, key) or 0) > MAX_SIDE:
-                raise ConfigError(
-                    f"resize.{key} must be at most {MAX_SIDE} pixels, got {getattr(self, key)}"
-                )
+        return self
 
     def size(self, *, width: int, height: int) -> tuple[int, int]:
         """Return ``(width, height)`` after preparation.

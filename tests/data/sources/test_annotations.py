@@ -171,7 +171,7 @@ def test_tables_of_spreadsheets_are_read():
 
 def test_unknown_reader_names_the_known():
     with pytest.raises(
-        ConfigError, match=r"points.reader: unknown reader 'xml'.*csv, json, jsonl, mat, "
+        ConfigError, match=r"points.reader: expected csv, json, jsonl, mat, .*got 'xml'"
     ):
         PointsFormat(reader="xml")
 

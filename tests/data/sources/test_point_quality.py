@@ -1,12 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crowdcount.data.prepared.manifest import Hashes, ImageRecord
 from crowdcount.data.sources.point_quality import (
     axes_seem_swapped,
     faults,
@@ -14,28 +11,13 @@ from crowdcount.data.sources.point_quality import (
     remarks,
     repeated,
 )
+from tests import prepared_sets
 
 anything = arrays(np.float64, st.tuples(st.integers(0, 30), st.just(2)))
 
 
 def record(name, **facts):
-    plain = ImageRecord(
-        split="train",
-        file=name,
-        source=name,
-        width=64,
-        height=32,
-        source_width=60,
-        source_height=30,
-        orientation=1,
-        heads=9,
-        outside=0,
-        duplicates=0,
-        blocks_corrected=0,
-        heads_cut=0,
-        sha256=Hashes(source="a", annotation="b"),
-    )
-    return replace(plain, **facts)
+    return prepared_sets.record("train", name, **{"heads": 9, "duplicates": 0, **facts})
 
 
 def crowd(heads, *, width=1024, height=768, seed=0):
