@@ -587,7 +587,7 @@ def test_weights(copied_checkpoint):
 @pytest.fixture
 def shell(workplace, small, checkpoint):
     """A working directory with one file of every kind that a person may hand to us."""
-    write_own(workplace / "own", table="jsonl")
+    write_own(workplace / "own", table="json")
     shutil.copytree(small.folder, workplace / "data" / "own")
     shutil.copytree(checkpoint, workplace / "tiny")
     (workplace / "street.toml").write_bytes(RECIPE)
@@ -598,11 +598,11 @@ def shell(workplace, small, checkpoint):
 
 
 COMMANDS = {
-    "preprocess own --out new": "own/heads.jsonl",
+    "preprocess own --out new": "own/heads.json",
     "preprocess own --out new --force": "own/b.png",
     "preprocess own --out new --recipe street.toml": "street.toml",
     "preprocess --verify data/own": "data/own/manifest.json",
-    "datasets check own": "own/heads.jsonl",
+    "datasets check own": "own/heads.json",
     "bins --data data/own --table mine.json --dry-run": "mine.json",
     "bins --data data/own --table mine.toml -o -": "mine.toml",
     "bins --data data/own": "data/own/bins-r8.json",

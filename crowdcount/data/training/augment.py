@@ -1,4 +1,4 @@
-"""What training does to an image and its points together, so that no head leaves its pixel."""
+"""Augmentation of an image together with its points, so that every head stays on its pixel."""
 
 import math
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from crowdcount.core.image import Sample
 from crowdcount.core.settings import OR_NONE, settings
 from crowdcount.errors import ConfigError
 
-# The last coordinate of a pixel is this far from the next one: a pixel holds [k, k + 1), and the
-# largest float below k + 1 would round to it in float32.
+# Distance of a pixel's last coordinate from the next pixel: a pixel is [k, k + 1), and the largest
+# float below k + 1 would round to it in float32.
 _LAST = 2.0**-10
 
-# Share of red, green and blue in the grey of a photograph (ITU-R BT.601, as in JPEG).
+# Weights of red, green and blue in grey (ITU-R BT.601, as in JPEG).
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 _WIDE: dict[str, Any] = {
@@ -47,10 +47,10 @@ _WIDE: dict[str, Any] = {
     "jpeg_quality": 40,
 }
 
-# Where a step is off, its strength is that of the wide chain, for those who turn it on.
+# The strength of a step that is off is that of the wide chain.
 _PUBLISHED = _WIDE | {
     "zoom_probability": 1.0,
-    # A crop of 1 to 2 times the side it has in the end.
+    # The crop is cut with 1 to 2 times its final side.
     "scale_max": 1.0,
     "scale_draw": "side",
     "colour_probability": 0.2,
@@ -59,7 +59,7 @@ _PUBLISHED = _WIDE | {
     "saturation": 0.1,
     "hue": 0.0,
     "grey_probability": 0.0,
-    # The standard deviation of a box of 5 pixels, which the published blur is, along one axis.
+    # The published blur is a box of 5 pixels, with this standard deviation along one axis.
     "blur_sigma": 1.4,
     "noise_probability": 0.0,
     "salt_pepper_probability": 0.5,
@@ -69,9 +69,8 @@ _PUBLISHED = _WIDE | {
 CHAINS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"wide": MappingProxyType(_WIDE), "published": MappingProxyType(_PUBLISHED)}
 )
-"""What every setting of an augmentation is, where it is not given. ``wide`` is ours; ``published``
-is that of CLIP-EBC (Ma et al., https://arxiv.org/abs/2403.09281), with a blur in both directions.
-"""
+"""Defaults of all settings. ``wide`` is ours; ``published`` is that of CLIP-EBC (Ma et al.,
+https://arxiv.org/abs/2403.09281), with a blur in both directions."""
 
 # Stands for "as the chain has it" until resolved(); typed Any because no resolved setting is None.
 _UNSET: Any = None
@@ -89,8 +88,8 @@ class AugmentConfig:
     """Key of ``CHAINS``, which holds the defaults of all other settings."""
 
     zoom_probability: _Probability = _UNSET
-    """How often an image is zoomed. Otherwise a crop has the pixels of its image as they are, as
-    images that are counted mostly do, and a network can tell them from resampled ones."""
+    """How often an image is zoomed. Other crops keep the pixels of their image, as most counted
+    images do; a network can distinguish them from resampled ones."""
 
     scale_min: _Factor = _UNSET
     """Smallest factor by which the content of an image is zoomed."""
@@ -125,7 +124,7 @@ class AugmentConfig:
     """Distances of a pixel from its own grey are multiplied by a factor from 1 - s to 1 + s."""
 
     hue: Annotated[float, Field(ge=0, le=180), OR_NONE] = _UNSET
-    """Largest turn of the colours around the grey axis, in degrees."""
+    """Largest rotation of the colours around the grey axis, in degrees."""
 
     grey_probability: _Probability = _UNSET
     """How often an image loses its colour: crowd data sets hold photographs without any."""
@@ -144,10 +143,10 @@ class AugmentConfig:
     """Largest standard deviation of the Gaussian noise, in grey levels of 0 to 255."""
 
     salt_pepper_probability: _Probability = _UNSET
-    """How often single values are lost."""
+    """How often single values are replaced."""
 
     salt_pepper: Annotated[float, Field(gt=0, le=0.5), OR_NONE] = _UNSET
-    """Share of the values, three a pixel, that become 255; as many become 0."""
+    """Share of the values, three for each pixel, that become 255; as many become 0."""
 
     jpeg_probability: _Probability = _UNSET
     """How often an image is compressed once more."""
@@ -184,19 +183,10 @@ def no_augmentation() -> AugmentConfig:
 def augment(
     sample: Sample, *, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Sample:
-    """Cut a random crop out of an image and change how it looks.
+    """Cut a random crop of ``size`` x ``size`` pixels from an image, and change how it looks.
 
     The changes follow the light: zoom and flip, colours, blur of the lens, noise and dead values of
     the sensor, JPEG. All randomness comes from ``rng``.
-
-    Args:
-        sample: Image and points, of any size.
-        size: Side of the crop in pixels.
-        config: How much may change.
-        rng: Source of randomness.
-
-    Returns:
-        ``size`` x ``size`` pixels and the heads on them.
     """
     config = config.resolved()
     zoomed = _random_crop(sample, size=size, config=config, rng=rng)
@@ -209,15 +199,15 @@ def augment(
 def crop(sample: Sample, *, left: int, top: int, side: int, size: int) -> Sample:
     """Cut ``side`` x ``side`` pixels and resize them to ``size`` x ``size``.
 
-    Exactly the heads on the pixels that are cut stay. Heads outside the image first move to the
-    nearest edge pixel, as block counts move them.
+    Only the heads on these pixels are kept. Heads outside the image are first moved to the nearest
+    edge pixel, as for block counts.
 
     Args:
         sample: Image and points.
         left: First column.
         top: First row.
-        side: Side of what is cut, in pixels of the image.
-        size: Side of the result in pixels.
+        side: Side of the square in the image.
+        size: Side of the result.
 
     Raises:
         ValueError: If the square is not inside the image, or a coordinate is not finite.
@@ -243,9 +233,8 @@ def crop(sample: Sample, *, left: int, top: int, side: int, size: int) -> Sample
 def flip(sample: Sample) -> Sample:
     """Exchange left and right.
 
-    A head on pixel column k goes to column width - 1 - k. Mirrored at x = width - x, a head on the
-    very left edge of a pixel would land on the next pixel, the first column's outside the image;
-    it stays just inside instead.
+    A head on pixel column k moves to column width - 1 - k. Mirrored to width - x, a head on the
+    left edge of a pixel would move to the next pixel; it is placed just inside instead.
     """
     width = sample.image.shape[1]
     points = sample.points.copy()
@@ -257,11 +246,10 @@ def flip(sample: Sample) -> Sample:
 def _random_crop(
     sample: Sample, *, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Sample:
-    """A square from anywhere in the image, zoomed as often and as far as the configuration says.
+    """Cut a random, possibly zoomed square.
 
-    Where the image is too small for the square, the square shrinks to its short side: the same as
-    enlarging the image first, as the published augmentation does, and nothing is invented around
-    the image.
+    If the image is too small for the square, the square shrinks to its short side. That is the same
+    as enlarging the image first, as the published augmentation does, and needs no padding.
     """
     height, width = sample.image.shape[:2]
     if rng.random() >= config.zoom_probability:
@@ -277,7 +265,7 @@ def _random_crop(
 
 
 def _random_start(length: int, *, side: int, draw: str, rng: np.random.Generator) -> int:
-    """First of ``side`` pixels out of ``length``."""
+    """Draw the first of ``side`` pixels out of ``length``."""
     if draw == "corner":
         return int(rng.integers(length - side + 1))
     return min(max(int(rng.integers(length)) - side // 2, 0), length - side)
@@ -286,11 +274,11 @@ def _random_start(length: int, *, side: int, draw: str, rng: np.random.Generator
 def _resized(
     pixels: UInt8[np.ndarray, "side side 3"], *, size: int
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Bicubic, and antialiased where the image shrinks, which torch does and OpenCV does not."""
+    """Resize bicubically; antialiased when shrinking, which torch can and OpenCV cannot."""
     if len(pixels) <= size:
         return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC))
-    # A copy, because torch takes no pixels that are read-only, as those of a cache are. Channels
-    # lie last in it, for which torch has a quick way.
+    # A copy, because torch refuses read-only pixels of a cache. Its channels are last, which is
+    # fast in torch.
     planes = torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None]
     shrunk = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(shrunk[0].permute(1, 2, 0).numpy())
@@ -299,7 +287,7 @@ def _resized(
 def _coloured(
     image: UInt8[np.ndarray, "height width 3"], *, config: AugmentConfig, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Change the colours; every change is linear, so all are one matrix over the pixels."""
+    """Change the colours; all changes are linear, so they are one matrix."""
     matrix, offset = np.eye(3), 0.0
     if rng.random() < config.colour_probability:
         brightness = 1 + config.brightness * rng.uniform(-1, 1)
@@ -316,21 +304,21 @@ def _coloured(
 
 
 def _saturation_matrix(factor: float) -> Float64[np.ndarray, "3 3"]:
-    """Multiplies the distance of a pixel from its own grey."""
+    """Return the matrix that multiplies the distance of a pixel from its own grey."""
     return factor * np.eye(3) + (1 - factor) * _LUMA
 
 
 def _hue_matrix(radians: float) -> Float64[np.ndarray, "3 3"]:
-    """Turns colours around the grey axis."""
+    """Return the matrix that turns colours around the grey axis."""
     return np.asarray(cv2.Rodrigues(np.full(3, radians / math.sqrt(3)))[0])
 
 
 def _degraded(
     image: UInt8[np.ndarray, "height width 3"], *, config: AugmentConfig, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Lose detail as lenses, sensors and compression do."""
+    """Degrade the image as lenses, sensors and compression do."""
     if rng.random() < config.blur_probability:
-        # A width of exactly 0 asks OpenCV for one of its own choice.
+        # OpenCV takes a width of 0 for its own default.
         sigma = max(rng.uniform(0, config.blur_sigma), 1e-3)
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))
     if rng.random() < config.noise_probability:
@@ -347,7 +335,7 @@ def _degraded(
 def _salted(
     image: UInt8[np.ndarray, "height width 3"], *, share: float, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Each value becomes 255 with probability ``share``, and 0 as often."""
+    """Replace values by 255 with probability ``share``, and by 0 as often."""
     lost = rng.choice(image.size, size=rng.binomial(image.size, 2 * share), replace=False)
     salted = image.copy()
     salted.flat[lost] = np.where(rng.random(len(lost)) < 0.5, 255, 0)
@@ -357,7 +345,7 @@ def _salted(
 def _compressed(
     image: UInt8[np.ndarray, "height width 3"], *, quality: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image after a JPEG encoder and decoder."""
+    """Encode the image as JPEG, and decode it."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))

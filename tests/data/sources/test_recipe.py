@@ -123,7 +123,7 @@ def test_recipes_cannot_be_changed():
             "[validation]\nfolds = [[1, 9], [9, 12]]\n[resize]",
             r"validation\.folds: 9 is in two",
         ),
-        ("[resize]", "[releases]\nnew = { totals = 3 }\n[resize]", r"releases\.new\.totals"),
+        ("[resize]", "[releases]\nnew = { totals = 3 }\n[resize]", "did you mean 'total'"),
     ],
 )
 def test_what_a_set_needs_is_checked_when_its_recipe_is_read(written, old, new, message):
