@@ -20,25 +20,31 @@ from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.errors import BadInputError, InputMissingError, UsageError
 
 
-def _read_points(path: Path) -> Float64[np.ndarray, "heads 2"]:
-    """Read the points of a prepared image.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it does not hold float64 (heads, 2).
-    """
+def _read_array(path: Path) -> np.ndarray:
+    """Read an array; raises OSError or ValueError."""
     try:
-        # Mapped first: a file that claims more heads than it holds is refused without memory.
-        array = np.array(np.lib.format.open_memmap(path, mode="r"))
+        # Mapped first: a file that claims more than it holds is refused without memory.
+        return np.array(np.lib.format.open_memmap(path, mode="r"))
     except OSError:
         raise
     # numpy reads the shape with Python's own parser, which raises errors of many types.
     except Exception as error:
         raise ValueError(f"not a file of points: {error}") from error
-    if array.dtype != np.float64 or array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"expected float64 (heads, 2), found {array.dtype} {array.shape}")
-    points: Float64[np.ndarray, "heads 2"] = array
-    return points
+
+
+def check_points(points: np.ndarray, record: ImageRecord) -> None:
+    """Refuse points that are not those of a record.
+
+    Raises:
+        ValueError: If their type, shape or number differs, or one is outside the image.
+    """
+    if points.dtype != np.float64 or points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"expected float64 (heads, 2), found {points.dtype} {points.shape}")
+    if len(points) != record.heads:
+        raise ValueError(f"holds {len(points)} heads, and the manifest says {record.heads}")
+    # Written so that NaN is not inside either.
+    if not ((points >= 0) & (points < (record.width, record.height))).all():
+        raise ValueError("a head is outside the image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,27 +109,20 @@ class PreparedDataset:
         Raises:
             InputMissingError: If the data set has no such split.
         """
-        if split in self.manifest.unlabelled:
-            raise InputMissingError(
-                f"{self.folder}: the annotations of {split} were not published, so it cannot be "
-                "counted against",
-                looked_for=f"its splits: {', '.join(self.splits)}",
-            )
         if split not in self.splits:
+            problem = f"has no split {split!r}"
+            if split in self.manifest.unlabelled:
+                problem = f"the annotations of {split} were not published"
             raise InputMissingError(
-                f"{self.folder}: has no split {split!r}",
-                looked_for=f"its splits: {', '.join(self.splits)}",
+                f"{self.folder}: {problem}", looked_for=f"its splits: {', '.join(self.splits)}"
             )
-        kept_back = {"val": self.manifest.held_out, CALIBRATION: self.manifest.calibration}
-        if kept_back.get(split):
-            chosen = set(kept_back[split])
+        kept = {"val": self.manifest.held_out, CALIBRATION: self.manifest.calibration}
+        if kept.get(split):
+            chosen = set(kept[split])
             return tuple(each for each in self.all_training() if each.file in chosen)
-        from_training = set().union(*kept_back.values()) if split == "train" else set()
-        return tuple(
-            each
-            for each in self.manifest.images
-            if each.split == split and each.file not in from_training
-        )
+        images = tuple(each for each in self.manifest.images if each.split == split)
+        left_out = set().union(*kept.values()) if split == "train" else set()
+        return tuple(each for each in images if each.file not in left_out)
 
     def all_training(self) -> tuple[ImageRecord, ...]:
         """Return all images of ``train``, including those kept from training; bins use all of them.
@@ -148,12 +147,8 @@ class PreparedDataset:
         """
         path = prepared_paths(self.folder, split=record.split, file=record.file)[1]
         try:
-            points = _read_points(path)
-            if len(points) != record.heads:
-                raise ValueError(f"holds {len(points)} heads, and the manifest says {record.heads}")
-            # Written so that NaN is not inside either.
-            if not ((points >= 0) & (points < (record.width, record.height))).all():
-                raise ValueError("a head lies outside the image")
+            points = _read_array(path)
+            check_points(points, record)
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: cannot be read: {error}",

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from crowdcount.core.blocks import heads_per_block
+from crowdcount.data.prepared.dataset import check_points
 from crowdcount.data.prepared.journal import unlisted_files
 from crowdcount.data.prepared.manifest import (
     JOURNAL,
@@ -93,14 +94,10 @@ def _content_problems(
         yield f"{record.name}: has {header.width}x{header.height} pixels, not {size[0]}x{size[1]}"
         return
     heads = np.lib.format.read_array(io.BytesIO(points), allow_pickle=False)
-    if heads.dtype != np.float64 or heads.ndim != 2 or heads.shape[1] != 2:
-        yield f"{record.name}: the points are not float64 (heads, 2)"
-        return
-    if len(heads) != record.heads:
-        yield f"{record.name}: holds {len(heads)} heads, not {record.heads}"
-    # Written so that NaN is not inside either.
-    if not ((heads >= 0) & (heads < size)).all():
-        yield f"{record.name}: heads lie outside the image"
+    try:
+        check_points(heads, record)
+    except ValueError as error:
+        yield f"{record.name}: {error}"
         return
     expected = heads_per_block(
         heads, height=record.height, width=record.width, block=manifest.settings.block

@@ -165,7 +165,7 @@ EDITS = {
     ),
     "complete with reasons": (lambda m: replace(m, reasons=("x",)), "complete, with reasons"),
     "incomplete without": (lambda m: replace(m, complete=False), "incomplete, without"),
-    "other heads": (lambda m: edited(m, heads=m.images[0].heads + 1), "heads, not"),
+    "other heads": (lambda m: edited(m, heads=m.images[0].heads + 1), "heads, and the manifest"),
     "another size": (lambda m: edited(m, width=m.images[0].width + 8), "pixels, not"),
     "another correction": (lambda m: edited(m, heads_cut=m.images[0].heads_cut + 1), "correction"),
     "another m": (lambda m: replace(m, max_count=0), "raw ones up to 0"),
