@@ -67,15 +67,9 @@ def corrections(
     smallest_heads: Sequence[int] = SMALLEST_HEADS,
     track: Track = untracked,
 ) -> list[Correction]:
-    """Compute the correction for each split, block side and smallest head, in this order.
+    """Compute the correction for each split, block side r and smallest head s, in this order.
 
     Uses the points, so that the set need not be prepared again for other block sides.
-
-    Args:
-        data: The prepared data set.
-        blocks: Block sides r in pixels.
-        smallest_heads: Smallest heads s in pixels; m is (r // s)^2.
-        track: Shows progress.
 
     Raises:
         UsageError: If a block side or a smallest head is not positive.
@@ -101,14 +95,7 @@ def corrections(
 
 
 def correction(blocks: Tally[int], *, split: str, block: int, smallest_head: int) -> Correction:
-    """Compute the effect of the correction from the counts of blocks.
-
-    Args:
-        blocks: Number of blocks by their number of heads.
-        split: Name of the split.
-        block: Block side r in pixels.
-        smallest_head: Smallest head s that can be recognised, in pixels.
-    """
+    """Compute the effect of the correction from the number of blocks by their heads."""
     most = largest_observable_count(block=block, smallest_head=smallest_head)
     above = {count: number for count, number in blocks.items() if count > most}
     return Correction(

@@ -181,10 +181,7 @@ class Converter:
     ) -> tuple[list[ImageRecord], list[CrowdCountError]]:
         """Convert images; return their records, and the errors of those that cannot be used.
 
-        Args:
-            scan: The data set.
-            images: The images of it to convert.
-            folder: The prepared folder, whose journal exists. None: write nothing.
+        Without a prepared ``folder``, whose journal exists, nothing is written.
         """
 
         def attempt(image: SourceImage) -> ImageRecord | CrowdCountError:

@@ -20,19 +20,11 @@ NEXT_STEP = (
 
 
 def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest:
-    """Check that a prepared folder holds what its manifest says, and nothing else; write nothing.
+    """Check that a prepared folder holds what its manifest says, and nothing else.
 
     Every file exists with the content that was written; every head is inside its image; block
     counts are those of the heads, and corrected counts follow from them; totals are sums; held-out
     images exist. Other files beside the manifest, such as bins, are ignored.
-
-    Args:
-        folder: A folder that ``preprocess`` wrote.
-        jobs: Number of images that are checked at once.
-        track: Shows progress.
-
-    Returns:
-        The manifest.
 
     Raises:
         InputMissingError: If the folder is not prepared, or its preparation was not finished.

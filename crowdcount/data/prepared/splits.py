@@ -61,13 +61,8 @@ def held_out(
 
     The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
     from each. Groups are drawn in the same way by their mean count, and are left out or added if
-    that brings the share closer. The order of ``heads`` does not matter.
-
-    Args:
-        heads: Heads of each training image.
-        fraction: Share to hold out; above 0 at least one group, and never all of them.
-        seed: Seed of the draw.
-        groups: Group of each image that must stay together with others.
+    that brings the share closer. The order of ``heads`` does not matter. Above 0, the fraction is
+    at least one group, and never all of them.
     """
     ranked = _ranked_groups(heads, groups or {})
     if fraction == 0 or len(ranked) < 2:
@@ -94,12 +89,7 @@ def parted(
 
     The groups, sorted by mean count, are dealt out in rounds: one of each run to each fold, the
     largest of a run to the fold with the fewest images. The order of ``heads`` does not matter.
-
-    Args:
-        heads: Heads of each training image.
-        folds: Number of folds, at most that of the groups.
-        seed: Seed of the deal.
-        groups: Group of each image that must stay together with others.
+    There must not be more folds than groups.
     """
     random = np.random.default_rng(seed)
     ranked = _ranked_groups(heads, groups or {})
@@ -128,16 +118,7 @@ def _ranked_groups(heads: Mapping[str, int], groups: Mapping[str, str]) -> list[
 
 
 def spread_by_count(heads: Mapping[str, int], *, number: int, seed: int) -> tuple[str, ...]:
-    """Draw images stratified by count, in the order of their counts.
-
-    The images, sorted by count, are cut into as many runs as images are wanted, and one is drawn
-    from each. The order of ``heads`` does not matter.
-
-    Args:
-        heads: Heads of each image.
-        number: Number of images to draw; at most all of them.
-        seed: Seed of the draw.
-    """
+    """Draw at most all images, stratified by count as in :func:`held_out`; sort them by count."""
     ranked = sorted(heads, key=lambda file: (heads[file], file))
     if number >= len(ranked):
         return tuple(ranked)

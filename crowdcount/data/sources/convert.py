@@ -40,13 +40,8 @@ def convert(
 ) -> ImageRecord:
     """Convert one image: pixels, points and block counts.
 
-    Args:
-        image: The image.
-        source: The data set that it belongs to.
-        config: Settings.
-        folder: The prepared folder. None: write nothing and do not decode the pixels; the record
-            then lacks the hashes of the prepared files.
-        max_pixels: A larger image is refused by its header.
+    Without a prepared ``folder`` nothing is written, no pixels are decoded, and the record lacks
+    the hashes of prepared files. An image with more than ``max_pixels`` is refused by its header.
 
     Raises:
         InputMissingError: If a file does not exist.

@@ -223,12 +223,7 @@ def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) ->
 
 
 def read_content(path: Path, *, what: str, may_be_empty: bool = False) -> bytes:
-    """Read the content of a regular file.
-
-    Args:
-        path: The file.
-        what: Noun for the file in error messages: "image", "annotation".
-        may_be_empty: Whether an empty file is valid, such as a list without heads.
+    """Read the content of a regular file; ``what`` is its noun in error messages.
 
     Raises:
         InputMissingError: If the file does not exist.

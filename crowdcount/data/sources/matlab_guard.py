@@ -103,12 +103,9 @@ def _elements(content: memoryview, order: str) -> list[tuple[int, memoryview]]:
 
 
 def _check_size(parts: list[tuple[int, memoryview]], length: int, order: str) -> None:
-    """Refuse an array that claims more elements than its bytes can hold.
+    """Refuse an array of ``length`` bytes that claims more elements than it can hold.
 
-    Args:
-        parts: The elements of the array: flags, size, name, then its content.
-        length: Bytes of the array.
-        order: Byte order.
+    Its parts are flags, size, name and then its content.
     """
     if len(parts) < 2 or len(parts[0][1]) < 4:
         raise ValueError("the MATLAB file is damaged: an array has no size")

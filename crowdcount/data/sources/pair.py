@@ -80,8 +80,7 @@ def _pair_by_id(
     source: SourceSet, split: str, layout: SplitLayout, images: Sequence[PatternMatch]
 ) -> SourceSplit:
     """Pair each image with the annotation file that has the same ``{id}``."""
-    _refuse_same_ids(source, split, images)
-    by_id = {image.id: image for image in images}
+    by_id = _by_id(source, split, images)
     files = annotation_files(source.root, layout)
     looked_for = ""
     if unpaired := next((image_id for image_id in by_id if image_id not in files), None):
@@ -112,14 +111,19 @@ def _pair_by_table(
     except ValueError as error:
         raise BadInputError(f"{table}: {error}") from error
     if layout.has_ids:
-        _refuse_same_ids(source, split, images)
         points = {_plain_id(image_id): rows for image_id, rows in points.items()}
-        by_name = {_plain_id(image.id): image for image in images}
+        by_name = _by_id(source, split, images, plain=True)
         absent = _absent_ids(source.root, layout, images, table_ids=points)
         looked_for = f"the points of each image in {table}"
     else:
         by_name = {image.path.relative_to(table.parent).as_posix(): image for image in images}
-        _refuse_absent(table, sorted(points.keys() - by_name.keys(), key=natural_key))
+        if missing := sorted(points.keys() - by_name.keys(), key=natural_key):
+            raise InputMissingError(
+                f"{table}: names {len(missing)} images that do not exist: {shorten(missing)}",
+                looked_for=str(table.parent / missing[0]),
+                next_step="correct the names (paths start at the table's folder), or add the "
+                "images",
+            )
         absent = ()
         looked_for = (
             f"every image in {table}; an empty scene is a row `image,,`, "
@@ -181,25 +185,20 @@ def _plain_id(image_id: str) -> str:
     return image_id.lstrip("0") or "0" if re.fullmatch(r"[0-9]+", image_id) else image_id
 
 
-def _refuse_same_ids(source: SourceSet, split: str, images: Sequence[PatternMatch]) -> None:
-    by_id: dict[str, str] = {}
+def _by_id(
+    source: SourceSet, split: str, images: Sequence[PatternMatch], *, plain: bool = False
+) -> dict[str, PatternMatch]:
+    """Map ids, without leading zeros if ``plain``, to images; refuse images of one id."""
+    by_id: dict[str, PatternMatch] = {}
     for image in images:
-        if image.id in by_id:
+        other = by_id.setdefault(_plain_id(image.id) if plain else image.id, image)
+        if other is not image:
             raise BadInputError(
-                f"{source.root.name}/{split}: {by_id[image.id]} and {image.file} would share "
+                f"{source.root.name}/{split}: {other.file} and {image.file} would share "
                 "an annotation",
                 next_step="remove or rename one of them",
             )
-        by_id[image.id] = image.file
-
-
-def _refuse_absent(table: Path, absent: Sequence[str]) -> None:
-    if absent:
-        raise InputMissingError(
-            f"{table}: names {len(absent)} images that do not exist: {shorten(absent)}",
-            looked_for=str(table.parent / absent[0]),
-            next_step="correct the names (paths start at the table's folder), or add the images",
-        )
+    return by_id
 
 
 def _refuse_shared(source: SourceSet, splits: Mapping[str, SourceSplit]) -> None:

@@ -23,14 +23,10 @@ def repeated(points: Float64[np.ndarray, "heads 2"]) -> int:
 
 
 def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) -> bool:
-    """Return whether x and y look swapped.
+    """Return whether x and y of finite points look swapped in an image of ``(width, height)``.
 
     They do if at least two heads, and a twentieth of all, are outside the image, and hardly any of
     them would be with x and y swapped. A square image or a single head never look swapped.
-
-    Args:
-        points: Finite ``(x, y)``.
-        size: ``(width, height)`` of the annotated image.
     """
     as_given = int(outside(points, size=size).sum())
     if as_given < max(2, len(points) / 20):
@@ -40,12 +36,7 @@ def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int
 
 
 def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tuple[str, ...]:
-    """Describe why not all points of a set can be trusted: one line for each kind of fault.
-
-    Args:
-        records: Records of the images.
-        order: Order in which the coordinates were read.
-    """
+    """Describe why not all points of a set can be trusted: one line for each kind of fault."""
     lines = []
     swapped = [each.name for each in records if each.axes_swapped]
     if swapped:

@@ -66,13 +66,7 @@ class ResizeRule:
 def moved_points(
     points: Float64[np.ndarray, "heads 2"], *, old: tuple[int, int], new: tuple[int, int]
 ) -> Float64[np.ndarray, "heads 2"]:
-    """Scale points ``(x, y)`` from an image of size ``old`` to one of size ``new``.
-
-    Args:
-        points: Head centres in pixels, origin at the top-left corner.
-        old: ``(width, height)`` before.
-        new: ``(width, height)`` after.
-    """
+    """Scale points ``(x, y)`` from an image of ``old`` (width, height) to one of ``new``."""
     with np.errstate(over="ignore"):  # the largest floats overflow, and are moved to an edge later
         return points * (np.asarray(new, dtype=np.float64) / np.asarray(old, dtype=np.float64))
 

@@ -202,13 +202,6 @@ def crop(sample: Sample, *, left: int, top: int, side: int, size: int) -> Sample
     Only the heads on these pixels are kept. Heads outside the image are first moved to the nearest
     edge pixel, as for block counts.
 
-    Args:
-        sample: Image and points.
-        left: First column.
-        top: First row.
-        side: Side of the square in the image.
-        size: Side of the result.
-
     Raises:
         ValueError: If the square is not inside the image, or a coordinate is not finite.
     """

@@ -128,13 +128,7 @@ class FixedBatches:
     """The same crops in the same order in every epoch."""
 
     def __init__(self, crops: Sequence[Sample], *, block: int, batch_size: int) -> None:
-        """Collate all crops in memory.
-
-        Args:
-            crops: Crops of one size.
-            block: Block side of the targets in pixels.
-            batch_size: Crops a batch; the last may have fewer.
-        """
+        """Collate crops of one size in memory, for targets with blocks of ``block`` pixels."""
         starts = range(0, len(crops), batch_size)
         collate = _Collate(block)
         self._batches = [collate(crops[start : start + batch_size]) for start in starts]

@@ -54,6 +54,13 @@ def test_two_images_of_one_annotation_are_refused(tmp_path):
         pair_splits(find_sets(root)[0])
 
 
+def test_two_frames_of_one_number_are_refused(tmp_path):
+    root = write_set("mall", tmp_path)
+    blank_image(root / "frames" / "seq_2.jpg")
+    with pytest.raises(BadInputError, match=r"seq_000002\.jpg and seq_2\.jpg would share"):
+        pair_splits(find_sets(root)[0])
+
+
 def test_own_images_with_a_table(tmp_path):
     root = tmp_path / "Our Square"
     for name in ("a.jpg", "deep/er/a.png", "b.jpg"):
