@@ -51,11 +51,7 @@ def _crowdcount(
     version: Annotated[
         bool | None,
         typer.Option(
-            "--version",
-            help="Print the version.",
-            callback=_print_version,
-            is_eager=True,
-            show_default=False,
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = None,
 ) -> None:

@@ -22,18 +22,11 @@ def bins(
     data: options.Data = None,
     block: Annotated[
         int | None,
-        typer.Option(
-            help="Block side in pixels. (default: that of the table, or 8)",
-            min=1,
-            show_default=False,
-        ),
+        typer.Option(help="Block side in pixels. (default: that of the table, or 8)", min=1),
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(
-            help="Where bins start: fine, dynamic, coarse or auto. (default: fine)",
-            show_default=False,
-        ),
+        typer.Option(help="Where bins start: fine, dynamic, coarse or auto. (default: fine)"),
     ] = None,
     table: Annotated[
         Path | None, typer.Option(help="File with the starts of bins (JSON, TOML), not a policy.")
@@ -48,16 +41,13 @@ def bins(
         str | None,
         typer.Option(
             help="Count that represents a bin: average or middle. (default: that of the table, "
-            "or average)",
-            show_default=False,
+            "or average)"
         ),
     ] = None,
     smallest_head: Annotated[
         int | None,
         typer.Option(
-            help="Side in pixels of the smallest recognisable head. (default: as prepared)",
-            min=1,
-            show_default=False,
+            help="Side in pixels of the smallest recognisable head. (default: as prepared)", min=1
         ),
     ] = None,
     paper: Annotated[
@@ -75,7 +65,6 @@ def bins(
             "--output",
             "-o",
             help="Bins file to write; - is stdout. (default: in the prepared folder)",
-            show_default=False,
         ),
     ] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the bins into this file.")] = None,

@@ -87,18 +87,12 @@ class Console(logging.Handler):
 
 
 def open_console(
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", show_default=False)
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print more.", show_default=False)
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more.")] = False,
     log_file: Annotated[
         Path | None, typer.Option("--log-file", help="Also write the full log to this file.")
     ] = None,
-    no_progress: Annotated[
-        bool, typer.Option("--no-progress", help="No progress bars.", show_default=False)
-    ] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,
 ) -> Console:
     """Direct the log to stderr and to a file, and return the console."""
     from rich.console import Console as RichConsole

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LONGEST_BAR = 40
 """Characters of the longest bar of a histogram."""
 
-Prepared = Annotated[Path, typer.Argument(help="Prepared data set.", show_default=False)]
+Prepared = Annotated[Path, typer.Argument(help="Prepared data set.")]
 
 app = typer.Typer(
     cls=options.ListByDefault,
@@ -76,10 +76,7 @@ def _expected_images(split: "SplitLayout | None") -> str:
 @app.command("check", cls=options.Command)
 def check(
     context: typer.Context,
-    source: Annotated[
-        Path,
-        typer.Argument(help="Folder of a data set or of several.", show_default=False),
-    ],
+    source: Annotated[Path, typer.Argument(help="Folder of a data set or of several.")],
     dataset: options.Dataset = None,
     recipe: options.Recipe = None,
     jobs: Annotated[int, typer.Option(help="Images processed in parallel.", min=1)] = 2,
@@ -143,13 +140,11 @@ def show(
         list[str] | None,
         typer.Argument(
             help="Images to show, by their name in the manifest or its end: "
-            "train/IMG_12.jpg, IMG_12.jpg, IMG_12. (default: a choice from the split)",
-            show_default=False,
+            "train/IMG_12.jpg, IMG_12.jpg, IMG_12. (default: a choice from the split)"
         ),
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="train, val or test. (default: the first of them)", show_default=False),
+        str | None, typer.Option(help="train, val or test. (default: the first of them)")
     ] = None,
     number: Annotated[int, typer.Option(help="Number of images to choose.", min=1)] = 12,
     seed: Annotated[int, typer.Option(help="Seed of the choice.", min=0)] = 42,
@@ -238,9 +233,7 @@ def correction(
     block: Annotated[
         list[int] | None,
         typer.Option(
-            help="Side of the blocks in pixels, r; repeatable. (default: 8, 16, 32)",
-            min=1,
-            show_default=False,
+            help="Side of the blocks in pixels, r; repeatable. (default: 8, 16, 32)", min=1
         ),
     ] = None,
     smallest_head: Annotated[
@@ -249,7 +242,6 @@ def correction(
             help="Side in pixels of the smallest recognisable head, s; repeatable. "
             "(default: 2, 4, 8)",
             min=1,
-            show_default=False,
         ),
     ] = None,
     png: Annotated[

@@ -10,23 +10,17 @@ from crowdcount.cli.console import print_paths
 
 
 def import_(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Published file.", show_default=False)
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Published file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     bins: Annotated[
         str | None,
         typer.Option(
             help="Training data (sha, shb, qnrf, nwpu, jhu), or a table of bins: the name of a "
-            "published one (bins --list-presets) or a file.",
-            show_default=False,
+            "published one (bins --list-presets) or a file."
         ),
     ] = None,
     backbone: Annotated[
-        str | None,
-        typer.Option(help="Backbone. (default: the one that fits the tensors)", show_default=False),
+        str | None, typer.Option(help="Backbone. (default: the one that fits the tensors)")
     ] = None,
     block: Annotated[int, typer.Option(help="Block side of its training, in pixels.", min=1)] = 8,
     prompts: Annotated[
@@ -38,7 +32,6 @@ def import_(
             help="Side of the counting windows in pixels; 0: whole images. (default: that of its "
             "position embedding, or whole images without one)",
             min=0,
-            show_default=False,
         ),
     ] = None,
     window_stride: Annotated[
@@ -47,7 +40,6 @@ def import_(
             help="Pixels from one window to the next; if fewer than its side, windows overlap and "
             "counts are averaged. (default: the side)",
             min=1,
-            show_default=False,
         ),
     ] = None,
     force: options.Force = False,

@@ -14,7 +14,6 @@ Checkpoint = Annotated[
     typer.Argument(
         metavar="CHECKPOINT",
         help="Checkpoint or run folder, hf://OWNER/NAME@REVISION on the model hub, or starter.",
-        show_default=False,
     ),
 ]
 
@@ -87,12 +86,9 @@ def show(
 @app.command("pack", cls=options.Command)
 def pack(
     run: Checkpoint,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     half: Annotated[
-        bool,
-        typer.Option("--half", help="Store weights in float16: half the size.", show_default=False),
+        bool, typer.Option("--half", help="Store weights in float16: half the size.")
     ] = False,
     card: Annotated[
         Path | None,
@@ -100,7 +96,6 @@ def pack(
             metavar="FILE.toml",
             help="Text of the card: terms, protocol, metrics, failures; see docs/models.md. "
             "(default: the text in the checkpoint)",
-            show_default=False,
         ),
     ] = None,
     force: options.Force = False,
@@ -135,14 +130,11 @@ def push(
     repository: Annotated[
         str,
         typer.Argument(
-            metavar="OWNER/NAME",
-            help="Repository on the model hub; created if it does not exist.",
-            show_default=False,
+            metavar="OWNER/NAME", help="Repository on the model hub; created if it does not exist."
         ),
     ],
     private: Annotated[
-        bool,
-        typer.Option("--private", help="Create a private repository.", show_default=False),
+        bool, typer.Option("--private", help="Create a private repository.")
     ] = False,
     dry_run: options.DryRun = False,
 ) -> None:

@@ -16,7 +16,6 @@ Data = Annotated[
         "--data",
         help="Prepared data set; repeatable, to use several together. "
         "(default: CROWDCOUNT_DATA_DIR, or the one under data/)",
-        show_default=False,
     ),
 ]
 Checkpoint = Annotated[
@@ -27,7 +26,6 @@ Checkpoint = Annotated[
         help="Checkpoint or run folder, hf://OWNER/NAME@REVISION on the model hub, or starter: "
         "the model that ships with crowdcount. "
         "(default: CROWDCOUNT_CHECKPOINT, or the latest run, or starter)",
-        show_default=False,
     ),
 ]
 Offline = Annotated[
@@ -36,13 +34,11 @@ Offline = Annotated[
         "--offline",
         envvar="CROWDCOUNT_OFFLINE",
         help="Never download: fail, and name what to fetch.",
-        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
 Precision = Annotated[
-    str,
-    typer.Option("--precision", help="Number format of the network: fp32, bf16 or fp16."),
+    str, typer.Option("--precision", help="Number format of the network: fp32, bf16 or fp16.")
 ]
 Scale = Annotated[
     float | None,
@@ -51,34 +47,27 @@ Scale = Annotated[
         min=1e-3,
         help="Resize images by this factor before counting. "
         "(default: into the model's working size)",
-        show_default=False,
     ),
 ]
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="Recipe to use, if the layout fits several or none.")
 ]
-Recipe = Annotated[
-    Path | None,
-    typer.Option("--recipe", help="Your own recipe file (TOML).", show_default=False),
-]
+Recipe = Annotated[Path | None, typer.Option("--recipe", help="Your own recipe file (TOML).")]
 Fold = Annotated[
     int | None,
     typer.Option(
         "--fold",
         help="Fold to validate on, from 1; the others are for training. "
         "(default: the images that preprocess held out)",
-        show_default=False,
     ),
 ]
 MaxPixels = Annotated[
     int,
     typer.Option("--max-pixels", min=1, help="Refuse images with more pixels, before decoding."),
 ]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace what already exists.", show_default=False)
-]
+Force = Annotated[bool, typer.Option("--force", help="Replace what already exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
 class Command(TyperCommand):

@@ -23,28 +23,20 @@ class Format(StrEnum):
 
 def predict(
     context: typer.Context,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     checkpoint: options.Checkpoint = None,
     heatmap: Annotated[
-        bool,
-        typer.Option("--heatmap", help="Draw the counts over each image.", show_default=False),
+        bool, typer.Option("--heatmap", help="Draw the counts over each image.")
     ] = False,
     heatmap_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the heatmaps. (default: heatmaps)", show_default=False),
+        Path | None, typer.Option(help="Folder for the heatmaps. (default: heatmaps)")
     ] = None,
     format_: Annotated[
         Format, typer.Option("--format", help="Format of the output.")
     ] = Format.text,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Short for --format json.", show_default=False)
-    ] = False,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Short for --format jsonl.", show_default=False)
-    ] = False,
-    count_only: Annotated[
-        bool, typer.Option("--count-only", help="Print only the count.", show_default=False)
-    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Short for --format jsonl.")] = False,
+    count_only: Annotated[bool, typer.Option("--count-only", help="Print only the count.")] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File to write to; - is stdout.")
     ] = Path("-"),

@@ -26,14 +26,10 @@ def preprocess(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(
-            help="Folder of a data set or of several; with --verify, a prepared one.",
-            show_default=False,
-        ),
+        typer.Argument(help="Folder of a data set or of several; with --verify, a prepared one."),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Prepared folder. (default: data/<name>)", show_default=False),
+        Path | None, typer.Option(help="Prepared folder. (default: data/<name>)")
     ] = None,
     dataset: options.Dataset = None,
     recipe: options.Recipe = None,
@@ -53,20 +49,17 @@ def preprocess(
             help="Largest count of a block; larger ones are corrected to it. "
             "(default: the square of block // smallest head)",
             min=1,
-            show_default=False,
         ),
     ] = None,
     val_fraction: Annotated[
         float, typer.Option(help="Share of training images held out for validation.")
     ] = 0.1,
     calibration_fraction: Annotated[
-        float,
-        typer.Option(help="Share of training images kept out of training and selection."),
+        float, typer.Option(help="Share of training images kept out of training and selection.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the held-out choice.", min=0)] = 42,
     folds: Annotated[
-        int,
-        typer.Option(help="Folds for cross-validation; 0: those of the recipe, if any.", min=0),
+        int, typer.Option(help="Folds for cross-validation; 0: those of the recipe, if any.", min=0)
     ] = 0,
     jobs: Annotated[int, typer.Option(help="Images processed in parallel.", min=1)] = 2,
     max_pixels: options.MaxPixels = MAX_PIXELS,

@@ -46,11 +46,7 @@ def list_(runs: Folder = RUNS, json_: options.Json = False) -> None:
 def compare(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN...",
-            help="Runs to compare, by folder or by name under runs/.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="RUN...", help="Runs to compare, by folder or by name under runs/."),
     ],
     runs: Folder = RUNS,
     json_: options.Json = False,

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from crowdcount.workflows.overfit import OverfitResult
 
 FLAGS = "crowdcount.flags"
-NEW_RUN_ONLY = (
-    *("out", "force", "deterministic", "show_batch", "overfit"),
-    "allow_test_selection",
-)
+NEW_RUN_ONLY = (*("out", "force", "deterministic", "show_batch", "overfit"), "allow_test_selection")
 """Parameters that do not go with ``--resume``."""
 
 
@@ -58,9 +55,7 @@ class SettingFlag:
             ] = None,
         ) -> None: ...
 
-        def switch(
-            on: Annotated[bool, typer.Option(self.flag, help=help_, show_default=False)] = False,
-        ) -> None: ...
+        def switch(on: Annotated[bool, typer.Option(self.flag, help=help_)] = False) -> None: ...
 
         return options.command_of(switch if self.value else texts).params[0]
 
@@ -137,7 +132,6 @@ def train(
         typer.Option(
             "--allow-test-selection",
             help="Allow --select-on test; checkpoint and reports will say so.",
-            show_default=False,
         ),
     ] = False,
     config: Annotated[Path | None, typer.Option(help="Run file with settings (TOML).")] = None,
@@ -145,24 +139,17 @@ def train(
         str | None, typer.Option(help="Run file that ships with crowdcount: docs/training.md.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder. (default: runs/<date>-<name>)", show_default=False),
+        Path | None, typer.Option(help="Run folder. (default: runs/<date>-<name>)")
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="RUN|auto",
             help="Resume a stopped run; auto: the latest unfinished one under runs/.",
-            show_default=False,
         ),
     ] = None,
     deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="Same bits every time on CUDA as well; slower.",
-            show_default=False,
-        ),
+        bool, typer.Option("--deterministic", help="Same bits every time on CUDA as well; slower.")
     ] = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
@@ -171,7 +158,6 @@ def train(
         typer.Option(
             metavar="FILE.png",
             help="Draw the first batch with heads and classes, and train nothing.",
-            show_default=False,
         ),
     ] = None,
     overfit: Annotated[
@@ -180,7 +166,6 @@ def train(
             metavar="N",
             min=1,
             help="Only test whether N fixed crops can be learned by heart; exit 5 if not.",
-            show_default=False,
         ),
     ] = None,
     force: options.Force = False,

@@ -28,13 +28,7 @@ from crowdcount.data.prepared.find import find_prepared
 from crowdcount.data.prepared.manifest import MANIFEST, Manifest
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, UsageError
-from crowdcount.files import (
-    read_json,
-    refuse_existing,
-    sha256_file,
-    write_bytes,
-    write_json,
-)
+from crowdcount.files import read_json, refuse_existing, sha256_file, write_bytes, write_json
 from crowdcount.workflows.bins_tables import find_table
 
 log = logging.getLogger("crowdcount")

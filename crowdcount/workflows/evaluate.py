@@ -23,12 +23,7 @@ from crowdcount.workflows.counter import Counter, load
 
 log = logging.getLogger("crowdcount")
 
-COMPARISONS = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
+COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 @dataclass(frozen=True, kw_only=True)

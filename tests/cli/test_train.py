@@ -71,10 +71,7 @@ def test_every_short_form_sets_its_setting(run, data):
         ("--cache", "disk"): 'cache = "disk"',
         ("--lr", "0.125"): "lr = 0.125",
     }
-    apart = {
-        ("--bins", "sha-r8-t4"): 'bins = "sha-r8-t4"',
-        ("--preset", "demo"): "crop = 224",
-    }
+    apart = {("--bins", "sha-r8-t4"): 'bins = "sha-r8-t4"', ("--preset", "demo"): "crop = 224"}
     defaults = run(*tiny)[1]
     for flags in (together, apart):
         out = run(*tiny, *(part for flag in flags for part in flag))[1]
