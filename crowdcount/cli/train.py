@@ -57,7 +57,8 @@ class SettingFlag:
 
         def switch(on: Annotated[bool, typer.Option(self.flag, help=help_)] = False) -> None: ...
 
-        return options.command_of(switch if self.value else texts).params[0]
+        command = options.command_of(switch) if self.value else options.command_of(texts)
+        return command.params[0]
 
 
 SETTING_FLAGS = {
