@@ -1,4 +1,4 @@
-"""Bins of head counts, and the count that stands for each."""
+"""Bins of head counts, and the representative count of each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,16 +52,16 @@ class Bins:
 
     @property
     def max_count(self) -> int:
-        """m: the count to which label correction brings fuller blocks."""
+        """m: the count to which label correction lowers fuller blocks."""
         return self.starts[-1]
 
     def classify(self, counts: Float[Tensor, "*grid"]) -> Int64[Tensor, "*grid"]:
-        """The bin of each count. Counts above the last start are of the last bin."""
+        """Return the bin of each count. Counts above the last start belong to the last bin."""
         edges = torch.tensor(self.starts[1:], dtype=counts.dtype, device=counts.device)
         return torch.bucketize(counts, edges, right=True)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain mapping from which :meth:`from_json` makes the same bins again."""
+        """Convert the bins to a plain mapping, which :meth:`from_json` reads."""
         return {
             "block": self.block,
             "bins": [
@@ -72,7 +72,7 @@ class Bins:
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any]) -> "Bins":
-        """Bins from the mapping that :meth:`to_json` gives.
+        """Read bins from the mapping that :meth:`to_json` writes.
 
         Raises:
             ValueError: If a key is missing or the bins leave a gap.
@@ -87,7 +87,7 @@ class Bins:
             values=tuple(row.value for row in table.bins),
         )
         if bins.ranges != tuple((row.low, row.high) for row in table.bins):
-            raise ValueError("the bins must follow one another without a gap, the last without end")
+            raise ValueError("the bins must follow each other without a gap, the last open")
         return bins
 
 
@@ -110,26 +110,26 @@ class _Table:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenBins:
-    """A table of bins that somebody wrote down: where they start, perhaps what stands for each.
+    """A table of bins from a publication or a user's file: starts, and perhaps values.
 
     Raises:
-        ValueError: If bins could not be like this.
+        ValueError: If the starts, values or block are not those of bins.
     """
 
     name: str
-    """What the table is called: the name of a published one, or of a file."""
+    """Name of a published table, or of a file."""
 
     starts: tuple[int, ...]
     """Lower edge of each bin."""
 
     values: tuple[float, ...] | None = None
-    """Representative count of each bin; None: to be taken from data."""
+    """Representative count of each bin; None: taken from data."""
 
     block: int | None = None
-    """Side of the blocks it was made for, in pixels; None: any."""
+    """Block side for which the table was made, in pixels; None: any."""
 
     source: str = ""
-    """Where it was published."""
+    """Publication of the table."""
 
     def __post_init__(self) -> None:
         check_starts(self.starts)
@@ -138,15 +138,15 @@ class WrittenBins:
 
     @classmethod
     def from_json(cls, content: Any, *, name: str) -> "WrittenBins":
-        """A table from a list of starts, a mapping, or the content of a bins file.
+        """Read a table from a list of starts, a mapping, or the content of a bins file.
 
         Args:
-            content: ``[0, 1, 2, 4]``; or ``{"starts": [0, 1, 2, 4]}``, to which ``values`` and
-                ``block`` may be added; or what :meth:`Bins.to_json` gives, whatever else is in it.
-            name: What the table is called.
+            content: ``[0, 1, 2, 4]``; or ``{"starts": [0, 1, 2, 4]}`` with optional ``values`` and
+                ``block``; or a mapping of :meth:`Bins.to_json`, with any other keys.
+            name: Name of the table.
 
         Raises:
-            ValueError: If it is none of these, or bins could not be like this.
+            ValueError: If the content has none of these forms, or does not describe bins.
         """
         if isinstance(content, Mapping) and "bins" in content:
             bins = Bins.from_json(content)
@@ -167,7 +167,7 @@ class WrittenBins:
 
 
 def _numbers(content: Any, *, kinds: tuple[type, ...], key: str) -> tuple[Any, ...]:
-    """A list of numbers as a tuple of the last of ``kinds``; true and false are no numbers."""
+    """Convert a list of numbers to a tuple of the last of ``kinds``; refuse true and false."""
     if not isinstance(content, list) or any(type(each) not in kinds for each in content):
         raise ValueError(f"{key}: expected {'whole ' if kinds == (int,) else ''}numbers")
     try:
@@ -177,17 +177,17 @@ def _numbers(content: Any, *, kinds: tuple[type, ...], key: str) -> tuple[Any, .
 
 
 def bin_ranges(starts: Sequence[int]) -> tuple[tuple[int, int | None], ...]:
-    """``(lowest, highest)`` head count of each bin, both included; None: no upper end."""
+    """Return ``(lowest, highest)`` head count of each bin, both included; None: no upper end."""
     ends: list[int | None] = [start - 1 for start in starts[1:]]
     return tuple(zip(starts, [*ends, None], strict=True))
 
 
 def check_starts(starts: Sequence[int]) -> None:
-    """Refuse lower edges of bins that would leave a head count without a bin.
+    """Refuse lower edges that leave a head count without a bin.
 
     Raises:
-        ValueError: If they are fewer than two, do not begin at 0, do not rise, or rise above
-            every count.
+        ValueError: If they are fewer than two, do not begin at 0, do not rise, or exceed
+            ``MAX_COUNT``.
     """
     if len(starts) < 2 or starts[0] != 0:
         raise ValueError(f"bins must be two or more and start at 0, got starts {tuple(starts)}")
@@ -198,19 +198,19 @@ def check_starts(starts: Sequence[int]) -> None:
 
 
 def format_range(low: int, high: int | None) -> str:
-    """A bin for people: ``3``, ``2-3`` or ``4+``."""
+    """Write a bin as ``3``, ``2-3`` or ``4+``."""
     if high is None:
         return f"{low}+"
     return str(low) if low == high else f"{low}-{high}"
 
 
 def fine_starts(max_count: int) -> tuple[int, ...]:
-    """One bin for each integer below ``max_count``, and ``[max_count, inf)``."""
+    """Start one bin at each integer up to ``max_count``; the last is ``[max_count, inf)``."""
     return tuple(range(max_count + 1))
 
 
 def dynamic_starts(max_count: int) -> tuple[int, ...]:
-    """One bin for each integer in the lower half of ``0..max_count``, pairs in the upper half.
+    """Start one bin at each integer in the lower half of ``0..max_count``, pairs in the upper half.
 
     Pairs begin at ceil(m / 2), every two counts up to m; the last to begin is the open bin. For
     m = 8: 0, 1, 2, 3, [4, 5], [6, 7], [8, inf). For m = 19 they begin at 10, and the last bin is
@@ -221,7 +221,7 @@ def dynamic_starts(max_count: int) -> tuple[int, ...]:
 
 
 def coarse_starts(max_count: int) -> tuple[int, ...]:
-    """0 alone, then pairs: [1, 2], [3, 4], ...; the last bin opens at the last odd number up to m.
+    """Start bins of 0 alone, then pairs: [1, 2], [3, 4], ...; the last at an odd number up to m.
 
     For m = 8 the last bin is [7, inf), for m = 19 it is [19, inf).
     """
@@ -233,18 +233,18 @@ POLICIES: dict[str, Callable[[int], tuple[int, ...]]] = {
     "dynamic": dynamic_starts,
     "coarse": coarse_starts,
 }
-"""Where bins start, from m alone. ``auto``, the fourth policy, needs the histogram as well."""
+"""Functions from m to the starts of bins. ``auto``, the fourth policy, needs a histogram too."""
 
 
 def auto_starts(
     max_count: int, histogram: Int64[np.ndarray, " counts"], *, least: int
 ) -> tuple[int, ...]:
-    """As many bins as there can be when each has to hold ``least`` windows or more.
+    """Start as many bins as possible when each must hold at least ``least`` windows.
 
     0 is a bin of its own. From 1 on a bin grows, count by count, until it holds ``least`` windows;
-    then the next begins, provided that what lies above holds ``least`` windows too and that it
-    begins at ``max_count`` or below. What lies above the last start is the last bin. Where all
-    counts above 0 together hold fewer than ``least`` windows, they are one bin.
+    the next begins if it starts at ``max_count`` or below and the counts above hold ``least``
+    windows too. The last bin holds all counts from its start on. Where all counts above 0 together
+    hold fewer than ``least`` windows, they are one bin.
 
     Args:
         max_count: m: the largest count that can be observed; no bin starts above it.
@@ -263,7 +263,7 @@ def auto_starts(
 
 
 def middle_values(starts: Sequence[int]) -> tuple[float, ...]:
-    """The midpoint of each bin; of the last, which has none, its lower edge."""
+    """Return the midpoint of each bin; of the last, which is open, its lower edge."""
     finite = [(low + end - 1) / 2 for low, end in pairwise(starts)]
     return (*finite, float(starts[-1]))
 
@@ -271,10 +271,10 @@ def middle_values(starts: Sequence[int]) -> tuple[float, ...]:
 def average_values(
     starts: Sequence[int], histogram: Int64[np.ndarray, " counts"]
 ) -> tuple[float, ...]:
-    """Mean head count of the windows of each bin: a_i = sum(c n(c)) / sum(n(c)) over its counts c.
+    """Compute the mean head count of each bin's windows: a_i = sum(c n(c)) / sum(n(c)).
 
     The sums are exact integers, so the result does not depend on the order of the images. A bin
-    that no window fell into is represented by its lower edge.
+    without windows is represented by its lower edge.
 
     Args:
         starts: Lower edge of each bin.
@@ -295,7 +295,7 @@ def average_values(
 def expected_counts(
     logits: Float[Tensor, "batch bins rows cols"], values: Float[Tensor, " bins"]
 ) -> Float[Tensor, "batch 1 rows cols"]:
-    """Expected heads of each block: sum_k p_k a_k with p = softmax(logits) over the bins.
+    """Compute the expected heads of each block: sum_k p_k a_k with p = softmax(logits).
 
     Computed in float32 at least, whatever the type of the logits: thousands of blocks are summed.
     """

@@ -1,13 +1,13 @@
-"""How large an input may be before it is refused."""
+"""Upper limits of inputs and settings."""
 
 MAX_PIXELS = 200_000_000
-"""Larger images are refused before they are decoded: above the largest sensors of cameras."""
+"""Largest image that is decoded, more than the largest sensors of cameras have."""
 
 MAX_SIDE = 1_000_000
-"""No setting of a size asks for more pixels in a row."""
+"""Largest setting of a size, in pixels."""
 
 MAX_BLOCK = 1024
-"""No block of which the heads are counted has a longer side, in pixels."""
+"""Largest block side in pixels."""
 
 MAX_COUNT = 2**24
-"""Above it float32, in which models count, no longer tells one head from the next."""
+"""Largest count. Above it float32, in which models count, cannot represent every integer."""

@@ -1,4 +1,4 @@
-"""How far predicted counts are from true ones."""
+"""Errors of predicted counts."""
 
 import math
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ class CountMetrics:
     """Normalised absolute error, mean |p - t| / t over images with heads; None without any."""
 
     images: int
-    """How many images the means are over."""
+    """Number of images in the means."""
 
 
 def count_metrics(predicted: Sequence[float], true: Sequence[float]) -> CountMetrics:
-    """MAE, RMSE and NAE of image counts.
+    """Compute MAE, RMSE and NAE of image counts.
 
     Args:
         predicted: Predicted heads of each image.

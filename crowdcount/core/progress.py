@@ -1,4 +1,4 @@
-"""How long work tells whoever started it how far it is."""
+"""Progress reporting: the ``Track`` protocol and its silent default."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypeVar, runtime_checkable
@@ -8,17 +8,17 @@ Item = TypeVar("Item")
 
 @runtime_checkable
 class Track(Protocol):
-    """Wraps what a loop goes over, as ``rich.progress.track`` does."""
+    """A function that wraps the items of a loop, as ``rich.progress.track`` does."""
 
     def __call__(
         self, items: Iterable[Item], *, label: str, total: int | None = None
     ) -> Iterable[Item]:
-        """Yield the items in their order, showing how many are done.
+        """Yield the items in order and show how many are done.
 
         Args:
-            items: What the loop goes over.
-            label: What is being done, such as ``preprocess sha``.
-            total: How many items there are, where ``items`` has no length.
+            items: The items.
+            label: Name of the work, such as ``preprocess sha``.
+            total: Number of items, where ``items`` has no length.
         """
         ...
 
@@ -29,5 +29,5 @@ def untracked(
     label: str,  # noqa: ARG001 - the signature is that of Track
     total: int | None = None,  # noqa: ARG001
 ) -> Iterable[Item]:
-    """The default: show nothing."""
+    """Return the items and show nothing."""
     return items

@@ -1,7 +1,7 @@
-"""The tables of bins that were published, by name, each with its source.
+"""Published tables of bins by name, each with its source.
 
 The averages of the r = 8 tables of nwpu, qnrf and jhu were computed at other image sizes than the
-published preprocessing uses; the published checkpoints were trained with them all the same.
+published preprocessing uses; the published checkpoints were trained with them nevertheless.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ ZIP = "ZIP, the successor of CLIP-EBC; table of the code, commit bada31d, starts
 def _clip_ebc(
     name: str, *, block: int, starts: Iterable[int], averages: tuple[float, ...]
 ) -> WrittenBins:
-    """A table whose last bins have the published averages; the others hold one count each."""
+    """Build a table whose last bins have published averages; the others hold one count each."""
     edges = tuple(starts)
     single = tuple(float(start) for start in edges[: len(edges) - len(averages)])
     return WrittenBins(
@@ -81,4 +81,4 @@ _TABLES = (
 # fmt: on
 
 PUBLISHED_BINS: dict[str, WrittenBins] = {table.name: table for table in _TABLES}
-"""``<data>-r<block side>-t<T>``, T being m of the label correction; ZIP's begin with ``zip-``."""
+"""Tables by ``<data>-r<block side>-t<m>``, m of the label correction; ZIP's begin with ``zip-``."""

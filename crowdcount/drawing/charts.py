@@ -8,19 +8,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
-"""Told apart by colour-blind people too: Paul Tol's bright scheme."""
+"""Paul Tol's bright scheme, which colour-blind people can distinguish."""
 
-WIDTH_OF_A_LABEL = 0.6
-"""Inches that a chart grows by for each label."""
+LABEL_WIDTH = 0.6
+"""Inches by which each label widens a chart."""
 
 LARGEST_WIDTH = 24.0
-"""Inches. Where labels are more than fit, only every second, third, ... is written."""
+"""Inches. Where more labels would need more, only every second, third, ... is written."""
 
 MOST_DOTS = 50
 """Lines of fewer points have a dot at each."""
+
+# Where all shares are small, a table must look harmless.
+_LEAST_TOP = 0.05
+
+# Inches of a table's cell, for three lines of text.
+_CELL_WIDTH, _CELL_HEIGHT = 1.15, 0.8
 
 
 def bar_chart(
@@ -32,14 +40,14 @@ def bar_chart(
     ylabel: str = "",
     log: bool = False,
 ) -> bytes:
-    """Bars in groups: one group for each label, one bar in it for each series.
+    """Draw bars in groups: one group for each label, one bar in it for each series.
 
     Args:
-        title: What the chart shows.
-        labels: What stands under each group.
-        series: For each name in the legend, the height of its bar in every group.
-        xlabel: What the labels are.
-        ylabel: What the heights are, with their unit.
+        title: Title of the chart.
+        labels: Text below each group.
+        series: By name in the legend, the height of the bar in every group.
+        xlabel: Meaning of the labels.
+        ylabel: Meaning of the heights, with their unit.
         log: Draw heights on a logarithmic axis, on which a height of 0 has no bar.
 
     Returns:
@@ -56,54 +64,53 @@ def bar_chart(
     from matplotlib.figure import Figure
     from matplotlib.style import context
 
-    # The style that ships with matplotlib, whatever a matplotlibrc on this machine asks for.
+    # The style that ships with matplotlib, not that of a matplotlibrc on this machine.
     with context("default"):
-        wanted = max(1.5 + WIDTH_OF_A_LABEL * len(labels), 4.0)
+        wanted = max(1.5 + LABEL_WIDTH * len(labels), 4.0)
         figure = Figure(figsize=(min(wanted, LARGEST_WIDTH), 4.0), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
         width = 0.8 / len(series)
         for index, (name, heights) in enumerate(series.items()):
-            middles = [
-                group + (index - (len(series) - 1) / 2) * width for group in range(len(labels))
-            ]
+            shift = (index - (len(series) - 1) / 2) * width
+            centres = [group + shift for group in range(len(labels))]
             colour = COLOURS[index % len(COLOURS)]
-            axes.bar(middles, list(heights), width=width, label=name, color=colour)
+            axes.bar(centres, list(heights), width=width, label=name, color=colour)
         every = math.ceil(wanted / LARGEST_WIDTH)
         axes.set_xticks(range(0, len(labels), every), labels[::every])
-        drawn = [height for heights in series.values() for height in heights if height > 0]
-        if log and drawn:
-            # From a power of ten well below the smallest bar, so that it is seen to be one.
+        positive = [height for heights in series.values() for height in heights if height > 0]
+        if log and positive:
+            # From a power of ten well below the smallest bar, so that this bar is visible.
             axes.set_yscale("log")
-            axes.set_ylim(bottom=10.0 ** math.floor(math.log10(min(drawn) / 2)))
+            axes.set_ylim(bottom=10.0 ** math.floor(math.log10(min(positive) / 2)))
             axes.yaxis.set_major_formatter("{x:g}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.yaxis.grid(visible=True, color="0.9")
         axes.set_axisbelow(True)
         figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
-        return png_bytes(figure)
+        return _png(figure)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One part of a chart of lines: quantities of the same unit."""
+    """One part of a line chart: quantities of the same unit."""
 
     ylabel: str
-    """What the heights are, with their unit."""
+    """Meaning of the heights, with their unit."""
 
     lines: Mapping[str, Sequence[tuple[float, float]]]
-    """For each name in the legend, its points from left to right; a name without any is passed
-    over."""
+    """By name in the legend, the points of a line from left to right; a name without points is
+    left out."""
 
     log: bool = False
-    """Draw heights on a logarithmic axis, on which those of 0 and below are not seen."""
+    """Draw heights on a logarithmic axis, without those of 0 and below."""
 
 
 def line_chart(*, title: str, xlabel: str, panels: Sequence[Panel]) -> bytes:
-    """Lines in panels one above the other, over the same axis.
+    """Draw lines in panels one above the other, over a shared axis.
 
     Args:
-        title: What the chart shows.
-        xlabel: What the axis of all panels is.
+        title: Title of the chart.
+        xlabel: Meaning of the shared axis.
         panels: From top to bottom.
 
     Returns:
@@ -121,24 +128,19 @@ def line_chart(*, title: str, xlabel: str, panels: Sequence[Panel]) -> bytes:
     with context("default"):
         figure = Figure(figsize=(8.0, 1.0 + 2.4 * len(panels)), layout="constrained")
         figure.suptitle(_literal(title))
-        for axes, panel in zip(
-            figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True
-        ):
-            drawn = {name: points for name, points in panel.lines.items() if points}
-            for index, (name, points) in enumerate(drawn.items()):
-                across, heights = zip(*points, strict=True)
-                # A line of one point is none; among many, dots would hide it.
-                marker = "o" if len(points) < MOST_DOTS else ""
-                colour = COLOURS[index % len(COLOURS)]
+        rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for axes, panel in zip(rows, panels, strict=True):
+            lines = {_literal(name): points for name, points in panel.lines.items() if points}
+            for index, (name, points) in enumerate(lines.items()):
+                # A line of one point is invisible without a dot; many dots would hide the line.
                 axes.plot(
-                    across,
-                    heights,
-                    label=_literal(name),
-                    color=colour,
-                    marker=marker,
+                    *zip(*points, strict=True),
+                    label=name,
+                    color=COLOURS[index % len(COLOURS)],
+                    marker="o" if len(points) < MOST_DOTS else "",
                     markersize=4,
                 )
-            if panel.log and any(y > 0 for points in drawn.values() for _, y in points):
+            if panel.log and any(y > 0 for points in lines.values() for _, y in points):
                 axes.set_yscale("log", nonpositive="mask")
             axes.set_ylabel(panel.ylabel)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -147,23 +149,117 @@ def line_chart(*, title: str, xlabel: str, panels: Sequence[Panel]) -> bytes:
             axes.set_axisbelow(True)
             axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_xlabel(xlabel)
-        return png_bytes(figure)
+        return _png(figure)
 
 
-def png_bytes(figure: "Figure") -> bytes:
-    """A figure as a PNG file that says nothing of when or by which version it was drawn."""
+@dataclass(frozen=True, kw_only=True)
+class HeatPanel:
+    """One table: rows of cells, each with a share, which decides its colour, and a text."""
+
+    title: str
+    shares: tuple[tuple[float, ...], ...]
+    """From 0 to 1."""
+
+    texts: tuple[tuple[str, ...], ...]
+    """Text of each cell, of one or several lines."""
+
+
+def heat_table(
+    panels: Sequence[HeatPanel],
+    *,
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_label: str,
+    column_label: str,
+    scale_label: str,
+    framed: tuple[int, int] | None = None,
+) -> bytes:
+    """Draw tables side by side, their cells coloured by share on one scale.
+
+    Args:
+        panels: The tables, all with the same rows and columns.
+        title: Title of all of them.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        row_label: Meaning of the row names.
+        column_label: Meaning of the column names.
+        scale_label: Meaning of the shares.
+        framed: Row and column of a cell to point out in every table.
+
+    Returns:
+        A PNG file, the same for the same arguments.
+
+    Raises:
+        ValueError: If there is nothing to draw, or a panel does not fit the rows and columns.
+    """
+    if not panels or not rows or not columns:
+        raise ValueError("a heat table needs at least one panel, one row and one column")
+    for panel in panels:
+        for cells in (panel.shares, panel.texts):
+            if [len(row) for row in cells] != [len(columns)] * len(rows):
+                raise ValueError(
+                    f"panel {panel.title!r} is not {len(rows)} rows by {len(columns)} columns"
+                )
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+    from matplotlib.ticker import PercentFormatter
+
+    top = max(_LEAST_TOP, max(share for panel in panels for row in panel.shares for share in row))
+    with context("default"):
+        width = max(_CELL_WIDTH * len(columns), 2.4) * len(panels) + 1.9
+        height = _CELL_HEIGHT * len(rows) + 1.5
+        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+        figure.suptitle(title)
+        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, panel in zip(grid, panels, strict=True):
+            image = _draw_table(axes, panel, top=top, framed=framed)
+            axes.set_xticks(range(len(columns)), columns)
+            axes.set_yticks(range(len(rows)), rows)
+            axes.set_xlabel(column_label)
+        grid[0].set_ylabel(row_label)
+        bar = figure.colorbar(image, ax=list(grid), label=scale_label, shrink=0.9, pad=0.02)
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        return _png(figure)
+
+
+def _draw_table(
+    axes: "Axes", panel: HeatPanel, *, top: float, framed: tuple[int, int] | None
+) -> "AxesImage":
+    from matplotlib.colors import PowerNorm
+    from matplotlib.patches import Rectangle
+
+    # The root spreads the small shares, among which people choose.
+    norm = PowerNorm(0.5, vmin=0, vmax=top)
+    image = axes.imshow(panel.shares, cmap="YlOrRd", norm=norm, aspect="auto")
+    for row, (shares, texts) in enumerate(zip(panel.shares, panel.texts, strict=True)):
+        for column, (share, text) in enumerate(zip(shares, texts, strict=True)):
+            ink = "white" if norm(share) > 0.6 else "black"
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8.5)
+    axes.set_title(panel.title, fontsize=10)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for line, count in ((axes.axhline, len(panel.shares)), (axes.axvline, len(panel.shares[0]))):
+        for edge in range(1, count):
+            line(edge - 0.5, color="white", linewidth=2)
+    if framed is not None:
+        row, column = framed
+        corner = (column - 0.47, row - 0.47)
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor="black", linewidth=2))
+    return image
+
+
+def _png(figure: "Figure") -> bytes:
+    """Encode a figure as a PNG file without date or version."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        # A box in place of a letter that the font lacks is no reason to stop a run, or to speak.
+        # A letter that the font lacks becomes a box; that must not stop a run or warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
 def _literal(name: str) -> str:
-    """A name of somebody's own, as it is.
-
-    To matplotlib, dollars mean formulas, and a leading underscore a line that no legend names.
-    """
+    """Escape a name that matplotlib would read as a formula, or leave out of the legend."""
     shown = name.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown

@@ -8,7 +8,7 @@ from typing import Any
 from crowdcount.core.blocks import heads_per_block, largest_observable_count
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.drawing.heat_table import HeatPanel, heat_table
+from crowdcount.drawing.charts import HeatPanel, heat_table
 from crowdcount.errors import UsageError
 
 BLOCKS = (8, 16, 32)

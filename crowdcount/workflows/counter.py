@@ -1,4 +1,4 @@
-"""The counter: a checkpoint that counts images, for ``predict``, ``eval`` and the Python API."""
+"""The counter, which counts images with a checkpoint, for commands and the Python API."""
 
 import math
 from dataclasses import dataclass, field
@@ -25,20 +25,17 @@ from crowdcount.inference.sliding import SlidingModel
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Provenance
 from crowdcount.models.checkpoints.format import load_checkpoint
-from crowdcount.models.checkpoints.names import (
-    ResolvedCheckpoint,
-    resolve_checkpoint,
-)
+from crowdcount.models.checkpoints.names import ResolvedCheckpoint, resolve_checkpoint
 from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
 from crowdcount.models.deploy.winograd import use_winograd
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many people are in one image, and where."""
+    """The people in one image: how many, and where."""
 
     result: ImageCount
-    """What the model found, with the geometry of the working image."""
+    """Counts of the model, with the geometry of the working image."""
 
     image: UInt8[np.ndarray, "height width 3"] = field(repr=False)
     """Upright RGB pixels of the image."""
@@ -54,7 +51,7 @@ class Count:
         return self.result.blocks
 
     def heatmap(self) -> Image.Image:
-        """The image with its block counts laid over it, a colour scale and the count."""
+        """Draw block counts over the image, with a colour scale and the count."""
         return Image.fromarray(heatmap(self.image, self.result))
 
 
@@ -66,13 +63,13 @@ class Counter:
     working_size: WorkingSize
     device: torch.device
     name: str
-    """What the model is called in records and reports."""
+    """Name of the model in records and reports."""
 
     provenance: Provenance = field(default_factory=Provenance)
-    """What it was trained on, as far as its checkpoint says."""
+    """Training data of the model, as far as its checkpoint names it."""
 
     precision: str = "fp32"
-    """What its network computes with: a key of ``PRECISIONS``. Counts are float32 in any case."""
+    """Precision of its network: a key of ``PRECISIONS``. Counts are float32 in any case."""
 
     def count(
         self,
@@ -86,14 +83,14 @@ class Counter:
         Args:
             image: A file; a Pillow image; or an upright array of 8 bits a channel, grey, RGB or
                 RGBA, as (height, width) or (height, width, channels).
-            scale: Factor by which the image is resized before it is counted; None: what brings it
-                into the model's working size.
-            max_pixels: A larger file is refused by its header.
+            scale: Factor by which the image is resized before it is counted; None: the one that
+                brings it into the model's working size.
+            max_pixels: Largest size of a file, checked before it is decoded.
 
         Raises:
-            InputMissingError: If the file is not there.
+            InputMissingError: If the file does not exist.
             BadInputError: If it cannot be read as an image, or the array has another type or shape.
-            NoCountError: If the model gives no number for it.
+            NoCountError: If the model's count is not a finite number.
         """
         if isinstance(image, Path | str):
             name, pixels = str(image), load_image(Path(image), max_pixels=max_pixels)
@@ -118,17 +115,17 @@ class Counter:
 
     @torch.inference_mode()
     def density(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
-        """Block counts and logits of images that are normalised already, as published outputs are.
+        """Predict block counts and logits of normalised images, as the published code does.
 
-        Images are counted whole or in windows, as the checkpoint says, at the size they have.
+        Images are counted at their own size, whole or in windows, as the checkpoint's settings say.
 
         Args:
-            images: RGB with the channel statistics of the model (``model.normalisation``) applied;
-                of any floating type, computed as float32.
+            images: RGB normalised with the channel statistics of the model
+                (``model.normalisation``), of any floating type.
 
         Returns:
             ``counts`` (batch, 1, rows, cols) and ``logits`` (batch, bins, rows, cols), a row for
-            every ``model.config.block`` pixels; the last may stand for part of a block. Where
+            every ``model.config.block`` pixels; the last may be part of a block. Where
             windows overlap, ``logits`` are logarithms of averaged probabilities.
         """
         return _from_normalised(self.model, precision=self.precision)(
@@ -137,17 +134,17 @@ class Counter:
 
 
 def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockModel:
-    """What counts whole images: ``model`` itself, or what shows it windows, as its settings say.
+    """Return a function that counts whole images, in windows if the model's settings say so.
 
-    Everything that counts goes through here, so that validation, ``eval`` and ``predict`` agree.
+    Validation, ``eval`` and ``predict`` all count with it, so that they agree.
 
     Args:
-        model: In evaluation mode.
-        precision: What the network computes with: a key of ``PRECISIONS``.
+        model: A model in evaluation mode.
+        precision: Precision of the network: a key of ``PRECISIONS``.
     """
     if not model.config.window:
         return partial(computed, model, precision=precision)
-    # Windows are cut from normalised pixels: zeros around a small image are then the mean colour.
+    # Windows are cut from normalised pixels, so that padding a small image adds the mean colour.
     counting = _from_normalised(model, precision=precision)
     return lambda images: counting(model.normalised(images))
 
@@ -157,7 +154,7 @@ def _from_normalised(model: BlockCounter, *, precision: str) -> BlockModel:
     network = partial(computed, model.from_normalised, precision=precision)
     if not config.window:
         return network
-    # Overlaps are averaged outside, in float32.
+    # SlidingModel averages overlaps in float32.
     return SlidingModel(
         model=network,
         block=config.block,
@@ -173,22 +170,22 @@ def load(
     precision: str = "fp32",
     offline: bool = False,
 ) -> Counter:
-    """Make a counter of a checkpoint.
+    """Load a checkpoint as a counter.
 
-    Its model only counts: batch normalisation has become part of the convolutions before it.
+    Its model can only count: batch normalisation is folded into the convolutions before it.
 
     Args:
-        checkpoint: The text ``starter``: the model that ships with the package. Text like
-            ``hf://OWNER/NAME@REVISION``: one of the model hub. Other text, and every ``Path``: a
-            checkpoint's folder, or a run's, which stands for its best one.
+        checkpoint: The text ``starter`` for the model that ships with the package; text like
+            ``hf://OWNER/NAME@REVISION`` for one of the model hub; other text, or a ``Path``, for
+            the folder of a checkpoint, or of a run, whose best checkpoint is loaded.
         device: ``auto``, ``cpu``, ``cuda:0``, ...
-        precision: What the network computes with: ``fp32``, ``bf16`` or ``fp16``.
-        offline: Download nothing: of the hub's, take what is in the cache.
+        precision: Precision of the network: ``fp32``, ``bf16`` or ``fp16``.
+        offline: Download nothing; use the local cache of the hub.
 
     Raises:
-        InputMissingError: If the folder is not there, or the hub's cannot be fetched.
-        BadInputError: If it is no checkpoint of ours.
-        ConfigError: If there is no such device or precision.
+        InputMissingError: If the folder does not exist, or the hub's cannot be downloaded.
+        BadInputError: If it is not a checkpoint of crowdcount.
+        ConfigError: If the device or the precision does not exist.
     """
     check_choice("precision", precision, PRECISIONS)
     folder = resolve_checkpoint(checkpoint, offline=offline).path
@@ -206,16 +203,15 @@ def load(
 
 
 def make_ready(model: BlockCounter, *, precision: str) -> None:
-    """Arrange a model for counting alone, so that it takes less time for the same counts.
+    """Make a model count faster, with the same counts. Changes it in place; it cannot train then.
 
-    Batch normalisation becomes part of the convolutions before it, wide convolutions multiply less
-    where a CPU computes them in float32, weights lie in the numbers and in the layout in which they
-    are used. The first convolution brings images into that layout.
+    Folds batch normalisation into convolutions, uses Winograd's algorithm for wide float32
+    convolutions on a CPU, and stores weights in the precision and in the memory layout
+    (channels last) of the arithmetic.
 
     Args:
-        model: In evaluation mode, where it will count; changed in place, and of no use for training
-            any more.
-        precision: What the network computes with: a key of ``PRECISIONS``.
+        model: A model in evaluation mode, on the device where it will count.
+        precision: Precision of the network: a key of ``PRECISIONS``.
     """
     fold_batch_norm(model)
     if precision == "fp32" and model.mean.device.type == "cpu":

@@ -16,9 +16,9 @@ from crowdcount.drawing.contact_sheet import (
     Layout,
     Tile,
     contact_sheet,
+    fit_text,
     picture,
     plain_picture,
-    shortened,
 )
 
 DOT = (0, 255, 255)
@@ -233,7 +233,7 @@ def test_a_sheet_holds_every_picture_whole_and_its_text_touches_no_border(
 @given(st.text(max_size=80), st.integers(40, 300))
 def test_a_shortened_text_is_one_line_that_fits(text, width):
     font = ImageFont.load_default(size=14)
-    shown = shortened(text, width=width, font=font)
+    shown = fit_text(text, width=width, font=font)
     assert font.getlength(shown) <= width
     assert "\n" not in shown
     if font.getlength(shown) < width / 2 and shown.isascii():
@@ -242,7 +242,7 @@ def test_a_shortened_text_is_one_line_that_fits(text, width):
 
 def test_a_text_that_fits_is_left_alone_and_a_long_one_keeps_its_ends():
     font = ImageFont.load_default(size=14)
-    assert shortened("train/IMG_12.jpg", width=500, font=font) == "train/IMG_12.jpg"
-    long = shortened("train/" + "x" * 200 + "_12.jpg", width=200, font=font)
+    assert fit_text("train/IMG_12.jpg", width=500, font=font) == "train/IMG_12.jpg"
+    long = fit_text("train/" + "x" * 200 + "_12.jpg", width=200, font=font)
     assert long.startswith("train/")
     assert long.endswith("_12.jpg")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdcount.drawing.heat_table import HeatPanel, heat_table
+from crowdcount.drawing.charts import HeatPanel, heat_table
 
 LABELS = {
     "title": "Cuts",
