@@ -65,12 +65,14 @@ class SlidingModel:
         padded = pad_to_multiple(images, self.block)
         missing = [max(self.window - side, 0) for side in padded.shape[-2:]]
         padded = F.pad(padded, (0, missing[1], 0, missing[0]))
-        grid_rows, grid_cols = (side // self.block for side in padded.shape[-2:])
-        places = list(product(self._starts(grid_rows), self._starts(grid_cols)))
+        grid = [side // self.block for side in padded.shape[-2:]]
+        window, stride = self.window // self.block, self.stride // self.block
+        starts = (window_starts(blocks, window=window, stride=stride) for blocks in grid)
+        places = list(product(*starts))
         outputs = self._outputs(padded, places)
         first = next(outputs)
-        total = first.new_zeros(*first.shape[:2], grid_rows, grid_cols)
-        windows = first.new_zeros(grid_rows, grid_cols)
+        total = first.new_zeros(*first.shape[:2], *grid)
+        windows = first.new_zeros(*grid)
         for (row, col), output in zip(places, chain([first], outputs), strict=True):
             area = (..., *self._area(row, col, unit=1))
             total[area] += output
@@ -79,11 +81,6 @@ class SlidingModel:
         # Probabilities that underflow to 0 in float32 must not become -inf.
         least = torch.finfo(mean.dtype).tiny
         return BlockPrediction(logits=mean[:, 1:].clamp(min=least).log(), counts=mean[:, :1])
-
-    def _starts(self, blocks: int) -> list[int]:
-        """Return the first block of each window along a side."""
-        stride = self.stride // self.block
-        return window_starts(blocks, window=self.window // self.block, stride=stride)
 
     def _area(self, row: int, col: int, *, unit: int) -> tuple[slice, slice]:
         """Return the slices of the window at a block; a block has ``unit`` elements a side."""
@@ -106,10 +103,9 @@ class SlidingModel:
 
 
 def window_starts(length: int, *, window: int, stride: int) -> list[int]:
-    """Place windows along a side so that together they cover all of it.
+    """Place windows along a side so that together they cover it.
 
-    Windows advance by ``stride``; the last is pulled back to end at the border. Starts are
-    multiples of whatever divides all three numbers.
+    Windows advance by ``stride``; the last is pulled back to end at the border.
 
     Args:
         length: Length of the side, at least that of one window.
