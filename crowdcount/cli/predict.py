@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import write_out
+from crowdcount.cli.console import log, write_out
 from crowdcount.core.limits import MAX_PIXELS
 
 
@@ -69,22 +69,27 @@ def predict(
     refuse_existing(file, force=force)
     # Resolved before PyTorch is imported, which takes seconds, because it may be missing.
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
-    from crowdcount.workflows.predict import HEATMAP_FOLDER, predict_files
+    from crowdcount.workflows import predict as workflow
+    from crowdcount.workflows.counter import load
 
-    failed = predict_files(
-        model,
+    workflow.require_some(images)
+    log.info("model %s", model)
+    heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
+    if dry_run:
+        log.info("%d images to count into %s", len(images), file or "stdout")
+        for path in workflow.heatmap_paths(images, folder=heatmaps) if heatmaps else ():
+            log.info("heatmap to draw %s", path)
+        return
+    predictions = workflow.predict(
+        load(model, device=device, precision=precision),
         images,
-        form=chosen[0] if chosen else Format.text,
-        output=file or write_out,
         scale=scale,
         max_pixels=max_pixels,
-        heatmaps=(heatmap_dir or HEATMAP_FOLDER) if heatmap or heatmap_dir else None,
-        device=device,
-        precision=precision,
+        heatmaps=heatmaps,
         force=force,
         strict=strict,
-        dry_run=dry_run,
-        track=context.obj.track,
     )
-    if failed:
+    tracked = context.obj.track(predictions, label="counting", total=len(images))
+    form = chosen[0] if chosen else Format.text
+    if workflow.write_predictions(tracked, form=form, output=file or write_out):
         raise typer.Exit(4)

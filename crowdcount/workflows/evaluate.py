@@ -1,4 +1,4 @@
-"""Errors of a counter over a split of prepared data sets."""
+"""Evaluation of a counter on a split of prepared data sets."""
 
 import csv
 import dataclasses
@@ -36,10 +36,10 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str) -> "Gate":
-        """A gate from text such as ``mae>60``.
+        """Read a gate from text such as ``mae>60``.
 
         Raises:
-            UsageError: If the text is no such condition.
+            UsageError: If the text is not a condition of this form.
         """
         match = re.fullmatch(r"\s*(mae|rmse|nae)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*", text)
         try:
@@ -52,7 +52,7 @@ class Gate:
             ) from None
 
     def fails(self, metrics: CountMetrics) -> bool:
-        """Whether the condition holds; a metric that could not be measured fails every gate."""
+        """Whether the condition holds. A metric that is not defined fails every gate."""
         value = getattr(metrics, self.metric)
         return value is None or COMPARISONS[self.comparison](value, self.bound)
 
@@ -78,7 +78,7 @@ class ImageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a counter did on a split."""
+    """Errors of a counter on a split."""
 
     metrics: CountMetrics
     results: tuple[ImageResult, ...]
@@ -87,11 +87,11 @@ class Evaluation:
     model: str
 
     sets: dict[str, CountMetrics]
-    """Metrics of each data set that has images in this split; by its folder where several have the
-    same name."""
+    """Metrics of each data set with images in this split, by name, or by folder where names are
+    equal."""
 
     mean_guess: CountMetrics | None
-    """Errors of always answering the mean count of the training images; None: not known."""
+    """Errors of always guessing the mean count of the training images; None: unknown."""
 
     selected_on: str
     """Split on which the weights were selected."""
@@ -100,7 +100,7 @@ class Evaluation:
     """Reasons why the model looks better on these images than on others."""
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics as one flat mapping."""
+        """Convert the metrics to one flat mapping."""
         return {
             "mae": self.metrics.mae,
             "rmse": self.metrics.rmse,
@@ -115,7 +115,7 @@ class Evaluation:
         }
 
     def write_csv(self, path: Path) -> None:
-        """Write one line an image: data set, name, file, predicted and true count, error."""
+        """Write one line per image: data set, name, file, predicted and true count, error."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["data", "image", "path", "predicted", "heads", "error"])
@@ -139,15 +139,15 @@ def evaluate(
     The log warns where the model looks better on these images than it does on others.
 
     Args:
-        counter: What counts.
-        data: Prepared data sets, taken together.
-        split: ``val``, ``test`` or ``train``.
-        scale: Overrides the working size of the counter.
-        max_pixels: Larger images are refused by their header.
-        track: Shows progress.
+        counter: The counter.
+        data: Prepared data sets, evaluated together.
+        split: ``val``, ``test``, ``train`` or ``calibration``.
+        scale: Factor by which images are resized, in place of the counter's working size.
+        max_pixels: Largest size of an image, checked before it is decoded.
+        track: Progress reporting.
 
     Raises:
-        InputMissingError: If a data set has no such split.
+        InputMissingError: If a data set does not have the split.
     """
     images = [(source, record) for source in data for record in source.records(split)]
     warnings = _warnings(counter, folds=[each.fold for each in data], split=split)
@@ -165,23 +165,27 @@ def evaluate(
                 heads=record.heads,
             )
         )
-    true = [float(each.heads) for each in results]
+    names = [each.name for each in data]
+    of_set = [
+        (
+            source.name if names.count(source.name) == 1 else str(source.folder),
+            [result for result, (of, _) in zip(results, images, strict=True) if of is source],
+        )
+        for source in data
+    ]
     mean = counter.provenance.mean_heads
-    sources = [source for source, _ in images]
     return Evaluation(
         metrics=_metrics(results),
         results=tuple(results),
         split=split,
-        data=tuple(each.name for each in data),
+        data=tuple(names),
         model=counter.name,
-        sets={
-            label: _metrics([each for each, of in zip(results, sources, strict=True) if of is one])
-            for label, one in _labelled(data)
-            if any(of is one for of in sources)
-        },
+        sets={label: _metrics(part) for label, part in of_set if part},
         selected_on=counter.provenance.selected_on,
         warnings=tuple(warnings),
-        mean_guess=None if mean is None else count_metrics([mean] * len(true), true),
+        mean_guess=None
+        if mean is None
+        else _metrics([dataclasses.replace(each, predicted=mean) for each in results]),
     )
 
 
@@ -256,9 +260,3 @@ def _metrics(results: Sequence[ImageResult]) -> CountMetrics:
     return count_metrics(
         [each.predicted for each in results], [float(each.heads) for each in results]
     )
-
-
-def _labelled(data: Sequence[PreparedDataset]) -> list[tuple[str, PreparedDataset]]:
-    """Data sets by what tells each from the others."""
-    names = [each.name for each in data]
-    return [(each.name if names.count(each.name) == 1 else str(each.folder), each) for each in data]

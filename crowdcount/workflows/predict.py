@@ -1,4 +1,4 @@
-"""Counts of image files, one record a file, with heatmaps where they are wanted."""
+"""Counting image files: one record per file, and a heatmap if wanted."""
 
 import base64
 import csv
@@ -15,11 +15,9 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.core.progress import Track, untracked
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
 from crowdcount.files import atomic_file, write_bytes
-from crowdcount.models.checkpoints.names import ResolvedCheckpoint
-from crowdcount.workflows.counter import Count, Counter, load
+from crowdcount.workflows.counter import Count, Counter
 
 log = logging.getLogger("crowdcount")
 
@@ -30,7 +28,7 @@ PNG_AUTHOR = "crowdcount"
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What is said of one image file: a count, or why there is none."""
+    """The count of one image file, or the error in its place."""
 
     path: Path
     model: str
@@ -43,7 +41,7 @@ class Prediction:
     error: CrowdCountError | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The record of this image as ``docs/predict.schema.json`` describes it."""
+        """Convert to the record that ``docs/predict.schema.json`` describes."""
         record: dict[str, Any] = {"schema": SCHEMA_VERSION, **json_path(self.path)}
         record["model"] = self.model
         if self.error is not None:
@@ -53,7 +51,7 @@ class Prediction:
 
 
 def json_path(path: Path) -> dict[str, str]:
-    """A path for JSON: as text, and where it is not UTF-8 also as base64 of its bytes."""
+    """Return the JSON fields of a path: text, and base64 of its bytes where it is not UTF-8."""
     raw = os.fsencode(path)
     try:
         return {"path": raw.decode("utf-8")}
@@ -75,25 +73,23 @@ def predict(
     """Count each file, in order. A file that fails becomes a record with an error.
 
     Args:
-        counter: What counts.
+        counter: The counter.
         paths: Image files.
-        scale: Overrides the working size of the counter.
-        max_pixels: Larger images are refused by their header.
-        heatmaps: Folder for the heatmaps; None: none are made.
-        force: Let a heatmap replace a file that is no heatmap.
+        scale: Factor by which images are resized, in place of the counter's working size.
+        max_pixels: Largest size of an image, checked before it is decoded.
+        heatmaps: Folder for the heatmaps; None: none are drawn.
+        force: Let a heatmap replace a file that is not a heatmap.
         strict: Raise at the first file that fails.
 
     Raises:
         CrowdCountError: If ``strict`` is set and a file fails.
     """
-    drawn_to: Sequence[Path | None] = [None] * len(paths)
-    if heatmaps is not None:
-        drawn_to = heatmap_paths(paths, folder=heatmaps)
-    for path, drawn in zip(paths, drawn_to, strict=True):
+    targets = heatmap_paths(paths, folder=heatmaps) if heatmaps else [None] * len(paths)
+    for path, target in zip(paths, targets, strict=True):
         try:
-            seen = counter.count(path, scale=scale, max_pixels=max_pixels)
-            if drawn is not None:
-                save_heatmap(seen, drawn, force=force)
+            count = counter.count(path, scale=scale, max_pixels=max_pixels)
+            if target is not None:
+                save_heatmap(count, target, force=force)
         except CrowdCountError as error:
             if strict:
                 raise
@@ -102,74 +98,32 @@ def predict(
         yield Prediction(
             path=path,
             model=counter.name,
-            width=seen.result.width,
-            height=seen.result.height,
-            count=seen.total,
-            heatmap=drawn,
+            width=count.result.width,
+            height=count.result.height,
+            count=count.total,
+            heatmap=target,
         )
 
 
-def predict_files(
-    model: ResolvedCheckpoint,
-    images: Sequence[Path],
-    *,
-    form: str,
-    output: Path | Callable[[bytes], None],
-    scale: float | None = None,
-    max_pixels: int = MAX_PIXELS,
-    heatmaps: Path | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    force: bool = False,
-    strict: bool = False,
-    dry_run: bool = False,
-    track: Track = untracked,
+def write_predictions(
+    predictions: Iterable[Prediction], *, form: str, output: Path | Callable[[bytes], None]
 ) -> int:
-    """Count images and write the records; log failures and heatmaps.
+    """Write records as they come; log errors and heatmaps.
 
     Args:
-        model: The checkpoint.
-        images: Image files.
+        predictions: The records.
         form: Key of ``FORMATS``.
         output: A file, or a function that gets each piece as soon as it is known.
-        scale: See :func:`predict`.
-        max_pixels: See :func:`predict`.
-        heatmaps: See :func:`predict`.
-        device: Device to count on.
-        precision: Number format of the network.
-        force: See :func:`predict`.
-        strict: See :func:`predict`.
-        dry_run: Log what would be done, and do nothing.
-        track: Progress reporting.
 
     Returns:
         Number of images that failed.
-
-    Raises:
-        InputMissingError: If no image exists.
     """
-    require_some(images)
-    log.info("model %s", model)
-    if dry_run:
-        target = "stdout" if callable(output) else output
-        log.info("%d images to count into %s", len(images), target)
-        for path in heatmap_paths(images, folder=heatmaps) if heatmaps else ():
-            log.info("heatmap to draw %s", path)
-        return 0
-    predictions = predict(
-        load(model, device=device, precision=precision),
-        images,
-        scale=scale,
-        max_pixels=max_pixels,
-        heatmaps=heatmaps,
-        force=force,
-        strict=strict,
-    )
-    failed = 0
+    images = failed = 0
 
-    def watched() -> Iterator[Prediction]:
-        nonlocal failed
-        for each in track(predictions, label="counting", total=len(images)):
+    def logged() -> Iterator[Prediction]:
+        nonlocal images, failed
+        for each in predictions:
+            images += 1
             if each.error is not None:
                 failed += 1
                 log.error("%s", each.error)
@@ -177,14 +131,14 @@ def predict_files(
                 log.info("heatmap %s", each.heatmap)
             yield each
 
-    pieces = FORMATS[form](watched())
+    pieces = FORMATS[form](logged())
     if callable(output):
         for piece in pieces:
             output(piece)
     else:
         write_bytes(output, b"".join(pieces))
     if failed:
-        log.error("%d of %d images failed", failed, len(images))
+        log.error("%d of %d images failed", failed, images)
     return failed
 
 
@@ -229,7 +183,7 @@ FORMATS: Mapping[str, Callable[[Iterable[Prediction]], Iterator[bytes]]] = Mappi
 
 
 def require_some(paths: Sequence[Path]) -> None:
-    """Refuse to load a model when none of the files is there.
+    """Refuse to load a model if none of the files exists.
 
     Raises:
         InputMissingError: If no path exists.
@@ -238,28 +192,23 @@ def require_some(paths: Sequence[Path]) -> None:
         named = ", ".join(str(path) for path in paths[:3])
         raise InputMissingError(
             f"no such file: {named}{', ...' if len(paths) > 3 else ''}",
-            next_step="name image files that are there",
+            next_step="name image files that exist",
         )
 
 
 def heatmap_paths(paths: Sequence[Path], *, folder: Path) -> list[Path]:
-    """Where the heatmap of each file goes: its path below the common folder, ``.png`` added.
-
-    Args:
-        paths: Image files.
-        folder: The folder for the heatmaps; none goes outside it.
-    """
-    # abspath and not Path.absolute: a `..` that is kept would lead out of the folder.
+    """Return the heatmap of each file: its path below the common folder, moved to ``folder``."""
+    # abspath and not Path.absolute: a remaining `..` would lead out of the folder.
     files = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
     root = os.path.commonpath([file.parent for file in files])
     return [folder / f"{file.relative_to(root)}.png" for file in files]
 
 
 def save_heatmap(count: Count, path: Path, *, force: bool = False) -> None:
-    """Write a heatmap as PNG. An earlier heatmap is replaced, another file is not.
+    """Write a heatmap as PNG. It replaces an earlier heatmap, but no other file.
 
     Raises:
-        UsageError: If another file is there and ``force`` is not set.
+        UsageError: If another file exists there and ``force`` is not set.
     """
     if path.exists() and not force and not _is_heatmap(path):
         raise UsageError(
@@ -273,12 +222,11 @@ def save_heatmap(count: Count, path: Path, *, force: bool = False) -> None:
 
 
 def _is_heatmap(path: Path) -> bool:
-    # Opening a pipe would wait for somebody to write into it.
-    if not path.is_file():
+    if not path.is_file():  # opening a pipe would block
         return False
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             return picture.info.get("Software") == PNG_AUTHOR
-    # Pillow raises whatever a damaged file makes it run into.
+    # Pillow raises any kind of exception on a damaged file.
     except Exception:  # noqa: BLE001
         return False
