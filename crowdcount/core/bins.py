@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crowdcount.core.limits import MAX_BLOCK, MAX_COUNT
-from crowdcount.core.settings import parse
+from crowdcount.core.settings import STRICT, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,26 +154,19 @@ class WrittenBins:
         table = {"starts": content} if isinstance(content, list) else content
         if not isinstance(table, Mapping) or "starts" not in table:
             raise ValueError("expected a list of starts, such as [0, 1, 2, 4], or the key 'starts'")
-        unknown = sorted(set(table) - {"starts", "values", "block"})
-        if unknown:
-            raise ValueError(f"no such key: {unknown[0]}; choose from: starts, values, block")
-        values, block = table.get("values"), table.get("block")
-        return cls(
-            name=name,
-            starts=_numbers(table["starts"], kinds=(int,), key="starts"),
-            values=None if values is None else _numbers(values, kinds=(int, float), key="values"),
-            block=None if block is None else _numbers([block], kinds=(int,), key="block")[0],
-        )
+        read = parse(_Written, table)
+        return cls(name=name, starts=read.starts, values=read.values, block=read.block)
 
 
-def _numbers(content: Any, *, kinds: tuple[type, ...], key: str) -> tuple[Any, ...]:
-    """Convert a list of numbers to a tuple of the last of ``kinds``; refuse true and false."""
-    if not isinstance(content, list) or any(type(each) not in kinds for each in content):
-        raise ValueError(f"{key}: expected {'whole ' if kinds == (int,) else ''}numbers")
-    try:
-        return tuple(kinds[-1](each) for each in content)
-    except OverflowError as error:
-        raise ValueError(f"{key}: {error}") from error
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """A table of bins as users write it."""
+
+    __pydantic_config__ = STRICT
+
+    starts: tuple[int, ...]
+    values: tuple[float, ...] | None = None
+    block: int | None = None
 
 
 def bin_ranges(starts: Sequence[int]) -> tuple[tuple[int, int | None], ...]:
