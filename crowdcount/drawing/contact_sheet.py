@@ -312,9 +312,9 @@ def _legend(colours: BlockColours, *, size: int) -> Image.Image:
     limit = colours.max_count
     if colours.fullest > limit:
         framed = np.full((size + 8, size + 8, 3), PAPER, dtype=np.uint8)
-        framed[4:-4, 4:-4] = sign.getpixel((0, 0))
-        corners = (_fixed(np.array([side, side])) for side in (4.0, 4.0 + size))
-        cv2.rectangle(framed, *corners, _FRAME, 2, cv2.LINE_AA, _SHIFT)
+        framed[4:-4, 4:-4] = np.asarray(sign)
+        top, bottom = (_fixed(np.array([side, side])) for side in (4.0, 4.0 + size))
+        cv2.rectangle(framed, top, bottom, _FRAME, 2, cv2.LINE_AA, _SHIFT)
         items.append((Image.fromarray(framed), f"more than {limit}: corrected to {limit}"))
     widths = [sign.width + size // 2 + math.ceil(font.getlength(text)) for sign, text in items]
     strip = Image.new("RGB", (sum(widths) + len(items) * size + 2 * _GAP, 2 * size + _GAP), PAPER)

@@ -67,8 +67,8 @@ class SlidingModel:
         padded = F.pad(padded, (0, missing[1], 0, missing[0]))
         grid = [side // self.block for side in padded.shape[-2:]]
         window, stride = self.window // self.block, self.stride // self.block
-        starts = (window_starts(blocks, window=window, stride=stride) for blocks in grid)
-        places = list(product(*starts))
+        top, left = (window_starts(blocks, window=window, stride=stride) for blocks in grid)
+        places = list(product(top, left))
         outputs = self._outputs(padded, places)
         first = next(outputs)
         total = first.new_zeros(*first.shape[:2], *grid)
