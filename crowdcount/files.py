@@ -118,7 +118,7 @@ def read_json(path: Path) -> Any:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raises as :func:`read_json` does."""
-    return _parse(path, tomllib.loads)
+    return dict(_parse(path, tomllib.loads))
 
 
 def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
