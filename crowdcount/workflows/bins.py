@@ -126,7 +126,7 @@ class BinsTable:
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: not a bins file: {error}",
-                next_step="make it anew: crowdcount bins --force",
+                next_step="make it again: crowdcount bins --force",
             ) from error
         return cls(
             bins=bins,
