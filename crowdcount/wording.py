@@ -17,6 +17,11 @@ def shorten(names: Sequence[str], *, show: int = 5) -> str:
     return ", ".join(names[:show]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 head``, ``1,200 heads``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a key that sorts ``IMG_9`` before ``IMG_10``."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.wording import did_you_mean, duration, natural_key, shorten
+from crowdcount.wording import counted, did_you_mean, duration, natural_key, shorten
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))
@@ -44,3 +44,10 @@ def test_only_a_close_name_is_suggested():
 )
 def test_durations_read_as_people_say_them(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 heads"), (1, "1 head"), (2, "2 heads"), (1200, "1,200 heads")]
+)
+def test_a_number_stands_with_its_noun(number, text):
+    assert counted(number, "head") == text

@@ -21,7 +21,7 @@ from crowdcount.drawing.contact_sheet import (
     picture,
 )
 from crowdcount.errors import InputMissingError, UsageError
-from crowdcount.wording import did_you_mean
+from crowdcount.wording import counted, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +191,8 @@ def draw_sheet(
     ]
     heads = sum(each.heads for each in records)
     title = (
-        f"{manifest.name}: {_counted(len(records), 'image')} of {len(manifest.images):,}, "
-        f"{_counted(heads, 'head')} of {sum(each.heads for each in manifest.images):,}"
+        f"{manifest.name}: {counted(len(records), 'image')} of {len(manifest.images):,}, "
+        f"{counted(heads, 'head')} of {sum(each.heads for each in manifest.images):,}"
     )
     return contact_sheet(tiles, title=title, layout=layout, colours=colours)
 
@@ -204,11 +204,7 @@ def _fullest(data: PreparedDataset, record: ImageRecord, *, block: int) -> int:
 
 
 def _caption(record: ImageRecord) -> str:
-    words = [_counted(record.heads, "head"), f"{record.width} x {record.height}"]
+    words = [counted(record.heads, "head"), f"{record.width} x {record.height}"]
     if record.blocks_corrected:
-        words.append(f"{_counted(record.blocks_corrected, 'block')} corrected")
+        words.append(f"{counted(record.blocks_corrected, 'block')} corrected")
     return ", ".join(words)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

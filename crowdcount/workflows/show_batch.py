@@ -24,6 +24,7 @@ from crowdcount.drawing.contact_sheet import (
 )
 from crowdcount.errors import UsageError
 from crowdcount.files import refuse_existing, write_bytes
+from crowdcount.wording import counted
 from crowdcount.workflows.plan import TrainingSamples, first_bins, plan_training, training_batches
 
 FEWEST_CROPS = 8
@@ -91,7 +92,7 @@ def draw_batch(
     heads = int(sum(counts.sum() for _, counts in crops))
     title = (
         f"{', '.join(plan.names)}: first {len(crops)} training crops of {plan.crop} pixels, "
-        f"{heads:,} head{'' if heads == 1 else 's'}, {config.augment.chain} augmentation, "
+        f"{counted(heads, 'head')}, {config.augment.chain} augmentation, "
         f"seed {config.train.seed}"
     )
     return contact_sheet(tiles, title=title, layout=layout, colours=colours)
@@ -140,4 +141,4 @@ def _caption(counts: Tensor, bins: Bins) -> str:
         for (low, high), number in zip(bins.ranges, blocks.tolist(), strict=True)
         if number
     ]
-    return f"{heads:,} head{'' if heads == 1 else 's'}; blocks: {', '.join(classes)}"
+    return f"{counted(heads, 'head')}; blocks: {', '.join(classes)}"

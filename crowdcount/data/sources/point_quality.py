@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from crowdcount.data.prepared.manifest import ImageRecord
 from crowdcount.data.sources.resize import outside
-from crowdcount.wording import shorten
+from crowdcount.wording import counted, shorten
 
 
 def finite(points: Float64[np.ndarray, "heads 2"]) -> Float64[np.ndarray, "finite 2"]:
@@ -42,8 +42,8 @@ def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tup
     if swapped:
         other = "yx" if order == "xy" else "xy"
         lines.append(
-            f"x and y seem to have changed places in {_images(len(swapped))}, whose heads outside "
-            f"would lie inside: {shorten(swapped)}; if so, pass --order {other}"
+            f"x and y seem to have changed places in {counted(len(swapped), 'image')}, whose heads "
+            f"outside would lie inside: {shorten(swapped)}; if so, pass --order {other}"
         )
     lines += _summary("{} outside, moved to the edge", records, lambda each: each.outside)
     lines += _summary("{} without a finite place, left out", records, lambda each: each.dropped)
@@ -57,7 +57,7 @@ def remarks(records: Sequence[ImageRecord]) -> tuple[str, ...]:
     )
     empty = [each.name for each in records if each.heads == 0]
     if empty:
-        lines.append(f"nobody in {_images(len(empty))}: {shorten(empty)}")
+        lines.append(f"nobody in {counted(len(empty), 'image')}: {shorten(empty)}")
     return tuple(lines)
 
 
@@ -69,9 +69,5 @@ def _summary(
     if heads:
         total = sum(heads.values())
         images = shorten([f"{name} ({count})" for name, count in heads.items()])
-        subject = text.format(f"{total} head{'s' if total > 1 else ''}")
-        yield f"{subject}, in {_images(len(heads))}: {images}"
-
-
-def _images(number: int) -> str:
-    return f"{number} image{'s' if number > 1 else ''}"
+        subject = text.format(counted(total, "head"))
+        yield f"{subject}, in {counted(len(heads), 'image')}: {images}"
