@@ -86,7 +86,7 @@ def check(
     threads = ThreadMap(jobs=jobs, track=track)
     converter = Converter(config=PreprocessConfig(), threads=threads, max_pixels=max_pixels)
     refuse_prepared(source)
-    return [_check_set(each, converter) for each in find_sets(source, dataset=dataset)]
+    return [_check_set(source_set, converter) for source_set in find_sets(source, dataset=dataset)]
 
 
 def refuse_incomplete(source: Path, results: Sequence[CheckedSet]) -> None:

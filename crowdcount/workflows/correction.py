@@ -10,6 +10,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.drawing.charts import HeatPanel, heat_table
 from crowdcount.errors import UsageError
+from crowdcount.wording import counted
 
 BLOCKS = (8, 16, 32)
 """Block sides that are compared by default."""
@@ -79,17 +80,17 @@ def corrections(
         raise UsageError("block sides and smallest heads must be at least 1 pixel")
     sides, heads = sorted(set(blocks)), sorted(set(smallest_heads))
     splits = dict.fromkeys(record.split for record in data.manifest.images)
-    found: dict[tuple[str, int], Tally[int]] = {
+    tallies: dict[tuple[str, int], Tally[int]] = {
         (split, side): Tally() for split in splits for side in sides
     }
     for record in track(data.manifest.images, label="counting blocks"):
         points = data.points(record)
         for side in sides:
             counts = heads_per_block(points, height=record.height, width=record.width, block=side)
-            found[record.split, side].update(counts[counts > 0].tolist())
+            tallies[record.split, side].update(counts[counts > 0].tolist())
     return [
         correction(tally, split=split, block=side, smallest_head=head)
-        for (split, side), tally in found.items()
+        for (split, side), tally in tallies.items()
         for head in heads
     ]
 
@@ -111,19 +112,19 @@ def correction(blocks: Tally[int], *, split: str, block: int, smallest_head: int
     )
 
 
-def correction_table(found: Sequence[Correction], data: PreparedDataset) -> bytes:
+def correction_table(table: Sequence[Correction], data: PreparedDataset) -> bytes:
     """Draw the shares of heads cut, r by s, with a panel for each split: a PNG file."""
-    sides = list(dict.fromkeys(each.block for each in found))
-    heads = list(dict.fromkeys(each.smallest_head for each in found))
-    by_cell = {(each.split, each.block, each.smallest_head): each for each in found}
+    sides = list(dict.fromkeys(cell.block for cell in table))
+    heads = list(dict.fromkeys(cell.smallest_head for cell in table))
+    cells = {(cell.split, cell.block, cell.smallest_head): cell for cell in table}
     panels = []
-    for split in dict.fromkeys(each.split for each in found):
-        rows = [[by_cell[split, side, head] for head in heads] for side in sides]
+    for split in dict.fromkeys(cell.split for cell in table):
+        rows = [[cells[split, side, head] for head in heads] for side in sides]
         panels.append(
             HeatPanel(
                 title=f"{split}: {rows[0][0].heads:,} heads",
-                shares=tuple(tuple(each.heads_share for each in row) for row in rows),
-                texts=tuple(tuple(_cell(each) for each in row) for row in rows),
+                shares=tuple(tuple(cell.heads_share for cell in row) for row in rows),
+                texts=tuple(tuple(map(_cell_text, row)) for row in rows),
             )
         )
     settings = data.manifest.settings
@@ -149,10 +150,7 @@ def percent(share: float) -> str:
     return f"{shown:.0f}%" if share == 0 or shown >= 9.95 else f"{shown:.2g}%"
 
 
-def _cell(found: Correction) -> str:
+def _cell_text(cell: Correction) -> str:
     """Return the text of a cell: share and number of heads cut, and m."""
-    limit = f"m = {found.max_count}"
-    if found.heads_cut == 0:
-        return f"none\n{limit}"
-    noun = "head" if found.heads_cut == 1 else "heads"
-    return f"{percent(found.heads_share)}\n{found.heads_cut:,} {noun}\n{limit}"
+    cut = f"{percent(cell.heads_share)}\n{counted(cell.heads_cut, 'head')}"
+    return f"{cut if cell.heads_cut else 'none'}\nm = {cell.max_count}"

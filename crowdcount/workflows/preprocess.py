@@ -106,13 +106,13 @@ def preprocess(
     refuse_prepared(source)
     sets = find_sets(source, dataset=dataset)
     if order is not None:
-        sets = [_with_order(each, order) for each in sets]
+        sets = [_with_order(source_set, order) for source_set in sets]
     plans = []
-    for each in sets:
-        folder = Path("data") / each.name if out is None else out
+    for source_set in sets:
+        folder = Path("data") / source_set.name if out is None else out
         if out is not None and len(sets) > 1:
-            folder = out / each.name
-        plans.append(_plan(each, folder, config, force=force, skip_unpaired=skip_unpaired))
+            folder = out / source_set.name
+        plans.append(_plan(source_set, folder, config, force=force, skip_unpaired=skip_unpaired))
     if strict:
         for plan in plans:
             _refuse_incomplete(plan, converter)
@@ -217,26 +217,26 @@ def _refuse_incomplete(plan: _Plan, converter: Converter) -> None:
 def _prepare(plan: _Plan, converter: Converter, *, dry_run: bool) -> PreparedResult:
     """Convert the images that are not up to date, and write the manifest."""
     folder, earlier = plan.folder, plan.earlier
-    kept = _up_to_date(plan, converter.threads)
-    names = {record.name for record in kept}
+    unchanged = _up_to_date(plan, converter.threads)
+    names = {record.name for record in unchanged}
     todo = [image for image in plan.scan.images if image.name not in names]
     finished = earlier.manifest is not None and not unlisted_files(folder, earlier.manifest)
     write = not dry_run and (bool(todo) or not finished)
-    versions = earlier.versions if kept else {}
+    versions = earlier.versions if unchanged else {}
     if write:
         if todo:
             versions = joined_versions(versions, versions_now())
         start_journal(folder, plan.origin, earlier.records.values(), versions=versions)
-    records = kept
+    records = unchanged
     if todo:
-        records = kept + _convert(plan, todo, converter, write=write)
+        records = unchanged + _convert(plan, todo, converter, write=write)
     manifest = _manifest(plan, records, versions=versions)
     if write:
         remove_unlisted(folder, manifest)
         write_json(folder / MANIFEST, asdict(manifest))
         (folder / JOURNAL).unlink()
     elif not dry_run:
-        log.info("%s: nothing to do, all %d images are up to date", folder, len(kept))
+        log.info("%s: nothing to do, all %d images are up to date", folder, len(unchanged))
         if manifest != earlier.manifest:  # the recipe's words changed
             write_json(folder / MANIFEST, asdict(manifest))
     warnings = (*manifest.reasons, *faults(manifest.images, order=manifest.points.order))
@@ -249,14 +249,14 @@ def _prepare(plan: _Plan, converter: Converter, *, dry_run: bool) -> PreparedRes
         manifest=manifest,
         warnings=warnings,
         written=len(todo),
-        unchanged=len(kept),
+        unchanged=len(unchanged),
     )
 
 
 def _up_to_date(plan: _Plan, threads: ThreadMap) -> list[ImageRecord]:
     """Return the earlier records of images whose files, by content, are still right."""
     earlier = plan.earlier.records
-    pairs = [(earlier[each.name], each) for each in plan.scan.images if each.name in earlier]
+    pairs = [(earlier[image.name], image) for image in plan.scan.images if image.name in earlier]
     if not pairs:
         return []
     answers = threads(
@@ -295,11 +295,11 @@ def _manifest(plan: _Plan, records: Sequence[ImageRecord], *, versions: Versions
     release, reasons = find_release(plan.scan, images)
     recipe, config = plan.scan.source.recipe, plan.origin.settings
     assignment = assign_training(
-        {each.file: each.heads for each in images if each.split == "train"},
+        {record.file: record.heads for record in images if record.split == "train"},
         config=config,
         groups=plan.scan.groups,
         folds=plan.scan.folds,
-        has_val=any(each.split == "val" for each in images),
+        has_val=any(record.split == "val" for record in images),
     )
     return Manifest(
         format=FORMAT,

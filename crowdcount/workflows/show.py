@@ -62,9 +62,11 @@ class CountSummary:
 
 def summary(records: Sequence[ImageRecord]) -> CountSummary:
     """Summarise the images of a split, at least one."""
-    heads = [each.heads for each in records]
-    sizes = sorted({(each.width, each.height) for each in records}, key=lambda s: (s[0] * s[1], s))
-    pixels = sum(each.width * each.height for each in records)
+    heads = [record.heads for record in records]
+    sizes = sorted(
+        {(record.width, record.height) for record in records}, key=lambda s: (s[0] * s[1], s)
+    )
+    pixels = sum(record.width * record.height for record in records)
     return CountSummary(
         images=len(records),
         empty=heads.count(0),
@@ -98,9 +100,9 @@ def _histogram(heads: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
         starts += [decade, 2 * decade, 5 * decade]
         decade *= 10
     ranges = [(low, end - 1) for low, end in pairwise(starts)]
-    counted = [(low, high, sum(low <= each <= high for each in heads)) for low, high in ranges]
-    filled = [index for index, (_, _, images) in enumerate(counted) if images]
-    return tuple(counted[filled[0] : filled[-1] + 1])
+    rows = [(low, high, sum(low <= count <= high for count in heads)) for low, high in ranges]
+    filled = [index for index, (_, _, images) in enumerate(rows) if images]
+    return tuple(rows[filled[0] : filled[-1] + 1])
 
 
 def choose(
@@ -131,24 +133,24 @@ def choose(
     if names:
         known = data.manifest.images if split is None else data.records(split)
         return tuple(dict.fromkeys(_find(name, known) for name in names))
-    by_name = {each.name: each for each in data.records(split or data.splits[0])}
-    heads = {name: each.heads for name, each in by_name.items()}
+    by_name = {record.name: record for record in data.records(split or data.splits[0])}
+    heads = {name: record.heads for name, record in by_name.items()}
     return tuple(by_name[name] for name in spread_by_count(heads, number=number, seed=seed))
 
 
 def _find(name: str, known: Sequence[ImageRecord]) -> ImageRecord:
     """Find the image with a name, or else the only one whose name ends like it."""
-    whole = [each for each in known if each.name == name]
-    fitting = whole or [each for each in known if name in _endings(each)]
+    whole = [record for record in known if record.name == name]
+    fitting = whole or [record for record in known if name in _endings(record)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise UsageError(
             f"{name}: several images have this name",
-            looked_for=", ".join(each.name for each in fitting[:5]),
+            looked_for=", ".join(record.name for record in fitting[:5]),
             next_step=f"name one in full, such as {fitting[0].name}",
         )
-    endings = dict.fromkeys(chain.from_iterable(_endings(each) for each in known))
+    endings = dict.fromkeys(chain.from_iterable(_endings(record) for record in known))
     raise InputMissingError(
         f"{name}: no such image{did_you_mean(name, endings)}",
         looked_for=f"{len(known)} names in the manifest, such as {known[0].name}",
@@ -178,21 +180,21 @@ def draw_sheet(
     colours = BlockColours(
         block=block,
         max_count=manifest.max_count,
-        fullest=max(_fullest(data, each, block=block) for each in records),
+        fullest=max(_fullest(data, record, block=block) for record in records),
     )
-    layout = Layout.of([(each.width, each.height) for each in records])
+    layout = Layout.of([(record.width, record.height) for record in records])
     tiles = [
         Tile(
-            picture=picture(data.sample(each), layout=layout, colours=colours),
-            name=each.name,
-            caption=_caption(each),
+            picture=picture(data.sample(record), layout=layout, colours=colours),
+            name=record.name,
+            caption=_caption(record),
         )
-        for each in track(records, label="drawing")
+        for record in track(records, label="drawing")
     ]
-    heads = sum(each.heads for each in records)
+    heads = sum(record.heads for record in records)
     title = (
         f"{manifest.name}: {counted(len(records), 'image')} of {len(manifest.images):,}, "
-        f"{counted(heads, 'head')} of {sum(each.heads for each in manifest.images):,}"
+        f"{counted(heads, 'head')} of {sum(record.heads for record in manifest.images):,}"
     )
     return contact_sheet(tiles, title=title, layout=layout, colours=colours)
 

@@ -39,8 +39,8 @@ def verify(folder: Path, *, jobs: int = 1, track: Track = untracked) -> Manifest
     def problems_of(record: ImageRecord) -> list[str]:
         return list(record_problems(record, folder=folder, manifest=manifest))
 
-    found = threads(problems_of, manifest.images, label=f"verify {manifest.name}")
-    image_problems = list(chain.from_iterable(found))
+    lists = threads(problems_of, manifest.images, label=f"verify {manifest.name}")
+    image_problems = list(chain.from_iterable(lists))
     problems = [
         *manifest_problems(manifest),
         *image_problems,

@@ -1,1 +1,1 @@
-"""What is kept: prepared data sets on disk."""
+"""Prepared data sets on disk."""

@@ -96,7 +96,7 @@ class PreparedDataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits; ``val`` may be the held-out part of ``train``."""
-        names = {each.split for each in self.manifest.images}
+        names = {record.split for record in self.manifest.images}
         if self.manifest.held_out:
             names.add("val")
         if self.manifest.calibration:
@@ -119,10 +119,10 @@ class PreparedDataset:
         kept = {"val": self.manifest.held_out, CALIBRATION: self.manifest.calibration}
         if kept.get(split):
             chosen = set(kept[split])
-            return tuple(each for each in self.all_training() if each.file in chosen)
-        images = tuple(each for each in self.manifest.images if each.split == split)
+            return tuple(record for record in self.all_training() if record.file in chosen)
+        images = tuple(record for record in self.manifest.images if record.split == split)
         left_out = set().union(*kept.values()) if split == "train" else set()
-        return tuple(each for each in images if each.file not in left_out)
+        return tuple(record for record in images if record.file not in left_out)
 
     def all_training(self) -> tuple[ImageRecord, ...]:
         """Return all images of ``train``, including those kept from training; bins use all of them.
@@ -130,7 +130,7 @@ class PreparedDataset:
         Raises:
             InputMissingError: If the data set has no training images.
         """
-        images = tuple(each for each in self.manifest.images if each.split == "train")
+        images = tuple(record for record in self.manifest.images if record.split == "train")
         if not images:
             raise InputMissingError(f"{self.folder}: has no training images")
         return images

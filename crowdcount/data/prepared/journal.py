@@ -89,7 +89,7 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
             )
     return Earlier(
         manifest=manifest,
-        records={each.name: each for each in records},
+        records={record.name: record for record in records},
         versions=start.versions,
     )
 
@@ -121,8 +121,8 @@ def unlisted_files(folder: Path, manifest: Manifest) -> list[Path]:
     """
     named = {
         path
-        for each in manifest.images
-        for path in prepared_paths(folder, split=each.split, file=each.file)
+        for record in manifest.images
+        for path in prepared_paths(folder, split=record.split, file=record.file)
     }
     paths = (path for split in SPLITS for path in (folder / split).rglob("*"))
     files = (path for path in paths if path.is_symlink() or not path.is_dir())

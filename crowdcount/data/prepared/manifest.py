@@ -233,7 +233,7 @@ def totals(records: Sequence[ImageRecord]) -> SplitTotals:
 
 def totals_by_split(records: Sequence[ImageRecord]) -> dict[str, SplitTotals]:
     """Sum the numbers of the records of each split."""
-    by_split = {split: [each for each in records if each.split == split] for split in SPLITS}
+    by_split = {split: [record for record in records if record.split == split] for split in SPLITS}
     return {split: totals(images) for split, images in by_split.items() if images}
 
 

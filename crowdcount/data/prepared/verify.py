@@ -25,14 +25,14 @@ from crowdcount.files import sha256_bytes
 
 def manifest_problems(manifest: Manifest) -> Iterator[str]:
     """Yield contradictions inside a manifest."""
-    names = [each.name for each in manifest.images]
+    names = [record.name for record in manifest.images]
     for name in sorted(name for name, number in Counter(names).items() if number > 1):
         yield f"{name}: occurs twice in the manifest"
     sums = totals_by_split(manifest.images)
     for split in {**sums, **manifest.totals}:
         if sums.get(split) != manifest.totals.get(split):
             yield f"{split}: the totals are not the sums over its images"
-    train = {each.file for each in manifest.images if each.split == "train"}
+    train = {record.file for record in manifest.images if record.split == "train"}
     kept_back = {*manifest.held_out, *manifest.calibration}
     if len(kept_back) < len(manifest.held_out) + len(manifest.calibration):
         yield "held out: an image occurs twice"
@@ -103,7 +103,7 @@ def _content_problems(
         heads, height=record.height, width=record.width, block=manifest.settings.block
     )
     # Packed, a file of a few kilobytes could hold more than the memory does.
-    unpacked = max(each.file_size for each in zipfile.ZipFile(io.BytesIO(blocks)).infolist())
+    unpacked = max(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(blocks)).infolist())
     if unpacked > expected.nbytes + 1024:
         yield f"{record.name}: the block counts are not those of its {len(heads)} heads"
         return

@@ -1,1 +1,1 @@
-"""What people bring: recipes, archives as they unpack, annotations, images."""
+"""Sources of data: recipes, unpacked archives, annotations, images."""

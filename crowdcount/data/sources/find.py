@@ -65,10 +65,10 @@ def find_sets(source: Path, *, dataset: str | Path | None = None) -> list[Source
         sets = [_source_set(root, recipe) for root in (named or roots)]
     if not sets:
         raise _nothing_found(source, recipes)
-    names = [each.name for each in sets]
+    names = [source_set.name for source_set in sets]
     for name in names:
         if names.count(name) > 1:
-            roots_of_name = [str(each.root) for each in sets if each.name == name]
+            roots_of_name = [str(source_set.root) for source_set in sets if source_set.name == name]
             raise UsageError(
                 f"{source}: more than one folder is {name}: {shorten(roots_of_name)}",
                 next_step="name one of them",
@@ -114,7 +114,7 @@ def _matching_names(recipes: Sequence[Recipe], root: Path, source: Path) -> list
     """Select recipes by the names of folders, from the set's root outwards; the nearest decides."""
     for folder in (root, *root.parents):
         plain = _plain(folder.name)
-        named = [each for each in recipes if plain in map(_plain, each.recognise.folders)]
+        named = [recipe for recipe in recipes if plain in map(_plain, recipe.recognise.folders)]
         if named or folder == source:
             return named
     return []
@@ -130,7 +130,7 @@ def _identify(root: Path, fitting: list[Recipe], source: Path) -> SourceSet:
     chosen = (
         _matching_names(fitting, root, source)
         or [recipe for recipe in fitting if _matches_numbers(recipe, root)]
-        or [each for each in fitting if each.recognise.layout or each.recognise.any_folder]
+        or [recipe for recipe in fitting if recipe.recognise.layout or recipe.recognise.any_folder]
     )
     if len(chosen) == 1:
         return _source_set(root, chosen[0])

@@ -171,7 +171,9 @@ def _absent_ids(
     """Select the ids without an image that the split's list names or, without a list, its table."""
     if layout.list is not None:
         existing = {image.id for image in images}
-        return tuple(each for each in listed_ids(root, layout.list) if each not in existing)
+        return tuple(
+            image_id for image_id in listed_ids(root, layout.list) if image_id not in existing
+        )
     existing = {_plain_id(image.id) for image in images}
     return tuple(
         image_id
@@ -213,7 +215,7 @@ def _refuse_shared(source: SourceSet, splits: Mapping[str, SourceSplit]) -> None
                 f"{source.root.name}: {len(shared)} images of {name} are in another split, too: "
                 f"{shorten(shared)}",
                 looked_for=", ".join(
-                    each.list for each in source.recipe.splits.values() if each.list
+                    layout.list for layout in source.recipe.splits.values() if layout.list
                 ),
                 next_step="unpack the archive again",
             )

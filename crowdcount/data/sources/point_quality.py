@@ -38,24 +38,24 @@ def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int
 def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tuple[str, ...]:
     """Describe why not all points of a set can be trusted: one line for each kind of fault."""
     lines = []
-    swapped = [each.name for each in records if each.axes_swapped]
+    swapped = [record.name for record in records if record.axes_swapped]
     if swapped:
         other = "yx" if order == "xy" else "xy"
         lines.append(
             f"x and y seem to have changed places in {counted(len(swapped), 'image')}, whose heads "
             f"outside would lie inside: {shorten(swapped)}; if so, pass --order {other}"
         )
-    lines += _summary("{} outside, moved to the edge", records, lambda each: each.outside)
-    lines += _summary("{} without a finite place, left out", records, lambda each: each.dropped)
+    lines += _summary("{} outside, moved to the edge", records, lambda record: record.outside)
+    lines += _summary("{} without a finite place, left out", records, lambda record: record.dropped)
     return tuple(lines)
 
 
 def remarks(records: Sequence[ImageRecord]) -> tuple[str, ...]:
     """Describe unusual points that may well be right: duplicates and empty scenes."""
     lines = list(
-        _summary("{} at the place of another, kept", records, lambda each: each.duplicates)
+        _summary("{} at the place of another, kept", records, lambda record: record.duplicates)
     )
-    empty = [each.name for each in records if each.heads == 0]
+    empty = [record.name for record in records if record.heads == 0]
     if empty:
         lines.append(f"nobody in {counted(len(empty), 'image')}: {shorten(empty)}")
     return tuple(lines)
@@ -65,7 +65,7 @@ def _summary(
     text: str, records: Sequence[ImageRecord], number: Callable[[ImageRecord], int]
 ) -> Iterator[str]:
     """Yield a line with the number of heads, if any, and their number in each image."""
-    heads = {each.name: number(each) for each in records if number(each)}
+    heads = {record.name: number(record) for record in records if number(record)}
     if heads:
         total = sum(heads.values())
         images = shorten([f"{name} ({count})" for name, count in heads.items()])

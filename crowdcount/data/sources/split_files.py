@@ -122,7 +122,7 @@ def _folder(root: Path, parts: Sequence[str]) -> Path:
     for part in parts:
         child = root / part
         if not child.exists():
-            alike = (each for each in subfolders(root) if each.name.lower() == part.lower())
+            alike = (folder for folder in subfolders(root) if folder.name.lower() == part.lower())
             child = next(alike, child)
         root = child
     return root

@@ -1,1 +1,1 @@
-"""What a network sees in training: crops, batches, cached samples."""
+"""Training data: augmented crops, batches, cached samples."""

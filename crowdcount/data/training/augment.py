@@ -175,7 +175,7 @@ class AugmentConfig:
 
 def no_augmentation() -> AugmentConfig:
     """Return settings under which a crop is a piece of its image, unchanged."""
-    names = [each.name for each in fields(AugmentConfig) if each.name.endswith("_probability")]
+    names = [field.name for field in fields(AugmentConfig) if field.name.endswith("_probability")]
     off: dict[str, Any] = dict.fromkeys(names, 0.0)
     return AugmentConfig(**off)
 

@@ -159,7 +159,7 @@ class _Collate:
 
 
 def _begin_worker(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
-    """Be a quiet helper: no pool of threads of OpenCV's own, and a process group of its own.
+    """Set up a worker process: no threads of OpenCV, and a process group of its own.
 
     Terminals, ``timeout`` and shells send a request to stop to the whole group of the main process.
     It follows the request, and still needs its workers to finish the step under way.

@@ -135,9 +135,9 @@ class CachedSamples:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Sample:
-        kept = self._cache.get(index)
-        if kept is not None:
-            return kept
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached
         sample = self._samples[index]
         self._cache.put(index, sample)
         return sample
@@ -165,7 +165,7 @@ def make_cache(rooms: Sequence[Room], *, kind: str, directory: Path) -> SampleCa
     size = size_of_cache(rooms)
     left = {"memory": memory_left(), "disk": shutil.disk_usage(directory).free}
     if kind == "auto":
-        fitting = [each for each in left if size <= LARGEST_SHARE * left[each]]
+        fitting = [place for place in left if size <= LARGEST_SHARE * left[place]]
         if not fitting:
             log.info("decoded images take %s: too much for a cache", _mib(size))
             return None
