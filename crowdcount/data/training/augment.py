@@ -24,50 +24,36 @@ _LAST = 2.0**-10
 # Weights of red, green and blue in grey (ITU-R BT.601, as in JPEG).
 _LUMA = np.array([0.299, 0.587, 0.114])
 
-_WIDE: dict[str, Any] = {
-    "zoom_probability": 0.7,
-    "scale_min": 0.5,
-    "scale_max": 2.0,
-    "scale_draw": "zoom",
-    "place_draw": "corner",
-    "flip_probability": 0.5,
-    "colour_probability": 0.8,
-    "brightness": 0.3,
-    "contrast": 0.3,
-    "saturation": 0.3,
-    "hue": 10.0,
-    "grey_probability": 0.1,
-    "blur_probability": 0.2,
-    "blur_sigma": 1.2,
-    "noise_probability": 0.2,
-    "noise_sigma": 10.0,
-    "salt_pepper_probability": 0.0,
-    "salt_pepper": 0.001,
-    "jpeg_probability": 0.2,
-    "jpeg_quality": 40,
-}
-
-# The strength of a step that is off is that of the wide chain.
-_PUBLISHED = _WIDE | {
-    "zoom_probability": 1.0,
-    # The crop is cut with 1 to 2 times its final side.
-    "scale_max": 1.0,
-    "scale_draw": "side",
-    "colour_probability": 0.2,
-    "brightness": 0.1,
-    "contrast": 0.1,
-    "saturation": 0.1,
-    "hue": 0.0,
-    "grey_probability": 0.0,
-    # The published blur is a box of 5 pixels, with this standard deviation along one axis.
-    "blur_sigma": 1.4,
-    "noise_probability": 0.0,
-    "salt_pepper_probability": 0.5,
-    "jpeg_probability": 0.0,
+# Defaults of the settings in the wide and in the published chain. A step that is off has the
+# strength of the wide chain.
+_DEFAULTS: dict[str, tuple[Any, Any]] = {
+    "zoom_probability": (0.7, 1.0),
+    "scale_min": (0.5, 0.5),
+    "scale_max": (2.0, 1.0),  # published: a crop is cut with 1 to 2 times its final side
+    "scale_draw": ("zoom", "side"),
+    "place_draw": ("corner", "corner"),
+    "flip_probability": (0.5, 0.5),
+    "colour_probability": (0.8, 0.2),
+    "brightness": (0.3, 0.1),
+    "contrast": (0.3, 0.1),
+    "saturation": (0.3, 0.1),
+    "hue": (10.0, 0.0),
+    "grey_probability": (0.1, 0.0),
+    "blur_probability": (0.2, 0.2),
+    "blur_sigma": (1.2, 1.4),  # published: the standard deviation of a box of 5 pixels, by axis
+    "noise_probability": (0.2, 0.0),
+    "noise_sigma": (10.0, 10.0),
+    "salt_pepper_probability": (0.0, 0.5),
+    "salt_pepper": (0.001, 0.001),
+    "jpeg_probability": (0.2, 0.0),
+    "jpeg_quality": (40, 40),
 }
 
 CHAINS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"wide": MappingProxyType(_WIDE), "published": MappingProxyType(_PUBLISHED)}
+    {
+        "wide": MappingProxyType({name: wide for name, (wide, _) in _DEFAULTS.items()}),
+        "published": MappingProxyType({name: value for name, (_, value) in _DEFAULTS.items()}),
+    }
 )
 """Defaults of all settings. ``wide`` is ours; ``published`` is that of CLIP-EBC (Ma et al.,
 https://arxiv.org/abs/2403.09281), with a blur in both directions."""
