@@ -119,7 +119,7 @@ def write_rendered(
             sample = render(number, rng)
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))]
             _, encoded = cv2.imencode(".jpg", sample.image[..., ::-1], quality)
-            (unfinished / sample.name).write_bytes(encoded)
+            (unfinished / sample.name).write_bytes(encoded.tobytes())
             places = [(f"{x:.2f}", f"{y:.2f}") for x, y in sample.points] or [("", "")]
             rows.writerows((sample.name, x, y) for x, y in places)
         (unfinished / "points.csv").write_bytes(table.getvalue().encode("utf-8"))
