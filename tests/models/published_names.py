@@ -1,6 +1,15 @@
 """The weights of a model under the names that the published code of CLIP-EBC gives them."""
 
 import re
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from crowdcount.core.bins import Bins
+from crowdcount.core.published_bins import PUBLISHED_BINS
+from crowdcount.models.build import build_model
+from crowdcount.models.config import ModelConfig
 
 OURS = {"text_features", "mean", "std", "bin_values"}
 
@@ -36,3 +45,17 @@ def with_published_names(state, *, family="clip"):
                     break
             tensors[renamed] = tensor
     return tensors
+
+
+def write_published_vgg(path: Path):
+    """Write the file of a VGG11 with the bins of NWPU, and return the model.
+
+    Inside of ``shrunken()`` it is much smaller than any that was published.
+    """
+    torch.manual_seed(0)
+    table = PUBLISHED_BINS["nwpu-r8-t4"]
+    bins = Bins(block=8, starts=table.starts, values=table.values)
+    config = ModelConfig(backbone="vgg11", pretrained="none", normalisation="imagenet")
+    model = build_model(config, bins).eval()
+    torch.save(OrderedDict(with_published_names(model.state_dict(), family="vgg")), path)
+    return model

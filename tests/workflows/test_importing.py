@@ -1,10 +1,9 @@
 """Published checkpoints through the command give, by the public API, what they always gave."""
 
+import functools
 import importlib.util
 import json
 import pickle
-import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,7 @@ import torch
 from torch.testing import assert_close
 
 import crowdcount as cc
-from crowdcount.cli import main
 from crowdcount.core.image import NORMALISATIONS, WorkingSize
-from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
@@ -23,7 +20,7 @@ from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.card import card_lines, read_card
 from crowdcount.workflows.importing import import_checkpoint, read_published
-from tests.models.published_names import with_published_names
+from tests.models.published_names import with_published_names, write_published_vgg
 from tests.models.small_backbones import shrunken
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -38,33 +35,16 @@ def make_weights(name):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, workplace):
-    """Run ``crowdcount import``; gives its exit code, its stdout and its stderr."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crowdcount", "import", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run_command
+def run(run, workplace):
+    """Run ``crowdcount import`` in an empty working directory."""
+    return functools.partial(run, "import")
 
 
 @pytest.fixture
 def vgg(workplace):
-    """A published file of a network without CLIP, much smaller than any; and its model."""
-    torch.manual_seed(0)
+    """The model of a small published file in the working directory, ``best.pth``."""
     with shrunken():
-        table = PUBLISHED_BINS["nwpu-r8-t4"]
-        bins = cc.Bins(block=8, starts=table.starts, values=table.values)
-        config = ModelConfig(backbone="vgg11", pretrained="none", normalisation="imagenet")
-        model = build_model(config, bins).eval()
-        tensors = with_published_names(model.state_dict(), family="vgg")
-        torch.save(OrderedDict(tensors), "best.pth")
-        yield model
+        yield write_published_vgg(Path("best.pth"))
 
 
 @pytest.fixture(
@@ -241,26 +221,6 @@ def test_a_table_of_ones_own_is_taken(workplace, vgg):
     assert found.model.bins.values == (0.0, 1.0, 2.0, 3.0, 5.5)
     assert found.card.working_size == WorkingSize(short_side_min=448, long_side_max=4096)
     assert found.card.provenance.data == ()
-
-
-def test_flags_act(run, vgg):
-    code, out, err = run("best.pth", "--bins", "sha", "-o", "imported", "--dry-run")
-    assert (code, out) == (0, "")
-    assert "to be written to imported" in err
-    assert not Path("imported").exists()
-    code, _, err = run("best.pth", "--bins", "sha", "-o", "imported", "--backbone", "vgg13")
-    assert code == 4
-    assert "best.pth: its tensors are those of vgg11, but vgg13 was asked for" in err
-    assert "--backbone vgg11" in err
-    windows = ("--window", "64", "--block", "8", "--prompts", "digits", "--backbone", "vgg11")
-    assert run("best.pth", "--bins", "sha", "-o", "imported", *windows)[0] == 0
-    config = load_checkpoint(Path("imported")).model.config
-    assert (config.window, config.prompts) == (64, "digits")
-    code, _, err = run("best.pth", "--bins", "shb", "-o", "imported")
-    assert code == 2
-    assert "already exists" in err
-    assert run("best.pth", "--bins", "shb", "-o", "imported", "--force")[0] == 0
-    assert load_checkpoint(Path("imported")).model.bins.values[-1] == 4.41009
 
 
 def test_windows_overlap_as_the_stride_says(run, vgg):

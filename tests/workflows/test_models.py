@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from crowdcount.cli import main
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.checkpoints.card import CardText
 from crowdcount.workflows.card import pack
@@ -15,13 +13,13 @@ from crowdcount.workflows.models import list_backbones, list_checkpoints
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, workplace):
+def run(run, workplace):
+    """Run ``crowdcount models`` in an empty working directory; returns what it prints."""
+
     def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crowdcount", "models", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert not stop.value.code
-        return capfd.readouterr().out
+        code, out, err = run("models", *arguments)
+        assert code == 0, err
+        return out
 
     return run_command
 

@@ -1,7 +1,7 @@
 """``models push``: what is uploaded counts as before, says what it is, and tells no paths."""
 
+import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ import yaml
 from huggingface_hub import constants
 
 import crowdcount
-from crowdcount.cli import main
 from crowdcount.files import sha256_file
 from crowdcount.models.checkpoints.card import CardText, Source
 from crowdcount.workflows.card import card_lines, pack, read_card
@@ -25,14 +24,8 @@ TEXT = CardText(
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, workplace):
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crowdcount", "models", "push", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return (int(stop.value.code or 0), *capfd.readouterr())
-
-    return run_command
+def run(run, workplace):
+    return functools.partial(run, "models", "push")
 
 
 @pytest.fixture

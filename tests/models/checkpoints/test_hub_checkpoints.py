@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from huggingface_hub import constants
 from PIL import Image
 
 import crowdcount
-from crowdcount.cli import main
 from crowdcount.config import load_run_config
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
 from crowdcount.models.checkpoints import hub
@@ -193,17 +191,9 @@ def test_a_training_starts_from_one_commit_whatever_is_pushed(served):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, workplace):
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crowdcount", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capfd.readouterr())
-
-    return run_command
+def run(run, workplace):
+    """Run a command in an empty working directory."""
+    return run
 
 
 def test_predict_says_which_commit_counted(served, run):
