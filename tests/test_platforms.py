@@ -12,7 +12,7 @@ PROGRAM = """
 import os, pkgutil, sys
 import huggingface_hub, matplotlib.figure, open_clip, psutil, timm, torch.utils.data
 
-sys.modules |= dict.fromkeys(["resource"])
+sys.modules |= dict.fromkeys(["fcntl", "resource"])
 for name in ("sched_getaffinity", "setpgid", "mkfifo"):
     delattr(os, name)
 
