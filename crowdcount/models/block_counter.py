@@ -1,4 +1,4 @@
-"""BlockCounter: what every model does with an image of any size before and after its network."""
+"""BlockCounter: the base class of all models, which handles images of any size."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,19 +18,19 @@ from crowdcount.models.output import check_head
 
 
 class BlockCounter(nn.Module, ABC):
-    """Images in [0, 1] to the probabilities of the bins, and the expected heads, of every block.
+    """Predict the bin probabilities and the expected heads of every block of images in [0, 1].
 
-    A subclass is a network that gives logits for images whose sides are whole numbers of blocks
-    and of its own strides. Normalisation, padding, cropping and the expectation are done here.
+    A subclass computes logits for images whose sides are multiples of the block and of its
+    strides. This class normalises, pads, crops and takes the expectation.
 
     Attributes:
         config: The settings it was built from.
-        bins: The bins it tells apart.
-        normalisation: The channel statistics it applies.
+        bins: The bins that it distinguishes.
+        normalisation: The channel statistics that it applies.
         stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
-        prompts: The sentences it compares blocks with, where the network reads sentences.
-        frozen: Names of the modules and parameters that training leaves as they are.
-        unmoved: Names of the modules whose statistics training leaves as they are.
+        prompts: The sentences that blocks are compared with; None: no network of CLIP.
+        frozen: Names of the modules and parameters that are not trained.
+        fixed_statistics: Names of the batch norms that keep their statistics in training.
     """
 
     mean: Tensor
@@ -38,22 +38,22 @@ class BlockCounter(nn.Module, ABC):
     bin_values: Tensor
     prompts: tuple[str, ...] | None = None
     frozen: tuple[str, ...] = ()
-    unmoved: tuple[str, ...] = ()
+    fixed_statistics: tuple[str, ...] = ()
 
     def __init__(
         self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, stride: int
     ) -> None:
-        """Keep what every prediction needs.
+        """Store the settings, bins and statistics.
 
         Args:
             config: Settings; ``config.block`` must be the block side of the bins.
-            bins: The bins to tell apart.
+            bins: The bins to distinguish.
             normalisation: Channel statistics to apply to images.
             stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
 
         Raises:
             ConfigError: If settings and bins are for blocks of different sides, or the head cannot
-                tell these bins apart.
+                distinguish these bins.
         """
         super().__init__()
         if config.block != bins.block:
@@ -73,27 +73,27 @@ class BlockCounter(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
         """Predict the blocks of RGB images in [0, 1].
 
-        The maps have ``ceil(height / block)`` rows and ``ceil(width / block)`` columns: the last
-        may stand for partial blocks. Plain regression has no bins, so no logits.
+        The maps have ``ceil(height / block)`` rows and ``ceil(width / block)`` columns; the last
+        ones may be partial blocks. Plain regression has no bins, so no logits.
         """
         return self.from_normalised(self.normalised(images))
 
     def normalised(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        """RGB images in [0, 1] with the channel statistics that the network knows."""
+        """Normalise the channels of RGB images in [0, 1]."""
         return (images - self.mean) / self.std
 
     def from_normalised(self, images: Float[Tensor, "batch 3 height width"]) -> BlockPrediction:
-        """Predict the blocks of images whose channels are normalised already.
+        """Predict the blocks of normalised images.
 
         Images are padded at the bottom and the right with zeros, which is the mean colour.
         """
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, math.lcm(self.stride, self.config.block))
         if self.training:
-            # Batch normalisation has no statistics of a single value, which is what one image of
-            # one stride would give in the deepest stage.
+            # Batch normalisation needs more than one value; an image of one stride has a single one
+            # in the deepest stage.
             padded = F.pad(padded, (0, max(2 * self.stride - padded.shape[-1], 0)))
         rows, cols = -(-height // self.config.block), -(-width // self.config.block)
         logits = self.block_logits(padded)[..., :rows, :cols]
@@ -102,10 +102,10 @@ class BlockCounter(nn.Module, ABC):
         return BlockPrediction(logits=logits, counts=expected_counts(logits, self.bin_values))
 
     def freeze(self, names: Sequence[str]) -> None:
-        """Leave modules and parameters as they are from now on.
+        """Exclude modules and parameters from training.
 
-        Their parameters ask for no gradient, and in training, too, they behave as in evaluation:
-        no dropout, and batch normalisation by statistics that stay.
+        Their parameters get no gradient, and the modules stay in evaluation mode: no dropout, and
+        batch normalisation with its stored statistics.
         """
         self.frozen = (*self.frozen, *names)
         for name, parameter in self.named_parameters():
@@ -114,10 +114,10 @@ class BlockCounter(nn.Module, ABC):
         self.train(self.training)
 
     def freeze_statistics(self, *, head: bool = False) -> None:
-        """Let batch normalisation go by the statistics it has from now on, in training, too.
+        """Make batch normalisation use its stored statistics in training, too.
 
         Args:
-            head: That of all that is not the encoder, in place of the encoder's.
+            head: The batch normalisation outside the encoder, in place of the encoder's.
 
         Raises:
             ConfigError: If there is none.
@@ -134,14 +134,14 @@ class BlockCounter(nn.Module, ABC):
                 f"model.{setting}: the {part} of {self.config.backbone} has no batch normalisation",
                 next_step="leave the setting out",
             )
-        self.unmoved = (*self.unmoved, *names)
+        self.fixed_statistics = (*self.fixed_statistics, *names)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "BlockCounter":
         """Set the mode of all modules that are not frozen."""
         super().train(mode)
         for name, module in self.named_modules():
-            if name in self.frozen or name in self.unmoved:
+            if name in self.frozen or name in self.fixed_statistics:
                 module.eval()
         return self
 
@@ -149,7 +149,9 @@ class BlockCounter(nn.Module, ABC):
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
-        """The network: logits of every block of normalised images; heads before ReLU of regression.
+        """Compute the logits of every block of normalised images.
+
+        For regression these are the heads of every block before ReLU.
 
         Sides are multiples of both the block side and the network's strides.
         """

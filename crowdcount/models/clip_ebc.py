@@ -1,4 +1,4 @@
-"""ClipEBC: blocks classified by comparing them with sentences about how many people are there."""
+"""ClipEBC: blocks are classified by comparing them with sentences about numbers of people."""
 
 import itertools
 import math
@@ -25,15 +25,16 @@ SLIM_WIDTH = 256
 """Channels of the slim decoder."""
 
 FIRST_TEMPERATURE = 0.07
-"""Cosines are divided by it before training changes it, as in CLIP."""
+"""Initial temperature by which cosines are divided, as in CLIP."""
 
 
 class ClipEBC(BlockCounter):
     """CLIP's image encoder, a decoder, and the cosine between each block and each bin's sentence.
 
-    The features of the sentences are a buffer: a checkpoint holds them, and no text encoder. With
-    the head ``zip`` a second projection, with a scale of its own, is compared with two sentences
-    that tell empty from occupied blocks; the first then chooses among the bins that are occupied.
+    The features of the sentences are a buffer, so a checkpoint holds them and needs no text
+    encoder. With the head ``zip`` a second projection, with its own scale, is compared with two
+    sentences that distinguish empty from occupied blocks; the first one then chooses among the
+    occupied bins.
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, and "ZIP",
@@ -58,17 +59,17 @@ class ClipEBC(BlockCounter):
 
         Args:
             config: Settings.
-            bins: The bins to tell apart.
+            bins: The bins to distinguish.
             normalisation: Channel statistics to apply to images.
             encoder: CLIP's image encoder.
-            decoder: Widths of the decoder's residual blocks; none: one as wide as the features.
+            decoder: Widths of the decoder's residual blocks; empty: one as wide as the features.
             text_features: CLIP's features of the sentences of :func:`bin_prompts`, of any length.
-            projection: Where the projection to CLIP's embedding starts; None: random.
+            projection: Initial projection to CLIP's embedding; None: random.
 
         Raises:
             ConfigError: If settings and bins are for blocks of different sides, the head cannot
-                tell these bins apart, the encoder cannot be tuned like this, or the projection
-                is of features of another width than the decoder's.
+                distinguish these bins, the encoder cannot be tuned like this, or the projection
+                expects features of another width than the decoder's.
         """
         if config.head == "regression":
             raise ConfigError(
@@ -118,7 +119,7 @@ class ClipEBC(BlockCounter):
             self.freeze(["encoder"])
 
     def _start_projection(self, own: ClipProjection) -> None:
-        """Give the projection CLIP's own weights."""
+        """Initialise the projection with CLIP's own weights."""
         weight = own.weight[:, :, None, None]
         if self.projection.weight.shape != weight.shape:
             raise ConfigError(
@@ -135,7 +136,7 @@ class ClipEBC(BlockCounter):
     def _decoded(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels rows cols"]:
-        """Features of every block, before they are compared."""
+        """Compute the features of every block that are compared with sentences."""
         height, width = images.shape[-2:]
         prompts = () if self.prompt_tokens is None else (self.prompt_tokens(len(images)),)
         if isinstance(self.decoder, Neck):
@@ -151,9 +152,9 @@ class ClipEBC(BlockCounter):
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
-        """Scaled cosines between the features of every block and those of every sentence.
+        """Compute scaled cosines between the features of every block and every sentence.
 
-        For ``zip`` those of the two heads, joined to log-probabilities of all bins.
+        For ``zip`` the cosines of both heads are joined to log-probabilities of all bins.
         """
         features = self._decoded(images)
         logits = self.logit_scale.exp() * _cosines(self.projection(features), self.text_features)
@@ -164,10 +165,10 @@ class ClipEBC(BlockCounter):
 
 
 def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
-    """The light pyramid in place of the published decoder.
+    """Build the light pyramid that replaces the published decoder.
 
     Raises:
-        ConfigError: If the encoder has no such levels, or none as coarse as the blocks.
+        ConfigError: If the encoder has no levels, or none as coarse as the blocks.
     """
     if not encoder.levels:
         raise ConfigError(
@@ -186,19 +187,19 @@ def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
 
 @torch.no_grad()
 def _start_at_first(projection: nn.Conv2d, sentences: Float[Tensor, "sentences embedding"]) -> None:
-    """Let a projection begin where the first sentence is much nearer than the others.
+    """Initialise a projection so that every block is nearest to the first sentence.
 
-    Most blocks are empty. From anywhere else an untrained model predicts two heads a block, and
-    its first hundreds of steps teach it nothing but that.
+    Most blocks are empty. With another bias an untrained model predicts two heads a block, and
+    spends its first hundreds of steps on unlearning that.
     """
     first, *others = F.normalize(sentences, dim=1)
     towards = F.normalize(first - torch.stack(others).mean(dim=0), dim=0)
-    # About as long as what the random weights add to it.
+    # About as long as the contribution of the random weights.
     projection.bias = nn.Parameter(towards * math.sqrt(projection.out_channels) / 2)
 
 
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:
-    """The sentence of each bin; for ``zip`` with that of an occupied block behind the first."""
+    """Return the sentence of each bin; for ``zip`` with that of an occupied block as the second."""
     style, template = config.prompts, config.prompt_template
     empty, *filled = (prompt(*each, style=style, template=template) for each in bins.ranges)
     if config.head == "zip":
@@ -207,10 +208,10 @@ def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:
 
 
 def _tuning(config: ModelConfig, encoder: ClipImageEncoder) -> str:
-    """What of the encoder is trained, after a check that it can be.
+    """Return which part of the encoder is trained.
 
     Raises:
-        ConfigError: If it cannot.
+        ConfigError: If the encoder does not allow the setting.
     """
     is_transformer = isinstance(encoder.network, GridTransformer)
     tuning = config.tuning
@@ -238,7 +239,7 @@ def _cosines(
     features: Float[Tensor, "batch embedding rows cols"],
     sentences: Float[Tensor, "sentences embedding"],
 ) -> Float[Tensor, "batch sentences rows cols"]:
-    # A convolution takes the features in the layout they have, and only the few maps are divided.
+    # A convolution reads the features in their memory layout, and only the few maps are divided.
     directions = F.normalize(sentences, dim=1)[:, :, None, None]
     lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
     cosines: Tensor = F.conv2d(features, directions.to(features)) / lengths

@@ -1,4 +1,4 @@
-"""CLIP by the library open_clip: whole, or its image encoder with the grid of its features."""
+"""CLIP by the library open_clip: the whole model, and its image encoder with a grid of features."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,56 +22,55 @@ FINE_STRIDE = 16
 """Stride of CLIP's ResNets whose last stage does not halve the grid."""
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
-"""The smallest text encoder, for a CLIP of which only the image side is wanted."""
+"""The smallest text encoder, for a CLIP that only encodes images."""
 
 _COMPARED = ("logit_scale", "logit_bias")
 _POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", *_COMPARED)
-"""What an image is pooled, projected and compared with, which blocks are not."""
+"""Tensors that pool, project and compare whole images; blocks do not need them."""
 
 
 class Level(NamedTuple):
-    """Features of a network for the slim decoder, and the grid it uses them on."""
+    """A feature map that the slim decoder reads."""
 
     channels: int
     stride: int
-    """Side of a cell of that grid, in pixels."""
+    """Side of a cell of the grid on which it is read, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipImageEncoder:
-    """The image side of CLIP without its pooling, and what has to be known to use it."""
+    """The image encoder of CLIP without its pooling."""
 
     network: nn.Module
-    """Images to features, one vector for each cell of ``stride`` x ``stride`` pixels."""
+    """Maps images to features, one vector for each cell of ``stride`` x ``stride`` pixels."""
 
     stride: int
     channels: int
     embedding: int
-    """Channels that CLIP's images and sentences share."""
+    """Dimensions of the space that CLIP's images and sentences share."""
 
     stages: tuple[tuple[str, ...], ...]
-    """Names of the modules and parameters of each stage of the network, from images on."""
+    """Names of the modules and parameters of each stage of the network, the first one first."""
 
     levels: tuple[Level, ...] = ()
-    """What :func:`level_features` gives; none: the slim decoder takes no such network."""
+    """The outputs of :func:`level_features`; empty: the slim decoder cannot use this network."""
 
 
 class ClipProjection(NamedTuple):
-    """How CLIP brings features of an image into the space of its sentences."""
+    """The linear map from CLIP's image features into the space of its sentences."""
 
     weight: Float[Tensor, "embedding channels"]
     bias: Float[Tensor, " embedding"]
 
 
 def own_projection(visual: Any) -> ClipProjection | None:
-    """CLIP's own projection, as far as it is linear in the features of one place.
+    """Return CLIP's own projection of one place's features; None: this network has no linear one.
 
-    Of a ResNet the value and the output projection of its attention pool, one after the other: what
-    the pool would give if it saw one place alone. Of a transformer its last projection. None: of
-    no other network.
+    For a ResNet it is the value projection of the attention pool followed by its output projection,
+    which the pool would compute if it saw one place alone; for a transformer its last projection.
 
     Args:
-        visual: The image side of open_clip's CLIP, whole.
+        visual: The whole image encoder of open_clip's CLIP.
     """
     pool = getattr(visual, "attnpool", None)
     if pool is not None:
@@ -89,10 +88,10 @@ def level_features(
     images: Float[Tensor, "batch 3 height width"],
     prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
 ) -> list[Float[Tensor, "batch _ _ _"]]:
-    """Features of a network with levels, the earliest first.
+    """Compute the features of each level of a network, the earliest first.
 
-    Of CLIP's ResNet those of the four stages behind the stem; of a transformer those after each
-    quarter of its blocks, all of one size.
+    CLIP's ResNet has a level after each of its four stages, a transformer after each quarter of its
+    blocks, all of one size.
     """
     if isinstance(network, GridTransformer):
         return network.quarters(images, prompts)
@@ -104,7 +103,7 @@ def level_features(
 
 
 def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any:
-    """CLIP with images and text, with the weights that the settings ask for.
+    """Build the whole CLIP with the weights that the settings name.
 
     Raises:
         ConfigError: If open_clip has no such weights, or its model is of another layout.
@@ -131,7 +130,7 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
 
 
 def random_clip(spec: BackboneSpec) -> Any:
-    """CLIP with images and text, with random weights.
+    """Build the whole CLIP with random weights.
 
     Raises:
         ConfigError: If open_clip's model is of another layout.
@@ -146,10 +145,10 @@ def random_clip(spec: BackboneSpec) -> Any:
 def bare_clip_encoder(
     spec: BackboneSpec, *, block: int, position_grid: int | None = None
 ) -> ClipImageEncoder:
-    """The image side alone, with random weights, for blocks of ``block`` pixels.
+    """Build the image encoder alone, with random weights, for blocks of ``block`` pixels.
 
     Args:
-        spec: Whose image side.
+        spec: The backbone.
         block: Block side in pixels.
         position_grid: As for :func:`grid_encoder`.
 
@@ -171,16 +170,16 @@ def bare_clip_encoder(
 def grid_encoder(
     visual: Any, spec: BackboneSpec, *, block: int, position_grid: int | None = None
 ) -> ClipImageEncoder:
-    """Turn the image side of open_clip's CLIP into one that ends with a grid of features.
+    """Turn the image encoder of open_clip's CLIP into one that ends with a grid of features.
 
-    Its parts are used, not copied; ``visual`` is of no use afterwards.
+    It takes over the parts of ``visual``, which cannot be used afterwards.
 
     Args:
-        visual: The image side.
-        spec: Of which backbone.
+        visual: The image encoder.
+        spec: Its backbone.
         block: Block side in pixels.
-        position_grid: Side of the grid of patches to which the position embedding of CLIP's own
-            transformer is brought; None: it stays as it is.
+        position_grid: Side of the patch grid to which the position embedding of CLIP's own
+            transformer is resized; None: no resizing.
 
     Raises:
         ConfigError: If it has no such grid, or another layout.
@@ -214,7 +213,7 @@ def grid_encoder(
 
 
 def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
-    """CLIP's ResNet without its attention pool.
+    """Describe CLIP's ResNet without its attention pool.
 
     For blocks of up to 16 pixels the last stage keeps the grid of the one before: its average
     pools, that of the shortcut too, become identities, which have no weights either.
@@ -245,7 +244,7 @@ def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
 
 
 def _staged(trunk: Any, *, embedding: int) -> ClipImageEncoder:
-    """A convolutional network of timm without its head: stem, stages, and what follows them."""
+    """Describe a convolutional network of timm without its head."""
     trunk.head = nn.Identity()
     return ClipImageEncoder(
         network=trunk,
@@ -261,9 +260,9 @@ def _staged(trunk: Any, *, embedding: int) -> ClipImageEncoder:
 
 
 def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncoder:
-    """A transformer; its stages are its blocks, the first and last with what surrounds them.
+    """Describe a transformer. Its stages are its blocks.
 
-    Its levels are used as those of a ResNet are, the earlier ones on finer grids.
+    Its levels are read like those of a ResNet, the earlier ones on finer grids.
 
     Source:
         Ranftl et al., "Vision Transformers for Dense Prediction", https://arxiv.org/abs/2103.13413,
@@ -284,10 +283,10 @@ def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncode
 
 
 def architecture(spec: BackboneSpec) -> dict[str, Any]:
-    """What open_clip's file on a model says, which is all that decides its shapes.
+    """Return open_clip's description of a model, which determines all shapes.
 
     Raises:
-        ConfigError: If text goes another way through it than through CLIP.
+        ConfigError: If its text encoder works otherwise than CLIP's.
     """
     import open_clip
 

@@ -1,4 +1,4 @@
-"""The text side of CLIP by the library open_clip: features of sentences."""
+"""The text encoder of CLIP by the library open_clip: features of sentences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from crowdcount.models.checkpoints.hub import fetch_tokeniser
 from crowdcount.models.clip_image import architecture, quiet_root_logger
 
 _NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
-"""The smallest image encoder, for a CLIP of which only the text side is wanted."""
+"""The smallest image encoder, for a CLIP that only encodes text."""
 
 
 def bare_clip_text(spec: BackboneSpec) -> Any:
-    """CLIP with the text side alone, with random weights; its image side is of no use.
+    """Build CLIP with random weights for its text encoder alone; its image encoder is a stub.
 
     Raises:
         ConfigError: If open_clip's model is of another layout.
@@ -37,43 +37,43 @@ def bare_clip_text(spec: BackboneSpec) -> Any:
 def text_features(
     clip: Any, tokens: Int64[Tensor, "sentences context"]
 ) -> Float[Tensor, "sentences embedding"]:
-    """What CLIP's text encoder makes of sentences; not normalised."""
+    """Encode sentences; the features are not normalised."""
     with quiet_root_logger():
         features: Tensor = clip.eval().encode_text(tokens)
     return features
 
 
-def at_right_angles(
+def orthonormalise(
     features: Float[Tensor, "sentences embedding"],
 ) -> Float[Tensor, "sentences embedding"]:
-    """Directions of sentences for training from random weights: of each, what no earlier one says.
+    """Orthonormalise sentence features, for training from random weights.
 
-    A random text encoder gives nearly the same direction to all sentences. Where the cosine of the
-    first two is 0.95, no block is empty with more than 0.99 at CLIP's first temperature, and
-    thousands of empty blocks make a crowd, for hundreds of steps.
+    A random text encoder gives nearly the same direction to all sentences. If the cosine of the
+    first two is 0.95, no block can be empty with a probability above 0.99 at CLIP's initial
+    temperature, and thousands of empty blocks count as a crowd for hundreds of steps.
 
     Args:
-        features: Of no more sentences than the embedding has dimensions.
+        features: Features of at most as many sentences as the embedding has dimensions.
     """
     directions: Tensor = torch.linalg.qr(features.T).Q
     return directions.T.contiguous()
 
 
-def tokenised(
+def tokenise(
     spec: BackboneSpec, sentences: Sequence[str], *, offline: bool, untrained: bool = False
 ) -> Int64[Tensor, "sentences context"]:
-    """Sentences in the numbers that the text encoder reads.
+    """Convert sentences to tokens of the text encoder.
 
     Args:
-        spec: Whose text encoder.
-        sentences: No two alike.
+        spec: The backbone.
+        sentences: The sentences, all different.
         offline: Download no tokeniser.
-        untrained: The text encoder has random weights, to which any numbers mean as much: in
-            place of a tokeniser that would have to be downloaded, take the bytes.
+        untrained: Use bytes as tokens in place of a tokeniser that has to be downloaded; for a text
+            encoder with random weights.
 
     Raises:
-        ConfigError: If sentences are so long that what tells them apart is cut off, or reading
-            them takes a package that is not there.
+        ConfigError: If sentences are so long that their differences are cut off, or the tokeniser
+            needs a package that is not installed.
         InputMissingError: If the tokeniser is missing and cannot be downloaded.
     """
     import open_clip
@@ -112,7 +112,7 @@ def _require_transformers(spec: BackboneSpec) -> None:
 def _bytes_as_tokens(
     sentences: Sequence[str], *, context: int
 ) -> Int64[Tensor, "sentences context"]:
-    """One token a byte, and at the end the highest, where CLIP's text encoders look."""
+    """Use each byte as a token, and the highest token at the end, where CLIP reads features."""
     tokens = torch.zeros(len(sentences), context, dtype=torch.int64)
     tokens[:, -1] = 256
     for row, sentence in zip(tokens, sentences, strict=True):

@@ -1,4 +1,4 @@
-"""EBC: the enhanced blockwise classification head on the feature stages of an ordinary backbone."""
+"""EBC: enhanced blockwise classification on the feature stages of a timm backbone."""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from crowdcount.models.output import zero_inflated
 from crowdcount.models.timm_encoders import first_stages
 
 TYPICAL_HEADS_PER_PIXEL = 1e-3
-"""Where an untrained head starts: ShanghaiTech part A has one head on 960 pixels."""
+"""Initial prediction: ShanghaiTech part A has one head on 960 pixels."""
 
 _LOWEST_START = -8.0  # no bin starts so improbable that its first examples drown the loss
 
 
 class EBC(BlockCounter):
-    """A backbone that gives features at several strides, a neck, and logits of every block."""
+    """A backbone with features at several strides, a neck, and a classification head."""
 
     def __init__(
         self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, encoder: nn.Module
@@ -33,13 +33,13 @@ class EBC(BlockCounter):
 
         Args:
             config: Settings.
-            bins: The bins to tell apart.
+            bins: The bins to distinguish.
             normalisation: Channel statistics to apply to images.
             encoder: A timm model made with ``features_only``.
 
         Raises:
             ConfigError: If the backbone has no features as coarse as the blocks ask for, or the
-                settings ask for what only CLIP's encoders offer.
+                settings need an encoder of CLIP.
         """
         check_tuning(config)
         stages: Any = encoder.feature_info
@@ -64,7 +64,7 @@ class EBC(BlockCounter):
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
-        """Logits of every block: the features of all stages, fused, through 1x1 convolutions."""
+        """Compute the logits of every block from the fused features of all stages."""
         height, width = images.shape[-2:]
         stages: Sequence[Tensor] = self.encoder(images)
         if self._channels_last:
@@ -74,10 +74,10 @@ class EBC(BlockCounter):
 
 
 def check_tuning(config: ModelConfig) -> None:
-    """Refuse what only CLIP's backbones offer.
+    """Refuse settings that only CLIP's backbones have.
 
     Raises:
-        ConfigError: If the settings ask for it.
+        ConfigError: If there are any.
     """
     for setting, usual in (("decoder", "paper"), ("projection_init", "random")):
         if (value := getattr(config, setting)) != usual:
@@ -93,12 +93,12 @@ def check_tuning(config: ModelConfig) -> None:
 
 
 def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.Sequential:
-    """1x1 convolutions from features to the logits of a head of ``kind``.
+    """Build 1x1 convolutions from features to the outputs of a head.
 
-    Those are one for each bin, or for ``zip`` two for empty and occupied, then one for each bin
-    from the second on; for ``regression`` one number. The last bias starts at the log-probabilities
-    of a geometric distribution with the mean of a typical crowd, or at that mean, so an untrained
-    model predicts about as many heads as there are, not a thousand times as many.
+    ``ebc`` has one output for each bin; ``zip`` two for empty and occupied, then one for each bin
+    but the first; ``regression`` a single one. The last bias is initialised with the
+    log-probabilities of a geometric distribution with the mean of a typical crowd, or with that
+    mean, so that the total count of an untrained model has the right order of magnitude.
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281; more than 512 channels are reduced
@@ -125,7 +125,7 @@ def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.S
 def joined_logits(
     outputs: Float[Tensor, "batch outputs rows cols"], *, kind: str
 ) -> Float[Tensor, "batch bins rows cols"]:
-    """Logits of the bins from what :func:`classification_head` gives."""
+    """Convert outputs of :func:`classification_head` to logits of the bins."""
     if kind == "zip":
         return zero_inflated(outputs[:, :2], outputs[:, 2:])
     return outputs

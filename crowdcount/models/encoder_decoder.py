@@ -1,4 +1,4 @@
-"""The networks of the crowd counting literature: an encoder of torchvision, and a decoder."""
+"""Networks of the crowd counting literature: an encoder of torchvision and a decoder."""
 
 import itertools
 from collections import OrderedDict
@@ -43,27 +43,27 @@ RESNET_DECODERS: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The two halves of a network, with random weights."""
+    """Encoder and decoder of a network."""
 
     encoder: nn.Sequential
-    """Images to features; its tensors have the names that torchvision has for them."""
+    """Maps images to features; its tensors have torchvision's names."""
 
     stride: int
-    """Of the encoder, in pixels."""
+    """Stride of the encoder, in pixels."""
 
     decoder: nn.Sequential
-    """Features on the grid of blocks to as many channels as ``channels`` says."""
+    """Maps features on the grid of blocks to ``channels`` channels."""
 
     channels: int
     context: nn.Module = field(default_factory=nn.Identity)
-    """What the encoder's features go through on their own grid."""
+    """Applied to the encoder's features on their own grid."""
 
     prefix: str = ""
-    """What torchvision's whole model puts before the names of the encoder's tensors."""
+    """Prefix of the encoder's tensors in torchvision's whole model."""
 
 
 class EncoderDecoder(BlockCounter):
-    """An encoder, its features brought to the grid of blocks, a decoder, and logits."""
+    """An encoder, a decoder on the grid of blocks, and a classification head."""
 
     def __init__(
         self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, parts: Parts
@@ -72,13 +72,13 @@ class EncoderDecoder(BlockCounter):
 
         Args:
             config: Settings.
-            bins: The bins to tell apart.
+            bins: The bins to distinguish.
             normalisation: Channel statistics to apply to images.
             parts: The network.
 
         Raises:
             ConfigError: If settings and bins are for blocks of different sides, the head cannot
-                tell these bins apart, or the settings ask for what only CLIP's encoders offer.
+                distinguish these bins, or the settings need an encoder of CLIP.
         """
         check_tuning(config)
         if config.frozen_stages:
@@ -98,7 +98,7 @@ class EncoderDecoder(BlockCounter):
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch bins rows cols"]:
-        """Logits of every block."""
+        """Compute the logits of every block."""
         block = self.config.block
         grid = (images.shape[-2] // block, images.shape[-1] // block)
         features = self.decoder(on_grid(self.context(self.encoder(images)), grid))
@@ -106,7 +106,7 @@ class EncoderDecoder(BlockCounter):
 
 
 class Context(nn.Module):
-    """Features beside what distinguishes them from their surroundings, at several scales.
+    """Adds to features their contrast with their surroundings, at several scales.
 
     The features f are averaged over grids of k x k cells, k in ``POOLS``, and mixed by a 1x1
     convolution: s_k. With weights w_k = sigmoid(V (f - s_k)) the context is the mean of the s_k
@@ -127,7 +127,7 @@ class Context(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch channels rows cols"]
     ) -> Float[Tensor, "batch channels rows cols"]:
-        """Features that know their surroundings."""
+        """Return features with their context."""
         grid = (features.shape[-2], features.shape[-1])
         weighted, total = torch.zeros_like(features), torch.zeros_like(features)
         for side, scale in zip(POOLS, self.scales, strict=True):
@@ -137,21 +137,21 @@ class Context(nn.Module):
             )
             weights = self.weight(features - around).sigmoid()
             weighted, total = weighted + weights * around, total + weights
-        # No weight is far below the others in float32; the small number is for half precision.
+        # The small number avoids division by zero in half precision.
         context = weighted / (total + 1e-6)
         fused: Tensor = self.fuse(torch.cat([context, features], dim=1))
         return fused
 
 
 def bare_parts(spec: BackboneSpec, *, block: int) -> Parts:
-    """The halves of a network of the table, with random weights."""
+    """Build encoder and decoder of a named backbone with random weights."""
     return LAYOUTS[spec.family](spec.library_name, block)
 
 
 def pretrained_parts(
     spec: BackboneSpec, config: ModelConfig, *, offline: bool, block: int
 ) -> Parts:
-    """The same with the weights that the settings ask for in the encoder.
+    """Build encoder and decoder with the encoder's weights from the settings.
 
     Raises:
         ConfigError: If torchvision has no such weights.
@@ -269,7 +269,7 @@ def _convolutions(
 
 
 def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
-    """The tensors of torchvision's whole pretrained model."""
+    """Return the tensors of torchvision's whole pretrained model."""
     source = spec.source
     if not source:
         import torchvision
@@ -283,7 +283,7 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
 
 
 def _file_weights(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under the names that torchvision's whole model has for them."""
+    """Return the tensors of a file under torchvision's names."""
     import torchvision
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Vision transformers that keep their grid, for images of any size, with room for prompt tokens."""
+"""Vision transformers that return their grid of patches, for images of any size."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Depth = Literal["deep", "shallow"]
-"""``deep``: other prompt tokens before each block. ``shallow``: only before the first."""
+"""``deep``: separate prompt tokens before each block. ``shallow``: only before the first."""
 
 
 class GridTransformer(nn.Module):
-    """A vision transformer whose last word is one vector for each patch.
+    """A vision transformer that returns one vector for each patch.
 
-    It is made of the parts of another one, of any library, that has this layout: a convolution over
-    patches, perhaps a class token, a learnt position embedding, perhaps a norm, blocks, a norm.
+    It is made of the parts of a transformer of any library with this layout: a convolution over
+    patches, an optional class token, a learnt position embedding, an optional norm, blocks, a norm.
     """
 
     class_embedding: nn.Parameter | None
@@ -33,16 +33,16 @@ class GridTransformer(nn.Module):
         ln_post: nn.Module,
         grid: tuple[int, int],
     ) -> None:
-        """Take over these parts.
+        """Take over the parts.
 
         Args:
-            conv1: From images to a grid of patches.
-            class_embedding: The class token, of shape (width,), if there is one.
-            positional_embedding: One row for each token of the grid; that of the class token first.
+            conv1: Convolution from images to a grid of patches.
+            class_embedding: The class token of shape (width,), if any.
+            positional_embedding: One row for each token, the class token first.
             ln_pre: Norm before the blocks.
-            blocks: From tokens to as many tokens, of shape (batch, tokens, width).
-            ln_post: Norm behind the blocks.
-            grid: Rows and columns of patches that the position embedding was made for.
+            blocks: Transformer blocks on tokens of shape (batch, tokens, width).
+            ln_post: Norm after the blocks.
+            grid: Rows and columns of patches of the position embedding.
         """
         super().__init__()
         self.conv1 = conv1
@@ -58,13 +58,12 @@ class GridTransformer(nn.Module):
         images: Float[Tensor, "batch 3 height width"],
         prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
     ) -> Float[Tensor, "batch channels rows cols"]:
-        """Features of every patch.
+        """Compute the features of every patch.
 
         Args:
             images: Sides are multiples of the patch.
-            prompts: Tokens that stand between class token and patches. The first are put there
-                before the first block; where there are more, they take the place of the earlier
-                ones before the next block, and so on. The last ones are carried to the end.
+            prompts: Tokens between class token and patches. The first group is inserted before the
+                first block, and each further group replaces the one before it at the next block.
         """
         return self.quarters(images, prompts)[-1]
 
@@ -73,7 +72,9 @@ class GridTransformer(nn.Module):
         images: Float[Tensor, "batch 3 height width"],
         prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
     ) -> list[Float[Tensor, "batch channels rows cols"]]:
-        """Features of every patch after each quarter of the blocks; the last are normed.
+        """Compute the features of every patch after each quarter of the blocks.
+
+        The last ones are normed.
 
         Args:
             images: Sides are multiples of the patch.
@@ -102,18 +103,18 @@ class GridTransformer(nn.Module):
         return [each.transpose(1, 2).reshape(len(images), -1, rows, cols) for each in quarters]
 
     def regrid(self, side: int) -> None:
-        """Bring the position embedding to a grid of ``side`` x ``side`` patches, for good.
+        """Resize the position embedding to ``side`` x ``side`` patches permanently.
 
-        As the published code does before it trains on crops of another size.
+        The published code does so before it trains on crops of another size.
         """
         resized = self.positions(side, side).detach().clone()
         self.positional_embedding = nn.Parameter(resized)
         self.grid = (side, side)
 
     def positions(self, rows: int, cols: int) -> Float[Tensor, "tokens channels"]:
-        """The position embedding for a grid of this size, the row of the class token as it is.
+        """Return the position embedding for a grid of this size.
 
-        Bicubic without antialias, as in the published code, which other weights are used to.
+        It is resized bicubically without antialiasing, as in the published code.
         """
         if (rows, cols) == self.grid:
             return self.positional_embedding
@@ -126,7 +127,7 @@ class GridTransformer(nn.Module):
 
 
 class PromptTokens(nn.Module):
-    """Visual prompt tuning: tokens that are learnt while the transformer they enter is not.
+    """Visual prompt tuning: trained tokens for a transformer that is not trained.
 
     Source:
         Jia et al., "Visual Prompt Tuning", https://arxiv.org/abs/2203.12119.
@@ -135,15 +136,15 @@ class PromptTokens(nn.Module):
     def __init__(
         self, *, blocks: int, tokens: int, patch: int, width: int, depth: str, dropout: float
     ) -> None:
-        """Random tokens.
+        """Make random tokens.
 
         Args:
             blocks: Blocks of the transformer.
-            tokens: How many enter a block.
-            patch: Side of a patch in pixels; with ``width`` it decides how large they start.
+            tokens: Number of tokens for a block.
+            patch: Side of a patch in pixels; with ``width`` it sets the range of initial values.
             width: Channels of a token.
             depth: A choice of ``Depth``.
-            dropout: Share of their numbers that is zero in a step of training.
+            dropout: Share of their values that is zeroed in a training step.
         """
         super().__init__()
         bound = math.sqrt(6 / (3 * patch + width))
@@ -154,22 +155,22 @@ class PromptTokens(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, batch: int) -> list[Float[Tensor, "batch tokens channels"]]:
-        """The tokens for the images of a batch, each set before its block."""
+        """Return the tokens for a batch, a group for each block that takes some."""
         return [self.dropout(tokens.expand(batch, -1, -1)) for tokens in self.tokens]
 
 
 class SelfAttention(nn.Module):
-    """Attention of each token to all, with the weights of torch's own and their names.
+    """Self-attention with the weights of ``torch.nn.MultiheadAttention`` and their names.
 
-    torch's own puts tokens before images, and on a CPU its bfloat16 products then copy the weights
-    for every token: most of the time of a transformer.
+    PyTorch's module orders tokens before images, and on a CPU its bfloat16 products then copy the
+    weights for every token, which takes most of the time of a transformer.
     """
 
     def __init__(self, own: nn.MultiheadAttention) -> None:
-        """Take over its weights.
+        """Take over the weights.
 
         Args:
-            own: With queries, keys and values of one width, and biases.
+            own: Attention with queries, keys and values of one width, and biases.
         """
         super().__init__()
         self.heads = own.num_heads
@@ -183,16 +184,16 @@ class SelfAttention(nn.Module):
         *_others: Tensor,
         **_options: object,
     ) -> tuple[Float[Tensor, "batch tokens channels"], None]:
-        """What each token is told, and no weights; called as torch's own is."""
+        """Attend to all tokens; takes and returns what PyTorch's module does, without weights."""
         batch, number, _ = tokens.shape
         projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         separate = projected.view(batch, number, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        told = F.scaled_dot_product_attention(*separate)
-        return self.out_proj(told.transpose(1, 2).flatten(2)), None
+        attended = F.scaled_dot_product_attention(*separate)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 def of_open_clip(visual: Any) -> GridTransformer:
-    """open_clip's own vision transformer, of which attention pool and projection are left out."""
+    """Convert open_clip's vision transformer, without attention pool and projection."""
     for block in visual.transformer.resblocks:
         if isinstance(block.attn, nn.MultiheadAttention):
             block.attn = SelfAttention(block.attn)
@@ -208,7 +209,7 @@ def of_open_clip(visual: Any) -> GridTransformer:
 
 
 def of_timm(trunk: Any) -> GridTransformer:
-    """The vision transformer of timm, of which pool and classifier are left out."""
+    """Convert timm's vision transformer, without pool and classifier."""
     class_token = trunk.cls_token
     return GridTransformer(
         conv1=trunk.patch_embed.proj,

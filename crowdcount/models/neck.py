@@ -1,4 +1,4 @@
-"""Neck: features of several strides fused into one map of blocks."""
+"""Neck: fuses features of several strides into one map of blocks."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,18 +10,17 @@ from torch import Tensor, nn
 from crowdcount.errors import ConfigError
 
 Norm = Literal["batch", "layer"]
-"""How the neck keeps its features in range. ``batch``: each channel by its mean and spread over a
-batch in training, over all of training in counting. ``layer``: each place by the mean and spread of
-its own channels, in training and in counting alike."""
+"""Normalisation of the neck. ``batch``: batch normalisation. ``layer``: layer normalisation over
+the channels of each place, which is the same in training and in counting."""
 
 
 class Neck(nn.Module):
     """A light feature pyramid that ends at the stride of a block.
 
-    From the deepest stage on, each stage is brought to ``width`` channels, added to what the deeper
-    ones gave, enlarged, and smoothed by a depthwise separable convolution. Stages finer than a
-    block, down to half its side, are averaged over blocks and join at the end: a head is often
-    smaller than its block.
+    Starting with the deepest, each stage is projected to ``width`` channels, added to the upsampled
+    sum of the deeper ones, and smoothed by a depthwise separable convolution. Stages finer than a
+    block, down to half its side, are averaged over blocks and added last: a head is often smaller
+    than its block.
 
     Source:
         After Lin et al., "Feature Pyramid Networks", https://arxiv.org/abs/1612.03144, with the
@@ -84,7 +83,7 @@ class Neck(nn.Module):
 def on_grid(
     features: Float[Tensor, "batch channels height width"], grid: tuple[int, int]
 ) -> Float[Tensor, "batch channels rows cols"]:
-    """Bring features to ``(rows, cols)``: averaged where that is coarser, else bilinear."""
+    """Resize features to ``(rows, cols)``: by averages if that is coarser, else bilinearly."""
     size = (features.shape[-2], features.shape[-1])
     if size == grid:
         return features

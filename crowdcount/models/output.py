@@ -1,4 +1,4 @@
-"""What a last layer says of a block: its bin, at once or empty against occupied first; or heads."""
+"""Kinds of output of the last layer: bins, ZIP's two-step bins, or a number of heads."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ Head = Literal["ebc", "zip", "regression"]
 
 
 def check_head(head: str, bins: Bins) -> None:
-    """Refuse bins that a head cannot tell apart.
+    """Refuse bins that a head cannot distinguish.
 
     Raises:
         ConfigError: If the head is ``zip`` and the first bin holds more than empty blocks.
@@ -32,15 +32,16 @@ def check_head(head: str, bins: Bins) -> None:
 def zero_inflated(
     occupancy: Float[Tensor, "batch 2 rows cols"], filled: Float[Tensor, "batch filled rows cols"]
 ) -> Float[Tensor, "batch bins rows cols"]:
-    r"""Logits of all bins from those of ZIP's two heads.
+    r"""Combine the logits of ZIP's two heads to logits of all bins.
 
     With :math:`\pi` = softmax(``occupancy``) and q = softmax(``filled``) the bins have the
     probabilities :math:`\pi_0, \pi_1 q_1, \pi_1 q_2, ...`, so the expectation over the bins is the
-    density of ZIP: :math:`\pi_1 \lambda`, :math:`\lambda = \sum_k q_k a_k`. In float32 at least.
+    density of ZIP: :math:`\pi_1 \lambda`, :math:`\lambda = \sum_k q_k a_k`. Computed in float32 or
+    wider.
 
     Args:
-        occupancy: Logits of empty and of occupied.
-        filled: Logits of the bins from the second on, given that the block is occupied.
+        occupancy: Logits of empty and occupied.
+        filled: Logits of all bins but the first, given that the block is occupied.
 
     Returns:
         Log-probabilities, which are logits too.

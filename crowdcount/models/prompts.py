@@ -1,4 +1,4 @@
-"""A bin -> the sentence that says so many people are there."""
+"""The sentence that describes the number of people of a bin."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from crowdcount.errors import ConfigError
 Style = Literal["words", "digits"]
 
 PLACE = "{people}"
-"""What a template has where the people belong."""
+"""The placeholder for the people in a template."""
 
 # fmt: off
 _SMALL = (
@@ -20,10 +20,10 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 
 
 def check_template(template: str) -> None:
-    """Refuse a sentence that does not have one place for the people, or has other places.
+    """Refuse a template that does not have exactly one placeholder, for the people.
 
     Raises:
-        ConfigError: If it is, with an example.
+        ConfigError: If it does not.
     """
     before, place, after = template.partition(PLACE)
     if not place or any(brace in before + after for brace in "{}"):
@@ -34,7 +34,7 @@ def check_template(template: str) -> None:
 
 
 def prompt(low: int, high: int | None, *, style: str = "words", template: str | None = None) -> str:
-    """The sentence for a bin, worded as in the published code or around a template.
+    """Return the sentence for a bin, in the published wording or in a template.
 
     Args:
         low: Smallest head count of the bin.
@@ -52,17 +52,17 @@ def prompt(low: int, high: int | None, *, style: str = "words", template: str | 
 
 
 def occupied_prompt(*, style: str = "words", template: str | None = None) -> str:
-    """The sentence that stands against an empty block: somebody is there. The wording is ours."""
+    """Return ZIP's sentence for an occupied block. The wording is ours."""
     who = f"at least {number_in_words(1) if style == 'words' else 1} person"
     return f"There is {who}." if template is None else template.replace(PLACE, who)
 
 
 def people(low: int, high: int | None, *, style: str = "words") -> str:
-    """``two people``, ``between two and three people``: who is there, without a verb.
+    """Word a number of people: ``two people``, ``between two and three people``.
 
-    A bin without an upper end has "more than ``low``", although ``low`` itself belongs to it: this
-    is the published wording, and the published weights have learnt it. The published code has no
-    words for a range such as 2 to 3; these are ours.
+    A bin without an upper end is "more than ``low``", although it includes ``low``: the published
+    weights were trained with this wording. The published code has no wording for a range such as 2
+    to 3; this one is ours.
     """
     number = number_in_words if style == "words" else str
     if high is None:
@@ -75,9 +75,9 @@ def people(low: int, high: int | None, *, style: str = "words") -> str:
 
 
 def number_in_words(number: int) -> str:
-    """``twenty-one`` for 21: up to ninety-nine, round hundreds below 1000, and one thousand.
+    """Spell a number: ``twenty-one``; up to ninety-nine, round hundreds below 1000, and 1000.
 
-    Any other number stays in digits, which CLIP reads as well as it reads long words.
+    Other numbers stay in digits.
     """
     if 0 <= number < 20:
         return _SMALL[number]

@@ -1,4 +1,4 @@
-"""Residual blocks at full width: the decoders of CLIP-EBC and of the ResNets."""
+"""Residual blocks at full width, for the decoders of CLIP-EBC and of the ResNets."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -20,11 +20,11 @@ class BasicBlock(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch width rows cols"]:
-        """The block's change of the features, added to them.
+        """Add the block's residual to the features.
 
         Args:
-            features: What the block sees.
-            grid: Rows and columns that the features are brought to first, bilinearly.
+            features: The features.
+            grid: Rows and columns to which the features are resized first, bilinearly.
         """
         features = resized(features, grid)
         change = F.relu(self.bn1(self.conv1(features)), inplace=True)
@@ -49,12 +49,12 @@ class Bottleneck(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch width rows cols"]:
-        """The block's change of the features, added to them.
+        """Add the block's residual to the features.
 
         Args:
-            features: What the block sees.
-            grid: Rows and columns that the features are brought to first, bilinearly. The first
-                convolution gives the same before that as after it, on fewer places.
+            features: The features.
+            grid: Rows and columns to which the features are resized first, bilinearly. The first
+                convolution is applied before resizing, which is equivalent and cheaper.
         """
         change = F.relu(self.bn1(resized(self.conv1(features), grid)), inplace=True)
         change = F.relu(self.bn2(self.conv2(change)), inplace=True)
@@ -65,21 +65,21 @@ class Bottleneck(nn.Module):
 def resized(
     features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None
 ) -> Float[Tensor, "batch channels rows cols"]:
-    """Features brought to these rows and columns, bilinearly; as they are where it is None."""
+    """Resize features bilinearly; None: return them unchanged."""
     if grid is None or features.shape[-2:] == grid:
         return features
     return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
 
 
 def _shortcut(channels: int, width: int) -> nn.Module:
-    """What a residual block adds its change to: features of its own width."""
+    """Build the shortcut that projects features to the width of the block."""
     if channels == width:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
 
 
 def _start(block: nn.Module) -> None:
-    """Give the convolutions of a residual block their random weights."""
+    """Initialise the convolutions of a residual block."""
     for module in block.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

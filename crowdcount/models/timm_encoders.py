@@ -16,7 +16,7 @@ from crowdcount.models.config import ModelConfig
 
 
 def timm_encoder(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> nn.Module:
-    """A timm model made with ``features_only``, with the weights that the settings ask for.
+    """Build a timm model with ``features_only`` and the weights that the settings name.
 
     Raises:
         ConfigError: If timm has no feature stages of it for images of any size, or no weights.
@@ -32,7 +32,7 @@ def timm_encoder(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> n
 
 
 def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
-    """A timm model made with ``features_only``, with random weights.
+    """Build a timm model with ``features_only`` and random weights.
 
     Raises:
         ConfigError: If timm has no feature stages of it for images of any size.
@@ -40,7 +40,7 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
     import timm
 
     card: Any = timm.get_pretrained_cfg(spec.library_name)
-    # Transformers take other sizes than that of their weights if told so, some without being told.
+    # Transformers need an option to take other sizes than that of their weights; some do not.
     ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {}] if card.fixed_input_size else [{}]
     reason = ""
     for options in ways:
@@ -61,18 +61,18 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
 
 @torch.no_grad()
 def _try_other_size(encoder: Any) -> None:
-    """Let a model that was made for one size raise on another, now rather than in training."""
+    """Run a model made for one image size on another, so that it fails now and not in training."""
     stride = max(encoder.feature_info.reduction())
     encoder.eval()(torch.zeros(1, 3, 2 * stride, 3 * stride))
     encoder.train()
 
 
 def first_stages(encoder: nn.Module, *, number: int) -> tuple[str, ...]:
-    """Names of the modules with weights up to the end of the first feature stages of an encoder.
+    """List the modules with weights up to the end of the first feature stages of an encoder.
 
     Args:
-        encoder: A timm model made with ``features_only``; what is before a stage belongs to it.
-        number: How many stages, at least one.
+        encoder: A timm model made with ``features_only``; modules before a stage belong to it.
+        number: Number of stages, at least one.
 
     Raises:
         ConfigError: If it has fewer.
@@ -91,7 +91,7 @@ def first_stages(encoder: nn.Module, *, number: int) -> tuple[str, ...]:
 
 
 def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
-    """The tensors of the whole pretrained model."""
+    """Return the tensors of the whole pretrained model."""
     import timm
 
     if not spec.tag:
@@ -109,7 +109,7 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
 
 
 def _file_weights(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under the names that timm's whole model has for them."""
+    """Return the tensors of a file under timm's names."""
     import timm
 
     whole: nn.Module = timm.create_model(spec.library_name)
@@ -124,10 +124,10 @@ def _file_weights(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
 
 
 def _load(encoder: nn.Module, whole: Mapping[str, Tensor], *, model: str) -> None:
-    """Fill an encoder from the tensors of the whole model, and see that none of its own is left.
+    """Load the tensors of the whole model into an encoder; refuse if any of its own is missing.
 
-    ``features_only`` writes some dots in the names of a model as underscores, or puts the whole
-    model under ``model`` or ``body``.
+    ``features_only`` replaces some dots in names by underscores, or nests the model under
+    ``model`` or ``body``.
     """
     by_plain_name = {_plain(name): tensor for name, tensor in whole.items()}
     own = encoder.state_dict()

@@ -26,7 +26,7 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Provenance
 from crowdcount.models.checkpoints.format import load_checkpoint
 from crowdcount.models.checkpoints.names import ResolvedCheckpoint, resolve_checkpoint
-from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
+from crowdcount.models.deploy.fuse_batch_norm import fuse_batch_norm
 from crowdcount.models.deploy.winograd import use_winograd
 
 
@@ -213,7 +213,7 @@ def make_ready(model: BlockCounter, *, precision: str) -> None:
         model: A model in evaluation mode, on the device where it will count.
         precision: Precision of the network: a key of ``PRECISIONS``.
     """
-    fold_batch_norm(model)
+    fuse_batch_norm(model)
     if precision == "fp32" and model.mean.device.type == "cpu":
         use_winograd(model)
     keep_weights(model, precision=precision)

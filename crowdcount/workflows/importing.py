@@ -1,4 +1,4 @@
-"""The command ``import``: a published checkpoint -> a checkpoint folder of ours."""
+"""The command ``import``: convert a published checkpoint into a checkpoint folder."""
 
 import logging
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from crowdcount.files import sha256_file
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Assumptions, Card, ImportedFile, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
-from crowdcount.models.checkpoints.published import classes, official_model, unused_names
+from crowdcount.models.checkpoints.published import bin_count, published_model, unused_names
 from crowdcount.models.checkpoints.tensor_files import read_tensors
 from crowdcount.workflows.bins_tables import find_table
 from crowdcount.workflows.card import assumptions_line, check_free
@@ -22,26 +22,26 @@ from crowdcount.workflows.card import assumptions_line, check_free
 log = logging.getLogger("crowdcount")
 
 SELECTED_ON = {"sha": "test", "shb": "test", "qnrf": "test", "nwpu": "val", "jhu": "val"}
-"""Data sets that checkpoints were published for, and the split each was selected on: what the
-published code calls validation is the test set where there is no other."""
+"""Data sets with published checkpoints, and the split each was selected on: the published code
+validates on the test set if there is no other."""
 
 USUAL_T = 4
-"""T of the published tables that CLIP-EBC was trained with at r = 8; CLIP's files do not tell."""
+"""T of the published tables for r = 8; files of CLIP backbones do not show the number of bins."""
 
 OTHERS = "sha"
-"""Data set whose preparation is assumed where a table of one's own does not tell."""
+"""Data set whose preparation is assumed for a table of your own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A published checkpoint as it was understood."""
+    """A published checkpoint, converted."""
 
     model: BlockCounter
 
     card: Card
 
     unused: tuple[str, ...]
-    """Keys of the file that no count depends on, which are left out."""
+    """Keys of the file that no count depends on; left out."""
 
 
 def read_published(
@@ -58,25 +58,25 @@ def read_published(
 
     Args:
         path: A bare state dict or a training state.
-        bins: The data set it was trained on, whose published table is taken; or the name of a
-            published table; or a file with one.
-        backbone: What it was trained on; None: what its tensors tell.
-        block: Block side it was trained with, in pixels.
-        prompts: ``words`` or ``digits``, as it was trained.
-        window: Side of the windows to count in, in pixels; None: as its position embedding says.
+        bins: Its training data set, which has a published table; or the name of a published table;
+            or a file with a table.
+        backbone: Its backbone; None: the one that fits its tensors.
+        block: Block side of its training, in pixels.
+        prompts: ``words`` or ``digits``, as in its training.
+        window: Side of the counting windows in pixels; None: that of its position embedding.
         window_stride: Pixels from one window to the next; None: the side.
 
     Raises:
-        InputMissingError: If there is no such file.
-        UntrustedFileError: If reading it would mean running code from it.
-        UsageError: If the bins are not told, or leave more than one table to choose from.
-        ConfigError: If there is no such backbone, table or data set, or such windows cut blocks.
-        BadInputError: If its tensors are not those of a model that was published.
+        InputMissingError: If the file is missing.
+        UntrustedFileError: If reading it would run code from it.
+        UsageError: If the bins are not given, or match more than one table.
+        ConfigError: If the backbone, table or data set is unknown, or the windows cut blocks.
+        BadInputError: If its tensors are not those of a published model.
     """
     file = read_tensors(path)
-    table, named, data = _table(bins, block=block, count=classes(file.tensors), path=path)
+    table, named, data = _table(bins, block=block, count=bin_count(file.tensors), path=path)
     try:
-        model = official_model(
+        model = published_model(
             file.tensors,
             bins=table,
             backbone=backbone,
@@ -176,12 +176,12 @@ def _assumed(model: BlockCounter, *, bins: str) -> Assumptions:
 def _table(
     chosen: str | None, *, block: int, count: int | None, path: Path
 ) -> tuple[Bins, str, str | None]:
-    """The bins of a published checkpoint, what they are called, and their data set if it is known.
+    """Return the bins of a published checkpoint, their name, and their data set if it is known.
 
     Args:
         chosen: A data set, a published table, or a file.
         block: Block side in pixels.
-        count: How many bins the file tells apart; None: it does not say.
+        count: Number of bins of the checkpoint; None: not known.
         path: The file, for messages.
     """
     if chosen is None:
@@ -225,7 +225,7 @@ def _table(
 
 
 def _tables_of(data: str, *, block: int | None = None, count: int | None = None) -> list[str]:
-    """Published tables of a data set, of a block side, and with a number of bins if it is known."""
+    """List the published tables of a data set for a block side and a number of bins, if given."""
     fitting = [
         name
         for name, table in PUBLISHED_BINS.items()

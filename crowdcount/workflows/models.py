@@ -1,4 +1,4 @@
-"""The command ``models list``: what can be built, and what is here to count with."""
+"""The command ``models list``: backbones to build on, and checkpoints to count with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +21,20 @@ class Backbone:
 
     name: str
     parameters_m: float
-    """Millions, for five bins."""
+    """Parameters in millions, for five bins."""
 
     trained_m: float
-    """Millions that are trained where nothing else is said."""
+    """Parameters that are trained by default, in millions."""
 
     stride: int
-    """Of the encoder, in pixels, for blocks of 8 pixels."""
+    """Stride of the encoder in pixels, for blocks of 8 pixels."""
 
     gmac_448: int
     gmac_1024: int
     """Billions of multiply-adds for 448 x 448 and for 1024 x 768 pixels."""
 
     window: int | None
-    """Side of the windows it counts in, in pixels; None: whole images."""
+    """Side of the counting windows in pixels; None: whole images."""
 
     crop: int
     """Side of a training crop, in pixels."""
@@ -54,23 +54,23 @@ class LocalCheckpoint:
     """Pixels."""
 
     data: tuple[str, ...]
-    """What it was trained on; empty: not known."""
+    """Names of its training data; empty: not known."""
 
     images: int | None
-    """How many of their images."""
+    """Number of training images."""
 
     mae: float | None
-    """Of the validation it was selected by; None: not known."""
+    """MAE of the validation that it was selected by; None: not known."""
 
     model: str | None
-    """What its card calls it, and so do records and reports."""
+    """Its name on its card, in records and in reports."""
 
     title: str | None
-    """What it is, in a line; None: nobody wrote one."""
+    """Its description in one line; None: nobody wrote one."""
 
 
 def list_backbones() -> list[Backbone]:
-    """All backbones with a name of their own, in the order of their table."""
+    """List all named backbones, in the order of their table."""
     return [
         Backbone(
             name=name,
@@ -90,17 +90,17 @@ def list_backbones() -> list[Backbone]:
 
 
 def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
-    """The model that ships, if any, and what each run has to count with. Damaged ones are left out.
+    """List the model that ships and the checkpoint of each run, without damaged ones.
 
     Args:
-        runs: Folder that holds runs.
+        runs: The folder of the runs.
     """
     found = [(STARTER, resolve_checkpoint(STARTER).path)] if starter_ships() else []
     for run in run_folders(runs):
         try:
             found.append((run.name, resolve_checkpoint(run).path))
         except CrowdCountError:
-            continue  # it has not come so far
+            continue  # it has no checkpoint yet
     rows = []
     for name, folder in found:
         try:

@@ -1,4 +1,4 @@
-"""The command ``models push``: a checkpoint to hand on, and its card in words, to the model hub."""
+"""The command ``models push``: upload a checkpoint and its card to the model hub."""
 
 import dataclasses
 import logging
@@ -35,7 +35,7 @@ LICENCES = {
     "CC BY-NC 4.0": "cc-by-nc-4.0",
     "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0",
 }
-"""What the hub calls licences that a card may name. Other terms are ``other`` there."""
+"""The hub's names of licences on a card. Other terms are ``other`` there."""
 
 
 def push_checkpoint(
@@ -68,15 +68,15 @@ def push_checkpoint(
 def write_pushed(checkpoint: Path, repository: str, *, out: Path) -> None:
     """Write the files that :func:`push` uploads.
 
-    Weights keep the types in which they are stored; paths of this machine are left out.
+    Weights keep their stored types; paths of this machine are removed.
 
     Args:
         checkpoint: The folder of a checkpoint.
-        repository: Where it goes, as ``OWNER/NAME``.
-        out: The folder to write, which is not there yet.
+        repository: The repository, as ``OWNER/NAME``.
+        out: The folder to write, which does not exist yet.
 
     Raises:
-        UsageError: If that is no name of a repository.
+        UsageError: If the name of the repository has the wrong form.
         InputMissingError: If there is no checkpoint.
         BadInputError: If it is damaged.
     """
@@ -108,10 +108,10 @@ def readme(shown: ShownCheckpoint, repository: str) -> str:
 
 
 def check_reachable() -> None:
-    """See that there is a token and a hub, before anything is prepared for it.
+    """Check that there is a token and that the hub answers.
 
     Raises:
-        InputMissingError: If not.
+        InputMissingError: If one is missing.
     """
     from huggingface_hub import constants, get_token
 
@@ -131,12 +131,12 @@ def check_reachable() -> None:
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> HubName:
-    """Upload what :func:`write_pushed` wrote, as one commit; other files there stay.
+    """Upload the files of :func:`write_pushed` as one commit; other files there stay.
 
     Args:
-        folder: What it wrote.
-        repository: Where to, as ``OWNER/NAME``; made where it is not there.
-        private: Make one that only its owner sees.
+        folder: The folder of the files.
+        repository: The repository, as ``OWNER/NAME``; created if it does not exist.
+        private: Create a private one.
 
     Returns:
         The repository, with the commit.

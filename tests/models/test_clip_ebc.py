@@ -15,7 +15,7 @@ from crowdcount.losses.dace import DaceConfig, dace_loss
 from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.clip_ebc import BasicBlock, Bottleneck
 from crowdcount.models.clip_image import bare_clip_encoder, random_clip
-from crowdcount.models.clip_text import text_features, tokenised
+from crowdcount.models.clip_text import text_features, tokenise
 from crowdcount.models.config import ModelConfig
 from tests.models.small_backbones import CLIP, SHRUNKEN, TRANSFORMERS, shrunken
 
@@ -57,7 +57,7 @@ def test_weights_of_a_file_reach_image_encoder_and_sentences(backbone, tmp_path,
     assert left <= {"attnpool", "proj", "head"}
     assert own.keys() <= visual.keys()
     assert all(torch.equal(tensor, visual[name]) for name, tensor in own.items())
-    tokens = tokenised(spec, model.prompts, offline=True)
+    tokens = tokenise(spec, model.prompts, offline=True)
     assert_close(model.text_features, text_features(clip, tokens))
     assert model.training
     # open_clip logs in a way that would set up the root logger of the whole process.
@@ -127,7 +127,7 @@ def test_a_template_behind_whose_end_the_people_stand_is_refused(backbone):
 def test_trained_siglip_says_which_package_reads_its_sentences(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"transformers, which is not installed"):
-        tokenised(SHRUNKEN["siglip-b-16"], ["one", "two"], offline=True)
+        tokenise(SHRUNKEN["siglip-b-16"], ["one", "two"], offline=True)
 
 
 @pytest.mark.parametrize(("block", "stride"), [(8, 16), (16, 16), (32, 32)])

@@ -22,7 +22,7 @@ from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.config import Decoder, ModelConfig
 from crowdcount.models.deploy import winograd
-from crowdcount.models.deploy.fuse_batch_norm import fold_batch_norm
+from crowdcount.models.deploy.fuse_batch_norm import fuse_batch_norm
 from crowdcount.models.output import Head
 from tests.models.small_backbones import CLIP, SLIM, TRANSFORMERS, shrunken
 
@@ -188,7 +188,7 @@ def test_folded_batch_normalisation_computes_the_same(model):
                 values.uniform_(-0.3, 0.3)
         apart = seen(model(images))
         before = len(batch_norms(model))
-        fold_batch_norm(model)
+        fuse_batch_norm(model)
         assert_close(seen(model(images)), apart, atol=1e-4, rtol=1e-4)
     assert len(batch_norms(model)) < before
 
@@ -206,7 +206,7 @@ def test_winograd_computes_the_same(model, monkeypatch):
 
 def test_no_batch_normalisation_is_left_of_efficientnet():
     model = fresh("timm:tf_efficientnet_lite0").eval()
-    fold_batch_norm(model)
+    fuse_batch_norm(model)
     assert not batch_norms(model)
 
 

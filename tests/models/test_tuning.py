@@ -99,7 +99,7 @@ def test_statistics_can_stay_while_all_parameters_learn(backbone):
     # A copy, as the average of the weights is, and a model read again keep to it.
     again = empty_model(model.config, BINS).train()
     for each in (copy.deepcopy(model).train(), again):
-        assert not any(m.training for n, m in each.named_modules() if n in model.unmoved)
+        assert not any(m.training for n, m in each.named_modules() if n in model.fixed_statistics)
 
 
 def test_statistics_of_an_encoder_without_any_cannot_stay():

@@ -1,7 +1,8 @@
-"""Published CLIP-EBC checkpoints -> our models.
+"""Published CLIP-EBC checkpoints, converted to our models.
 
-Such a file is a bare state dict, or a training state with one in it. It holds neither bins nor
-prompts, text features, normalisation nor any setting: what its tensors do not tell is given here.
+Such a file is a bare state dict, or a training state with one in it. It holds no bins, prompts,
+text features, normalisation or settings; the caller passes those that its tensors do not show.
+Names of tensors are those of the published code (github.com/Yiming-M/CLIP-EBC, ``models/``).
 """
 
 import math
@@ -17,9 +18,9 @@ from crowdcount.errors import BadInputError
 from crowdcount.models.backbones import BACKBONES, BackboneSpec, backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
-from crowdcount.models.checkpoints.tensor_files import exact_tensors, without_counters
+from crowdcount.models.checkpoints.tensor_files import drop_counters, exact_tensors
 from crowdcount.models.clip_ebc import bin_prompts
-from crowdcount.models.clip_text import bare_clip_text, text_features, tokenised
+from crowdcount.models.clip_text import bare_clip_text, text_features, tokenise
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.encoder_decoder import LAYOUTS, POOLS
 
@@ -32,7 +33,7 @@ PLAIN = tuple(name for name, spec in BACKBONES.items() if spec.family in LAYOUTS
 _POSITIONS = "image_encoder.positional_embedding"
 
 _RESNETS = {32: "clip-rn50", 40: "clip-rn50x4", 48: "clip-rn50x16", 64: "clip-rn50x64"}
-"""CLIP's ResNets by the channels of the first convolution; RN101 has those of RN50."""
+"""CLIP's ResNets by the channels of the first convolution; RN101 has as many as RN50."""
 
 _TRANSFORMERS = {
     "clip-vit-b-16": 768,
@@ -43,16 +44,16 @@ _TRANSFORMERS = {
 """Widths of CLIP's transformers."""
 
 TEXT = "text_encoder."
-"""What is before the names of CLIP's text side, which open_clip has without it."""
+"""Prefix of the text encoder's names, which open_clip does not have."""
 
 PROMPTS = re.compile(r"vpt_\d+")
-"""Prompt tokens, one tensor for each block of a transformer that some enter."""
+"""Prompt tokens: one tensor for each block of a transformer that takes some."""
 
 OURS_ALONE = ("text_features", "mean", "std", "bin_values")
-"""Tensors of ours that no published file holds."""
+"""Tensors of our models that no published file holds."""
 
 _UNUSED = re.compile(r"image_encoder\.attnpool\..*|text_encoder\.(logit_scale|attn_mask)")
-"""What a file may hold and no block count depends on."""
+"""Tensors that a file may hold and that no count depends on."""
 
 _HEAD = {"head.0.": "classifier."}
 _CSRNET = {"encoder.": "backbone.features.", "decoder.": "backbone.decoder.", **_HEAD}
@@ -75,11 +76,11 @@ BEGINNINGS: dict[str, dict[str, str]] = {
     },
     "resnet": {"encoder.": "backbone.encoder.", "decoder.": "backbone.decoder.", **_HEAD},
 }
-"""Beginnings of our names and of the published ones, by family of backbones. The first that fits
-counts; a name that none fits is the same in both."""
+"""Prefixes of our names and of the published ones, by family of backbones. The first that matches
+applies; other names are the same in both."""
 
 
-def official_model(
+def published_model(
     tensors: Mapping[str, Tensor],
     *,
     bins: Bins,
@@ -88,26 +89,25 @@ def official_model(
     window: int | None = None,
     window_stride: int | None = None,
 ) -> BlockCounter:
-    """A model from the state dict of a published checkpoint, in evaluation mode.
+    """Build a model from the state dict of a published checkpoint, in evaluation mode.
 
-    Features of the sentences are computed anew by the text encoder in the file, which is then
-    dropped.
+    The text encoder in the file computes the features of the sentences, and is then dropped.
 
     Args:
         tensors: The bare state dict.
-        bins: The bins it was trained with: the published tables.
-        backbone: What it was trained on; None: what its tensors tell.
-        prompts: ``words`` or ``digits``, as it was trained.
-        window: Side of the windows to count in, in pixels; None: that of its position embedding,
-            or whole images where it has none; 0: whole images.
+        bins: The bins of its training.
+        backbone: Its backbone; None: the one that fits its tensors.
+        prompts: ``words`` or ``digits``, as in its training.
+        window: Side of the counting windows in pixels; None: that of its position embedding, or
+            whole images without one; 0: whole images.
         window_stride: Pixels from one window to the next; None: the side.
 
     Raises:
-        ConfigError: If there is no such backbone, or the windows cut blocks or leave gaps.
-        BadInputError: If the tensors are not those of this backbone, or of none that is known.
+        ConfigError: If the backbone is unknown, or the windows cut blocks or leave gaps.
+        BadInputError: If the tensors are not those of this backbone, or of no known one.
     """
     if backbone is None:
-        backbone = recognised_backbone(tensors)
+        backbone = recognise_backbone(tensors)
     else:
         _check_asked(tensors, backbone)
     spec = backbone_spec(backbone)
@@ -130,30 +130,30 @@ def official_model(
     text = {} if clip is None else _text_tensors(clip)
     left_out = unused_names(tensors)
     found = exact_tensors(
-        without_counters({k: v for k, v in tensors.items() if k not in left_out}),
-        without_counters({**wanted, **text}),
+        drop_counters({k: v for k, v in tensors.items() if k not in left_out}),
+        drop_counters({**wanted, **text}),
         source=f"published checkpoint as {backbone}",
     )
     own |= {name: found[theirs[name]] for name in theirs if theirs[name] in found}
     if clip is not None:
         clip.load_state_dict({k.removeprefix(TEXT): found[k] for k in text}, strict=False)
         own["text_features"] = text_features(
-            clip, tokenised(spec, bin_prompts(config, bins), offline=True)
+            clip, tokenise(spec, bin_prompts(config, bins), offline=True)
         )
     model.load_state_dict(own)
     return model.eval()
 
 
-def recognised_backbone(tensors: Mapping[str, Tensor]) -> str:
-    """The backbone of a published checkpoint, by the names and shapes of its tensors.
+def recognise_backbone(tensors: Mapping[str, Tensor]) -> str:
+    """Find the backbone of a published checkpoint by the names and shapes of its tensors.
 
     Raises:
-        BadInputError: If it is none that is known.
+        BadInputError: If no known backbone fits.
     """
     fitting = _fitting_backbones(tensors)
     if not fitting:
         raise BadInputError(
-            "no published CLIP-EBC checkpoint that is known, by the names and shapes of its "
+            "not a known published CLIP-EBC checkpoint, by the names and shapes of its "
             f"{len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...",
             looked_for="image_encoder.conv1.weight of CLIP's ResNets and transformers, or "
             f"classifier.weight behind one of: {', '.join(PLAIN)}",
@@ -162,13 +162,13 @@ def recognised_backbone(tensors: Mapping[str, Tensor]) -> str:
     return fitting[0]
 
 
-def classes(tensors: Mapping[str, Tensor]) -> int | None:
-    """Bins a published checkpoint tells apart; None: its tensors do not tell, as CLIP's."""
+def bin_count(tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the number of bins of a published checkpoint; None: not visible, as with CLIP."""
     return _length(tensors.get("classifier.weight")) or None
 
 
 def _check_asked(tensors: Mapping[str, Tensor], backbone: str) -> None:
-    """Refuse a backbone where the tensors are plainly those of another."""
+    """Refuse a backbone if the tensors are clearly those of another."""
     fitting = _fitting_backbones(tensors)
     if fitting and backbone not in fitting:
         raise BadInputError(
@@ -178,9 +178,9 @@ def _check_asked(tensors: Mapping[str, Tensor], backbone: str) -> None:
 
 
 def _fitting_backbones(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Backbones that such tensors can be of, the likeliest first; none: tensors of no known kind.
+    """List the backbones that fit the tensors, the likeliest first.
 
-    Of CLIP's only the first layer is looked at, by which they differ.
+    CLIP's backbones differ by their first layer, so only that is compared.
     """
     first = tensors.get("image_encoder.conv1.weight")
     if first is None:
@@ -192,7 +192,7 @@ def _fitting_backbones(tensors: Mapping[str, Tensor]) -> list[str]:
             for name, width in _TRANSFORMERS.items()
             if (width, BACKBONES[name].patch) == (_length(first), patch)
         ]
-        # The large one of 336 pixels differs from that of 224 by its grid alone.
+        # ViT-L-14-336 differs from ViT-L-14 by its grid alone.
         window = _grid(tensors) * patch
         return sorted(names, key=lambda name: BACKBONES[name].window != window)
     name = _RESNETS.get(_length(first))
@@ -202,8 +202,8 @@ def _fitting_backbones(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _fitting_plain(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Networks without CLIP whose tensors have these names and shapes."""
-    bins = classes(tensors)
+    """List the networks without CLIP whose tensors have these names and shapes."""
+    bins = bin_count(tensors)
     if bins is None:
         return []
     some = Bins(block=8, starts=tuple(range(bins)), values=tuple(map(float, range(bins))))
@@ -221,12 +221,12 @@ def _fitting_plain(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _published_names(own: Mapping[str, Tensor], *, family: str) -> dict[str, str]:
-    """Our names of what a published checkpoint holds of a model, and its names."""
+    """Map our names of the tensors that a published file holds to its names."""
     return {name: published_name(name, family=family) for name in own if name not in OURS_ALONE}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(each.shape) for name, each in without_counters(tensors).items()}
+    return {name: tuple(each.shape) for name, each in drop_counters(tensors).items()}
 
 
 def _length(tensor: Tensor | None) -> int:
@@ -234,12 +234,12 @@ def _length(tensor: Tensor | None) -> int:
 
 
 def _grid(tensors: Mapping[str, Tensor]) -> int:
-    """Side of the grid that a position embedding with a row for the class token is for."""
+    """Return the side of the grid of a position embedding that has a row for the class token."""
     return math.isqrt(max(_length(tensors.get(_POSITIONS)) - 1, 0))
 
 
 def _position_grid(tensors: Mapping[str, Tensor], spec: BackboneSpec) -> int | None:
-    """The setting ``position_grid`` of a published transformer: None where it is the usual grid."""
+    """Return the setting ``position_grid`` of a published transformer; None: the usual grid."""
     grid = _grid(tensors)
     if not grid or spec.patch is None or grid * spec.patch == spec.window:
         return None
@@ -247,7 +247,7 @@ def _position_grid(tensors: Mapping[str, Tensor], spec: BackboneSpec) -> int | N
 
 
 def _tuning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings that say which prompt tokens the file holds; nothing else tells its training."""
+    """Return the settings of the prompt tokens in the file."""
     prompts = [tensors[name] for name in tensors if PROMPTS.fullmatch(name)]
     if not prompts:
         return {"tuning": "full"}
@@ -259,7 +259,7 @@ def _tuning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _text_tensors(clip: Any) -> dict[str, Tensor]:
-    """The tensors of CLIP's text side under their published names."""
+    """Return the tensors of CLIP's text encoder under their published names."""
     return {
         TEXT + name: tensor
         for name, tensor in clip.state_dict().items()
@@ -268,7 +268,7 @@ def _text_tensors(clip: Any) -> dict[str, Tensor]:
 
 
 def published_name(name: str, *, family: str) -> str:
-    """What a tensor of our models on a family of backbones is called in a published checkpoint."""
+    """Translate our name of a tensor into that of a published checkpoint."""
     for ours, theirs in BEGINNINGS[family].items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -276,5 +276,5 @@ def published_name(name: str, *, family: str) -> str:
 
 
 def unused_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Tensors that a published checkpoint may hold and that no block count depends on."""
+    """List the tensors of a published checkpoint that no count depends on."""
     return [name for name in tensors if _UNUSED.fullmatch(name)]

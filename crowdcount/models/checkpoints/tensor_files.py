@@ -1,4 +1,4 @@
-"""Tensors read from files without running code, and matched to those of a model."""
+"""Reading tensors from files without running code, and matching them to a model."""
 
 import logging
 import pickle
@@ -16,25 +16,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileError
-from crowdcount.models.checkpoints.torchscript import is_program, read_program
+from crowdcount.models.checkpoints.torchscript import is_torchscript, read_torchscript
 
 log = logging.getLogger("crowdcount")
 
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 _NUMBERS: list[Any] = [
-    # Training states hold numbers of NumPy, which are bytes and a type; no code is run for them.
+    # Training states hold NumPy numbers, which are bytes and a type; reading them runs no code.
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
 ]
-"""All that a pickle may hold beside tensors and plain values."""
+"""Types that a pickle may hold beside tensors and plain values."""
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, ArithmeticError, struct.error),
-    # What a reader of pickles stumbles over when its instructions make no sense.
+    # Errors of the pickle reader for instructions that make no sense.
     *(TypeError, LookupError, AttributeError, AssertionError),
 )
-"""Errors that reading a damaged file ends with."""
+"""Errors of reading a damaged file."""
 
 _TELLING_ENDINGS = {"weight", "bias", "running_mean", "running_var"}
 
@@ -48,28 +48,27 @@ class TensorFile:
     tensors: dict[str, Tensor]
 
     ordered: bool
-    """Whether they stand in the order in which their model lists them."""
+    """Whether they are in the order of their model."""
 
     beside: tuple[str, ...] = ()
-    """Keys of what else the file holds, such as the state of an optimiser."""
+    """Keys of other content, such as the state of an optimiser."""
 
 
 def read_tensors(path: Path) -> TensorFile:
     """Read a ``.safetensors`` file or a PyTorch file that holds tensors and nothing to execute.
 
-    Of a TorchScript archive the tensors are read, and its program left alone. Mappings nested under
-    ``state_dict`` or ``model`` are unwrapped, and the ``module.`` that data-parallel training puts
-    before every name is removed.
+    The program of a TorchScript archive is not read. Mappings nested under ``state_dict`` or
+    ``model`` are unwrapped, and the prefix ``module.`` of data-parallel training is removed.
 
     Raises:
-        InputMissingError: If there is no such file.
-        UntrustedFileError: If reading it would mean running code from it.
+        InputMissingError: If the file is missing.
+        UntrustedFileError: If reading it would run code from it.
         BadInputError: If it is damaged, or holds no tensors.
     """
     if not path.is_file():
         raise InputMissingError(f"{path}: no such file")
     safe = path.suffix.lower() == ".safetensors"
-    program = not safe and is_program(path)
+    program = not safe and is_torchscript(path)
     content = _read_safetensors(path) if safe else _read_pickle(path, program=program)
     beside: list[str] = []
     for key in _WRAPPINGS:
@@ -92,23 +91,23 @@ def read_tensors(path: Path) -> TensorFile:
 def match_tensors(
     file: TensorFile, wanted: Mapping[str, Tensor], *, model: str, optional: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
-    """Give the tensors of a file the names that a model has for them.
+    """Rename the tensors of a file to those of a model.
 
-    They are matched by name. Where names differ, but number, order and shapes agree with the
-    model, they are matched in order, and the log says so. Counters of batch normalisation are left
-    out: some files have them, some do not, and nothing depends on them.
+    They are matched by name. If names differ, but number, order and shapes agree with the model,
+    they are matched in order, which is logged. Counters of batch normalisation are left out: not
+    every file has them, and nothing depends on them.
 
     Args:
-        file: What was read.
+        file: The tensors.
         wanted: The state dict of the model.
-        model: What the model is called in messages.
-        optional: Beginnings of names that the file need not have.
+        model: The model, for messages.
+        optional: Prefixes of names that the file need not have.
 
     Raises:
-        BadInputError: If the tensors are not those of the model, with the first that differs.
+        BadInputError: If the tensors are not those of the model; names the first difference.
     """
-    found = without_counters(file.tensors)
-    wanted = without_counters(wanted)
+    found = drop_counters(file.tensors)
+    wanted = drop_counters(wanted)
     needed = [name for name in wanted if not name.startswith(optional)]
     missing = [name for name in needed if name not in found]
     if missing and file.ordered and not first_difference(found, wanted):
@@ -130,7 +129,7 @@ def match_tensors(
         )
         raise BadInputError(f"{file.path}: its tensors are not those of {model}", looked_for=reason)
     if missing:
-        raise BadInputError(f"{file.path}: {model} needs a tensor {missing[0]}, which is not there")
+        raise BadInputError(f"{file.path}: {model} needs the tensor {missing[0]}, which is missing")
     exact_tensors(
         {name: found[name] for name in needed},
         {name: wanted[name] for name in needed},
@@ -146,15 +145,15 @@ def match_tensors(
 def exact_tensors(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
 ) -> dict[str, Tensor]:
-    """The tensors that were found, after a check that they are those of a model and no others.
+    """Return tensors after a check that they are exactly those of a model.
 
     Args:
-        found: What was read.
+        found: The tensors.
         wanted: The state dict of the model.
-        source: Where they were found, for messages.
+        source: Their origin, for messages.
 
     Raises:
-        BadInputError: If any is missing, of another shape, or unknown, with all such.
+        BadInputError: If any is missing, unknown or of another shape; lists all of them.
     """
     problems = []
     if missing := sorted(wanted.keys() - found.keys()):
@@ -178,13 +177,13 @@ def _named(names: list[str]) -> str:
 
 
 def first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Why two lists of tensors cannot be matched in order; empty if they can."""
+    """Return why two lists of tensors cannot be matched in order; empty if they can."""
     pairs = zip(found.items(), wanted.items(), strict=False)
     for number, ((name, tensor), (own_name, own)) in enumerate(pairs, start=1):
         ending, own_ending = name.rpartition(".")[2], own_name.rpartition(".")[2]
-        # Scale, shift, mean and variance of a norm have one shape: only their names tell them.
+        # Scale, shift, mean and variance of a norm have one shape and differ by name alone.
         swapped = ending != own_ending and {ending, own_ending} <= _TELLING_ENDINGS
-        # A name that both have must mean the same tensor in both.
+        # A name in both lists must be the same tensor.
         moved = name != own_name and (name in wanted or own_name in found)
         if tensor.shape != own.shape or swapped or moved:
             return (
@@ -196,8 +195,8 @@ def first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) 
     return ""
 
 
-def without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All but the counters of batch normalisation, which not every file has."""
+def drop_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the counters of batch normalisation, which not every file has."""
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
 
 
@@ -211,9 +210,9 @@ def _read_safetensors(path: Path) -> object:
 def _read_pickle(path: Path, *, program: bool) -> object:
     try:
         if program:
-            return read_program(path)
+            return read_torchscript(path)
         with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
-            # Of a protocol that it may not know: where it does not, it raises.
+            # It warns of a protocol that it may not know, and raises if it does not.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

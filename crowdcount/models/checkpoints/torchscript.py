@@ -1,4 +1,4 @@
-"""Tensors of a TorchScript archive, as OpenAI publishes CLIP, without running its program."""
+"""Reading the tensors of a TorchScript archive, as OpenAI published CLIP, without its program."""
 
 import io
 import pickle
@@ -26,19 +26,19 @@ _TYPES = {
 _LISTS = {f"build_{kind}list" for kind in ("int", "double", "bool", "tensor")}
 
 
-def is_program(path: Path) -> bool:
-    """Whether a file is a TorchScript archive."""
+def is_torchscript(path: Path) -> bool:
+    """Return whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def read_program(path: Path) -> dict[str, Tensor]:
-    """The parameters and buffers of a TorchScript archive, by the names of its modules.
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Read the parameters and buffers of a TorchScript archive, by the names of its modules.
 
-    Only the pickle of its attributes is read, and from that nothing but modules, as bare holders
-    of attributes, tensors and plain values. Its code is never looked at.
+    Only the pickle of its attributes is read, and of that only tensors, plain values and modules
+    as bare holders of attributes. Its code is never read.
 
     Raises:
         pickle.UnpicklingError: If the pickle names anything else.
@@ -79,7 +79,7 @@ def _tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """A reader that knows the few names which TorchScript writes for what holds tensors."""
+    """An unpickler that accepts only the names which TorchScript writes around tensors."""
 
     def __init__(self, archive: zipfile.ZipFile, data: str) -> None:
         super().__init__(io.BytesIO(archive.read(data)))
@@ -116,7 +116,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A view of a storage; what lies outside it is refused by PyTorch."""
+    """Return a view of a storage; PyTorch refuses one that reaches outside it."""
     return storage.as_strided(size, stride, offset).contiguous()
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint that a training starts from: its weights, and the settings that come with them."""
+"""Starting a training from a checkpoint: its weights, and the settings that belong to them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ FREE_WITH_INIT = (
     *("tuning", "frozen_stages", "frozen_statistics", "frozen_head_statistics"),
     *("prompt_dropout", "window", "window_stride"),
 )
-"""Settings of a model that may differ from those of its first weights: they say what is trained,
-and how images are shown, but not what the weights mean."""
+"""Settings of a model that may differ from those of its initial weights: they choose what is
+trained and how images are cut, but do not change the meaning of the weights."""
 
-OF_THE_ENCODER = ("backbone", "normalisation", "pretrained", "weights")
-"""Settings of a model that say what its encoder is: all that comes with an encoder alone."""
+ENCODER_SETTINGS = ("backbone", "normalisation", "pretrained", "weights")
+"""Settings of a model that describe its encoder."""
 
 
 def initial_bins(init: ResolvedCheckpoint) -> Bins:
@@ -32,18 +32,17 @@ def initial_bins(init: ResolvedCheckpoint) -> Bins:
 def with_initial_settings(
     given: Mapping[str, Any], *, init: ResolvedCheckpoint, part: str = "all"
 ) -> dict[str, Any]:
-    """The settings of a model that starts from a checkpoint: its own, and those given.
+    """Complete the settings of a model with those of the checkpoint that it starts from.
 
     Args:
         given: Settings of the section ``model``.
         init: The checkpoint.
-        part: ``encoder``: only what its encoder is comes from the checkpoint.
+        part: ``all``, or ``encoder``: only the encoder comes from the checkpoint.
 
     Raises:
-        InputMissingError: If there is no such checkpoint.
+        InputMissingError: If the checkpoint is missing.
         BadInputError: If it is damaged.
-        ConfigError: If a setting that is given contradicts it, or a new head would need more than
-            its encoder.
+        ConfigError: If a given setting contradicts it, or a new head needs more than its encoder.
     """
     own = describe(init.path)
     settings = _own_settings(own)
@@ -54,7 +53,7 @@ def with_initial_settings(
                 f"need the text encoder, and {init.name} has none",
                 next_step="leave train.init_part out to start from all of it",
             )
-        settings = {key: settings[key] for key in OF_THE_ENCODER}
+        settings = {key: settings[key] for key in ENCODER_SETTINGS}
     for key, value in given.items():
         if key in settings and key not in FREE_WITH_INIT and value != settings[key]:
             raise _contradiction(key, value, own=own, init=init)
@@ -62,10 +61,10 @@ def with_initial_settings(
 
 
 def initial_model(config: ModelConfig, *, init: ResolvedCheckpoint) -> BlockCounter:
-    """A model for training with the weights, bins and statistics of a checkpoint.
+    """Build a model for training with the weights, bins and statistics of a checkpoint.
 
     Raises:
-        InputMissingError: If there is no such checkpoint.
+        InputMissingError: If the checkpoint is missing.
         BadInputError: If it is damaged.
         ConfigError: If ``config`` contradicts it.
     """
@@ -86,12 +85,12 @@ def initial_model(config: ModelConfig, *, init: ResolvedCheckpoint) -> BlockCoun
 def model_around_initial_encoder(
     config: ModelConfig, bins: Bins, *, init: ResolvedCheckpoint
 ) -> BlockCounter:
-    """A model for training with the encoder and the statistics of a checkpoint; the rest is new.
+    """Build a model for training with the encoder and statistics of a checkpoint; the rest is new.
 
     Random weights come from PyTorch's global generator, which the caller seeds.
 
     Raises:
-        InputMissingError: If there is no such checkpoint.
+        InputMissingError: If the checkpoint is missing.
         BadInputError: If it is damaged.
         ConfigError: If ``config`` contradicts it, or a new head would need more than its encoder.
     """
@@ -103,7 +102,7 @@ def model_around_initial_encoder(
 
 
 def _own_settings(own: Description) -> dict[str, Any]:
-    """What a checkpoint says of its model, where nothing else brings weights or bins."""
+    """Return the settings of a checkpoint's model without its own sources of weights and bins."""
     return {**dataclasses.asdict(own.model), "pretrained": "none", "weights": None, "bins": None}
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation as part of the convolutions before it, for models that only count."""
+"""Fusing batch normalisation into the convolutions before it, for models that only count."""
 
 from functools import partial
 
@@ -10,16 +10,16 @@ from crowdcount.models.block_counter import BlockCounter
 
 
 @torch.no_grad()
-def fold_batch_norm(model: BlockCounter) -> None:
-    """Let convolutions do what the batch normalisation after them does, which saves its time.
+def fuse_batch_norm(model: BlockCounter) -> None:
+    """Fuse batch normalisation into the convolutions before it, which saves its time.
 
-    In evaluation mode batch normalisation is one factor and one offset for each channel, so it can
-    be a part of the weights and biases of the convolution whose output it alone reads. Counts stay
-    the same but for rounding; the model can no longer be trained as it was. Which module reads
-    whose output is seen on a small image.
+    In evaluation mode batch normalisation is a factor and an offset for each channel, so it can be
+    part of the weights and bias of a convolution whose output nothing else reads. Counts change by
+    rounding alone; the model can no longer be trained. A small image is run through the model to
+    see which module reads which output.
 
     Args:
-        model: In evaluation mode. It is changed in place.
+        model: The model, in evaluation mode; changed in place.
     """
     norms = {name: each for name, each in model.named_modules() if _is_norm(each)}
     if not norms:
@@ -28,7 +28,7 @@ def fold_batch_norm(model: BlockCounter) -> None:
         norm = norms[name]
         folded = fuse_conv_bn_eval(convolution, norm)
         convolution.weight, convolution.bias = folded.weight, folded.bias
-        # timm's carries the activation that follows.
+        # timm's batch normalisation includes the activation that follows.
         model.set_submodule(name, getattr(norm, "act", nn.Identity()))
 
 
@@ -37,19 +37,21 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _convolutions_before(model: BlockCounter, norms: dict[str, nn.Module]) -> dict[str, nn.Conv2d]:
-    """By the name of a batch normalisation: the convolution whose output it, and it alone, reads.
+    """Map the name of each batch normalisation to the convolution whose only reader it is.
 
-    Operations that are no modules are not seen. One on such an output, as the enlargement in the
-    first block of CLIP's decoder, keeps the two apart; no network here has one beside the norm.
+    Operations that are not modules are not seen. An operation between convolution and norm, like
+    the upsampling in the first block of CLIP's decoder, makes another tensor, so these two are not
+    fused. No network here has such an operation beside a norm.
     """
-    made: list[tuple[Tensor, nn.Conv2d]] = []  # holds the outputs, so that each stays itself
+    # Keeps the outputs alive, so that their identities stay unique.
+    outputs: list[tuple[Tensor, nn.Conv2d]] = []
     readers: dict[nn.Conv2d, list[str]] = {}
 
     def note_output(convolution: nn.Conv2d, _: object, output: Tensor) -> None:
-        made.append((output, convolution))
+        outputs.append((output, convolution))
 
     def note_input(name: str, _: object, inputs: tuple[object, ...]) -> None:
-        for output, convolution in made:
+        for output, convolution in outputs:
             if any(output is each for each in inputs):
                 readers.setdefault(convolution, []).append(name)
 

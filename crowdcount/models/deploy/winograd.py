@@ -1,4 +1,4 @@
-"""3x3 convolutions with fewer multiplications, for models that only count."""
+"""Winograd's 3x3 convolution with fewer multiplications, for models that only count."""
 
 from collections.abc import Iterator
 from typing import TypeGuard
@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 WIDE = 768
-"""Channels in and out from which fewer multiplications save more than additions cost."""
+"""Channels from which fewer multiplications save more time than the added additions cost."""
 
 _TILES = 1024
-"""Tiles that are computed at once: enough for quick matrix products, not too many for memory."""
+"""Tiles per matrix product: enough to be fast, few enough to fit in memory."""
 
 
 class WinogradConv2d(nn.Module):
@@ -42,7 +42,7 @@ class WinogradConv2d(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch channels rows cols"]
     ) -> Float[Tensor, "batch width rows cols"]:
-        """The convolution, with zeros around the features."""
+        """Convolve features that are padded with zeros."""
         rows, cols = features.shape[-2:]
         padded = F.pad(features.permute(0, 2, 3, 1), (0, 0, 1, 1 + cols % 2, 1, 1 + rows % 2))
         convolved = padded.new_empty(
@@ -57,10 +57,10 @@ class WinogradConv2d(nn.Module):
 
 
 def use_winograd(model: nn.Module) -> None:
-    """Put this convolution in the place of every one of a model that it suits and makes quicker.
+    """Replace every convolution of a model that this one makes faster.
 
     Args:
-        model: In evaluation mode. It is changed in place, and can no longer be trained.
+        model: The model, in evaluation mode; changed in place, and can no longer be trained.
     """
     for name, module in list(model.named_modules()):
         if _suits(module):
@@ -80,7 +80,7 @@ def _suits(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 def _pieces(
     padded: Float[Tensor, "batch _ _ channels"], convolved: Float[Tensor, "batch rows cols width"]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of inputs and the outputs they lead to, a strip of an image each."""
+    """Yield strips of each image with the outputs that they produce."""
     rows, cols = convolved.shape[1:3]
     high = 2 * max(1, 2 * _TILES // cols)
     for image, result in zip(padded, convolved, strict=True):
@@ -91,7 +91,7 @@ def _pieces(
 def _spread(
     piece: Float[Tensor, "_ _ channels"],
 ) -> Float[Tensor, "16 tiles channels"]:
-    """B^T d B of each tile."""
+    """Compute B^T d B of each tile."""
     rows, cols = (each // 2 - 1 for each in piece.shape[:2])
     strips = piece.new_empty(4, rows, *piece.shape[1:])
     _combine([piece[i : i + 2 * rows : 2] for i in range(4)], into=strips)
@@ -102,7 +102,7 @@ def _spread(
 
 
 def _combine(inputs: list[Tensor], *, into: Tensor) -> None:
-    """B^T d, along one side of the tiles."""
+    """Compute B^T d along one side of the tiles."""
     torch.sub(inputs[0], inputs[2], out=into[0])
     torch.add(inputs[1], inputs[2], out=into[1])
     torch.sub(inputs[2], inputs[1], out=into[2])
@@ -112,7 +112,7 @@ def _combine(inputs: list[Tensor], *, into: Tensor) -> None:
 def _gather(
     products: Float[Tensor, "16 tiles width"], *, into: Float[Tensor, "rows cols width"]
 ) -> None:
-    """A^T m A of each tile, where it belongs."""
+    """Compute A^T m A of each tile and store it at its place."""
     rows, cols = into.shape[0] // 2, into.shape[1] // 2
     m = products.view(4, 4, rows, cols, -1)
     near = m[0] + m[1] + m[2]

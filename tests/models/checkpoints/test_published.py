@@ -13,13 +13,13 @@ from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoints.published import (
     BEGINNINGS,
     PLAIN,
-    official_model,
+    published_model,
     published_name,
-    recognised_backbone,
+    recognise_backbone,
     unused_names,
 )
 from crowdcount.models.clip_image import random_clip
-from crowdcount.models.clip_text import text_features, tokenised
+from crowdcount.models.clip_text import text_features, tokenise
 from crowdcount.models.config import ModelConfig
 from tests.models.published_names import OURS, with_published_names
 from tests.models.small_backbones import OPENAI, SHRUNKEN, TRANSFORMERS, shrunken
@@ -39,7 +39,7 @@ def test_the_published_names_and_shapes_are_those_of_the_models():
     for backbone, name in PUBLISHED.items():
         keys = json.loads((GOLDEN / f"{name}.keys.json").read_text())
         published = {key: torch.empty(shape, device="meta") for key, shape, _ in keys}
-        assert recognised_backbone(published) == backbone
+        assert recognise_backbone(published) == backbone
         with torch.device("meta"):
             own = empty_model(ModelConfig(backbone=backbone), PART_A).state_dict()
         family = BACKBONES[backbone].family
@@ -59,7 +59,7 @@ def test_the_published_names_and_shapes_are_those_of_the_models():
 def test_every_published_clip_is_recognised_at_its_real_size(backbone):
     with torch.device("meta"):
         own = empty_model(ModelConfig(backbone=backbone), PART_A).state_dict()
-    assert recognised_backbone(with_published_names(own)) == backbone
+    assert recognise_backbone(with_published_names(own)) == backbone
 
 
 def layers(beginning, numbers, *, norms=0):
@@ -129,7 +129,7 @@ def test_networks_without_clip_are_known_by_their_names_in_any_order(backbone):
     with torch.device("meta"):
         own = empty_model(ModelConfig(backbone=backbone), PART_A).state_dict()
     real = with_published_names(own, family=family)
-    assert recognised_backbone(dict(sorted(real.items(), reverse=True))) == backbone
+    assert recognise_backbone(dict(sorted(real.items(), reverse=True))) == backbone
 
 
 def test_the_context_of_cannet_is_that_of_the_published_code():
@@ -138,7 +138,7 @@ def test_the_context_of_cannet_is_that_of_the_published_code():
         tensors = with_published_names(
             empty_model(ModelConfig(backbone="cannet"), PART_A).state_dict(), family="cannet"
         )
-        context = official_model(tensors, bins=PART_A, backbone="cannet").context
+        context = published_model(tensors, bins=PART_A, backbone="cannet").context
     features = torch.randn(1, 32, 7, 9)
     weighted, weights = 0, 0
     for number, side in enumerate((1, 2, 3, 6)):
@@ -179,7 +179,7 @@ def test_transformers_are_known_whatever_crops_they_were_trained_on(backbone, gr
         own = empty_model(config, PART_A).state_dict()
     assert own["encoder.positional_embedding"].shape[0] == grid**2 + 1
     assert config.window == window
-    assert recognised_backbone(with_published_names(own)) == backbone
+    assert recognise_backbone(with_published_names(own)) == backbone
 
 
 def test_positions_for_other_crops_are_kept():
@@ -195,11 +195,11 @@ def test_positions_for_other_crops_are_kept():
         model = build_model(config, PART_A).eval()
         text = random_clip(SHRUNKEN["clip-vit-b-16"])
         tensors = published(model, text)
-        imported = official_model(tensors, bins=PART_A, backbone="clip-vit-b-16")
+        imported = published_model(tensors, bins=PART_A, backbone="clip-vit-b-16")
         assert (imported.config.position_grid, imported.config.window) == (3, 48)
         usual = dict(tensors)
         usual["image_encoder.positional_embedding"] = torch.zeros(14**2 + 1, 48)
-        assert official_model(usual, bins=PART_A, backbone="clip-vit-b-16").config.window == 224
+        assert published_model(usual, bins=PART_A, backbone="clip-vit-b-16").config.window == 224
     model.text_features.copy_(imported.text_features)
     images = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
@@ -224,9 +224,9 @@ def test_every_published_architecture_is_mapped(backbone, depth):
         )
         model = build_model(config, PART_A).eval()
         text = random_clip(SHRUNKEN[backbone])
-        tokens = tokenised(SHRUNKEN[backbone], model.prompts, offline=True)
+        tokens = tokenise(SHRUNKEN[backbone], model.prompts, offline=True)
         model.text_features.copy_(text_features(text, tokens))
-        imported = official_model(published(model, text), bins=PART_A, backbone=backbone)
+        imported = published_model(published(model, text), bins=PART_A, backbone=backbone)
     images = torch.rand(1, 3, 40, 64)
     with torch.no_grad():
         assert_close(imported(images).logits, model(images).logits)
@@ -248,19 +248,19 @@ def test_a_file_that_is_no_published_checkpoint_is_refused():
         model = build_model(ModelConfig(pretrained="none"), PART_A)
         tensors = published(model, random_clip(SHRUNKEN["clip-rn50"]))
         with pytest.raises(BadInputError, match=r"has the tensor image_encoder\.more that"):
-            official_model(
+            published_model(
                 tensors | {"image_encoder.more": torch.zeros(1)},
                 bins=PART_A,
                 backbone="clip-rn50",
             )
         with pytest.raises(BadInputError, match=r"lacks the tensor projection\.bias"):
-            official_model(
+            published_model(
                 {name: each for name, each in tensors.items() if name != "projection.bias"},
                 bins=PART_A,
                 backbone="clip-rn50",
             )
         with pytest.raises(BadInputError, match=r"lacks 2 tensors \(projection\.bias, text_enc"):
-            official_model(
+            published_model(
                 {
                     name: each
                     for name, each in tensors.items()
@@ -276,7 +276,7 @@ def test_a_backbone_that_the_tensors_contradict_is_refused(asked):
     keys = json.loads((GOLDEN / "clip_resnet50_r8_t4.keys.json").read_text())
     tensors = {key: torch.empty(shape, device="meta") for key, shape, _ in keys}
     with pytest.raises(BadInputError, match=f"those of clip-rn50, but {asked} was asked for"):
-        official_model(tensors, bins=PART_A, backbone=asked)
+        published_model(tensors, bins=PART_A, backbone=asked)
 
 
 def test_every_family_that_was_published_has_names():
@@ -290,7 +290,7 @@ def test_what_no_count_depends_on_may_be_there_and_is_named():
         tensors = published(model, random_clip(SHRUNKEN["clip-rn50"]))
         more = {"image_encoder.attnpool.c_proj.weight": torch.zeros(2, 2)}
         more["text_encoder.logit_scale"] = torch.zeros(())
-        imported = official_model(tensors | more, bins=PART_A, backbone="clip-rn50")
+        imported = published_model(tensors | more, bins=PART_A, backbone="clip-rn50")
     assert unused_names(tensors) == []
     assert unused_names(tensors | more) == list(more)
     images = torch.rand(1, 3, 40, 64)
@@ -306,5 +306,5 @@ def test_what_no_count_depends_on_may_be_there_and_is_named():
     ],
 )
 def test_other_checkpoints_are_not_recognised_as_published_ones(tensors):
-    with pytest.raises(BadInputError, match="no published CLIP-EBC checkpoint that is known"):
-        recognised_backbone(tensors)
+    with pytest.raises(BadInputError, match="not a known published CLIP-EBC checkpoint"):
+        recognise_backbone(tensors)
