@@ -63,7 +63,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
     config = load_run_config(preset=SETUPS[name].get("preset"), overrides=[*overrides.items()])
     data = [PreparedDataset.open(options.data)]
     bins = training_bins(data, block=config.model.block, chosen=config.model.bins, write=False)
-    model = first_model(config, bins, offline=True).to(memory_format=torch.channels_last)
+    model = first_model(config, bins, init=None, offline=True).to(memory_format=torch.channels_last)
     learner = Learner(model, train=config.train, optim=config.optim, device=torch.device("cpu"))
     seconds = {"forward": 0.0, "loss": 0.0}
     began = {}

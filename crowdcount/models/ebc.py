@@ -20,7 +20,7 @@ from crowdcount.models.timm_encoders import first_stages
 TYPICAL_HEADS_PER_PIXEL = 1e-3
 """Initial prediction: ShanghaiTech part A has one head on 960 pixels."""
 
-_LOWEST_START = -8.0  # no bin starts so improbable that its first examples drown the loss
+_LOWEST_START = -8.0  # a bin of lower log-probability dominates the loss at first
 
 
 class EBC(BlockCounter):
@@ -102,8 +102,8 @@ def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.S
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281; more than 512 channels are reduced
-        to 512 first. The start is ours, after the prior of Lin et al., "Focal Loss for Dense Object
-        Detection", https://arxiv.org/abs/1708.02002.
+        to 512 first. The initial bias is ours, after the prior of Lin et al., "Focal Loss for Dense
+        Object Detection", https://arxiv.org/abs/1708.02002.
     """
     hidden = 512
     layers: list[nn.Module] = []

@@ -171,8 +171,8 @@ def pretrained_parts(
     return parts
 
 
-def _vgg(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are called alike
-    """DM-Count's network: VGG up to its last pooling, and two convolutions."""
+def _vgg(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts share a signature
+    """Build DM-Count's network: VGG up to its last pooling, and two convolutions."""
     encoder = _vgg_features(name)
     return Parts(
         encoder=encoder,
@@ -183,8 +183,8 @@ def _vgg(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are call
     )
 
 
-def _csrnet(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are called alike
-    """The first ten convolutions of VGG16, and dilated ones."""
+def _csrnet(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts share a signature
+    """Build CSRNet: the first ten convolutions of VGG16, and dilated ones."""
     encoder, normed = _vgg_features(name, convolutions=10), name.endswith("_bn")
     return Parts(
         encoder=encoder,
@@ -196,13 +196,13 @@ def _csrnet(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts are c
 
 
 def _cannet(name: str, block: int) -> Parts:
-    """CSRNet that knows the surroundings of a block."""
+    """Build CANNet: CSRNet with the context of each block."""
     parts = _csrnet(name, block)
     return replace(parts, context=Context(_width(parts.encoder)))
 
 
 def _resnet(name: str, block: int) -> Parts:
-    """A ResNet, whose last stage keeps the grid for blocks of up to 16 pixels, and more blocks."""
+    """Build a ResNet and residual blocks; its last stage has stride 1 for blocks up to 16."""
     import torchvision
 
     network: Any = torchvision.models.get_model(name)
@@ -230,37 +230,37 @@ LAYOUTS: dict[str, Callable[[str, int], Parts]] = {
     "cannet": _cannet,
     "resnet": _resnet,
 }
-"""From torchvision's name of a network and a block side to its halves, by family of backbones."""
+"""Builders of encoder and decoder from torchvision's name and a block side, by family."""
 
 
 def _vgg_features(name: str, *, convolutions: int | None = None) -> nn.Sequential:
-    """The convolutions of a VGG network, without the pooling behind the last."""
-    # Not the whole model: its classifier has six times as many weights.
+    """Build the convolutions of a VGG network, without the last pooling."""
+    # Not the whole model, whose classifier has six times as many weights.
     from torchvision.models.vgg import cfgs, make_layers
 
     letter = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}[name.removesuffix("_bn")]
     features: nn.Sequential = make_layers(cfgs[letter], batch_norm=name.endswith("_bn"))
     ends = [i for i, layer in enumerate(features) if isinstance(layer, nn.ReLU)]
-    kept = features[: ends[-1 if convolutions is None else convolutions - 1] + 1]
-    for layer in kept:
+    layers = features[: ends[-1 if convolutions is None else convolutions - 1] + 1]
+    for layer in layers:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    return kept
+    return layers
 
 
 def _width(features: nn.Sequential) -> int:
-    """Channels that the last convolution gives."""
+    """Return the output channels of the last convolution."""
     return [each.out_channels for each in features if isinstance(each, nn.Conv2d)][-1]
 
 
 def _convolutions(
     channels: int, widths: Sequence[int], *, dilation: int, batch_norm: bool
 ) -> nn.Sequential:
-    """3x3 convolutions that keep the grid, each with ReLU."""
+    """Build 3x3 convolutions that keep the grid, each with ReLU."""
     layers: list[nn.Module] = []
     for before, width in itertools.pairwise((channels, *widths)):
-        # With a bias even before a norm, as in torchvision's encoders and in published weights.
+        # A bias even before a norm, as in torchvision's encoders and in published weights.
         convolution = nn.Conv2d(before, width, 3, padding=dilation, dilation=dilation)
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
         norm = [nn.BatchNorm2d(width)] if batch_norm else []

@@ -51,7 +51,7 @@ from crowdcount.files import (
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Card, InitialWeights
 from crowdcount.models.checkpoints.format import describe
-from crowdcount.models.checkpoints.names import WEIGHTS_NAME, resolve_checkpoint
+from crowdcount.models.checkpoints.names import WEIGHTS_NAME, ResolvedCheckpoint
 from crowdcount.runs.checkpoints import BEST, LAST, Checkpoints
 from crowdcount.runs.log import append_line, draw_curves, read_log
 from crowdcount.training.loop import EpochReport
@@ -90,11 +90,10 @@ class DataSource:
         return cls(folder=str(folder), manifest_sha256=sha256_file(folder / MANIFEST))
 
 
-def initial_weights(init: str) -> InitialWeights:
-    """Return the name and hash of a checkpoint given as in ``train.init``."""
-    folder = resolve_checkpoint(init).path
-    name = describe(folder).card.name or folder.name
-    return InitialWeights(name=name, weights_sha256=sha256_file(folder / WEIGHTS_NAME))
+def initial_weights(init: ResolvedCheckpoint) -> InitialWeights:
+    """Return the name and hash of the checkpoint that a training starts from."""
+    name = describe(init.path).card.name or init.path.name
+    return InitialWeights(name=name, weights_sha256=sha256_file(init.path / WEIGHTS_NAME))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +149,7 @@ class RunFolder:
         config: RunConfig,
         data: Sequence[PreparedDataset],
         bins: Bins,
+        init: ResolvedCheckpoint | None,
         device: torch.device,
         deterministic: bool,
     ) -> "RunFolder":
@@ -164,7 +164,7 @@ class RunFolder:
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             deterministic=deterministic,
-            init=None if config.train.init is None else initial_weights(config.train.init),
+            init=None if init is None else initial_weights(init),
         )
         with atomic_folder(folder) as temporary:
             write_text(temporary / SETTINGS, tomli_w.dumps(config.to_mapping()))

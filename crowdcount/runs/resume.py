@@ -10,6 +10,7 @@ from crowdcount.config import RunConfig, differing_settings
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import InputMissingError, UsageError
+from crowdcount.models.checkpoints.names import ResolvedCheckpoint
 from crowdcount.runs.folder import DataSource, RunFolder, initial_weights
 from crowdcount.training.config import FREE_ON_RESUME
 
@@ -35,18 +36,17 @@ def check_settings(run: RunFolder, config: RunConfig) -> None:
         )
 
 
-def check_init(run: RunFolder) -> None:
+def check_init(run: RunFolder, init: ResolvedCheckpoint | None) -> None:
     """Check that the checkpoint a run starts from still holds the same weights.
 
     Raises:
-        InputMissingError: If the checkpoint has moved.
         UsageError: If it holds other weights.
     """
-    init, recorded = run.config.train.init, run.record.init
+    recorded = run.record.init
     if init is not None and recorded is not None and initial_weights(init) != recorded:
         raise UsageError(
-            f"{run.folder}: no state was saved yet, and {init} has other weights now than when the "
-            "run was started",
+            f"{run.folder}: no state was saved yet, and {init.name} has other weights now than "
+            "when the run was started",
             looked_for=f"weights with the SHA-256 {recorded.weights_sha256}",
             next_step="restore them, or start a new run",
         )

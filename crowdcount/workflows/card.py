@@ -81,7 +81,7 @@ class ShownCheckpoint:
             "normalisation": dataclasses.asdict(description.normalisation),
             "prompts": None if prompts is None else list(prompts),
             "working_size": dataclasses.asdict(card.working_size),
-            "window": model.window or None,
+            "window": model.counting_window or None,
             "window_stride": model.window_stride,
             "training": provenance or None,
             "validation": card.to_json()["metrics"] or None,
@@ -223,9 +223,9 @@ def _facts(shown: ShownCheckpoint) -> dict[str, list[str]]:
         facts["imported from"] = [f"{imported.file} (SHA-256 {imported.sha256})"]
     if provenance.assumed:
         facts["assumed"] = [assumptions_line(provenance.assumed)]
-    if model.window:
-        stride = model.window_stride or model.window
-        facts["windows"] = [f"of {model.window} pixels, one every {stride}"]
+    if window := model.counting_window:
+        stride = model.window_stride or window
+        facts["windows"] = [f"of {window} pixels, one every {stride}"]
     return facts
 
 

@@ -213,7 +213,7 @@ def _table(
         )
     if count not in (None, len(written.starts)):
         raise BadInputError(
-            f"{path}: tells {count} bins apart, and {chosen} has {len(written.starts)}",
+            f"{path}: has {count} bins, and {chosen} has {len(written.starts)}",
             next_step="name the table it was trained with: --bins NAME",
         )
     data = chosen.partition("-")[0]

@@ -28,6 +28,7 @@ from crowdcount.workflows.plan import (
     TrainPlan,
     first_bins,
     first_model,
+    initial_checkpoint,
     plan_training,
 )
 from crowdcount.workflows.train import Watcher
@@ -110,8 +111,9 @@ def overfit(
     plan = plan_training(config, data)
     samples = _fixed_crops(plan, number=crops)
     target = resolve_device(device)
-    bins = first_bins(config, data, track=track)
-    model = first_model(config, bins, offline=offline)
+    init = initial_checkpoint(config, offline=offline)
+    bins = first_bins(config, data, init=init, track=track)
+    model = first_model(config, bins, init=init, offline=offline)
     model = model.to(target).to(memory_format=torch.channels_last)
     train = dataclasses.replace(config.train, epochs=min(config.train.epochs, MOST_PASSES))
     batches = FixedBatches(samples, block=config.model.block, batch_size=train.batch_size)

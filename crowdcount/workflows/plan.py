@@ -21,7 +21,7 @@ from crowdcount.data.training.cache import CachedSamples, Room, make_cache
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.checkpoints.names import resolve_checkpoint
+from crowdcount.models.checkpoints.names import ResolvedCheckpoint, resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import (
     initial_bins,
     initial_model,
@@ -151,10 +151,21 @@ def training_batches(
     )
 
 
+def initial_checkpoint(config: RunConfig, *, offline: bool = False) -> ResolvedCheckpoint | None:
+    """Find the checkpoint that training starts from; None: it starts from fresh weights.
+
+    Raises:
+        InputMissingError: If it is missing or cannot be downloaded.
+    """
+    init = config.train.init
+    return None if init is None else resolve_checkpoint(init, offline=offline)
+
+
 def first_bins(
     config: RunConfig,
     data: Sequence[PreparedDataset],
     *,
+    init: ResolvedCheckpoint | None,
     write: bool = True,
     track: Track = untracked,
 ) -> Bins:
@@ -162,21 +173,22 @@ def first_bins(
 
     Bins that are made from the data are saved beside it, unless ``write`` is false.
     """
-    if config.train.init is not None and config.train.init_part == "all":
-        return initial_bins(resolve_checkpoint(config.train.init))
+    if init is not None and config.train.init_part == "all":
+        return initial_bins(init)
     model = config.model
     return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
 
 
-def first_model(config: RunConfig, bins: Bins, *, offline: bool) -> BlockCounter:
+def first_model(
+    config: RunConfig, bins: Bins, *, init: ResolvedCheckpoint | None, offline: bool
+) -> BlockCounter:
     """Build the initial model.
 
     Seeds torch's global generator, so everything random afterwards is reproducible.
     """
     torch.manual_seed(config.train.seed)
-    if config.train.init is None:
+    if init is None:
         return build_model(config.model, bins, offline=offline)
-    init = resolve_checkpoint(config.train.init, offline=offline)
     if config.train.init_part == "encoder":
         return model_around_initial_encoder(config.model, bins, init=init)
     return initial_model(config.model, init=init)
@@ -231,7 +243,8 @@ def estimate_run(
     """
     plan = plan_training(config, data)
     if bins is None:
-        bins = first_bins(config, data, write=False, track=track)
+        init = initial_checkpoint(config)
+        bins = first_bins(config, data, init=init, write=False, track=track)
     model = empty_model(config.model, bins)
     crops = plan.training_images * config.train.crops_per_image
     parameters = list(model.parameters())

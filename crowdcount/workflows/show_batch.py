@@ -25,7 +25,13 @@ from crowdcount.drawing.contact_sheet import (
 from crowdcount.errors import UsageError
 from crowdcount.files import refuse_existing, write_bytes
 from crowdcount.wording import counted
-from crowdcount.workflows.plan import TrainingSamples, first_bins, plan_training, training_batches
+from crowdcount.workflows.plan import (
+    TrainingSamples,
+    first_bins,
+    initial_checkpoint,
+    plan_training,
+    training_batches,
+)
 
 FEWEST_CROPS = 8
 """Number of crops up to which further batches are drawn."""
@@ -77,7 +83,7 @@ def draw_batch(
     :func:`crowdcount.workflows.train.train` with the same settings.
     """
     plan = plan_training(config, data)
-    bins = first_bins(config, data, track=track)
+    bins = first_bins(config, data, init=initial_checkpoint(config), track=track)
     batches = training_batches(plan, TrainingSamples(data)).epoch(1)
     crops = _first_crops(iter(batches))
     colours = BlockColours(

@@ -49,6 +49,7 @@ from crowdcount.workflows.plan import (
     TrainPlan,
     first_bins,
     first_model,
+    initial_checkpoint,
     plan_training,
     training_batches,
 )
@@ -157,13 +158,15 @@ def train(
     folder = _new_folder(plan) if out is None else out
     with deterministic_algorithms(deterministic), locked(folder):
         refuse_existing(out, force=force)
-        bins = first_bins(config, data, track=track)
-        model = first_model(config, bins, offline=offline)
+        init = initial_checkpoint(config, offline=offline)
+        bins = first_bins(config, data, init=init, track=track)
+        model = first_model(config, bins, init=init, offline=offline)
         run = RunFolder.create(
             folder,
             config=plan.config,
             data=data,
             bins=bins,
+            init=init,
             device=target,
             deterministic=deterministic,
         )
@@ -223,9 +226,10 @@ def resume(
         state = run.rewind()
         bins = Bins.from_json(run.record.bins)
         if state is None:
-            check_init(run)
+            init = initial_checkpoint(config, offline=offline)
+            check_init(run, init)
             log.info("%s: no state was saved yet; it begins again", run.folder)
-            model = first_model(config, bins, offline=offline)
+            model = first_model(config, bins, init=init, offline=offline)
         else:
             statistics = state.run["normalisation"]
             model = empty_model(config.model, bins, normalisation=Normalisation(**statistics))

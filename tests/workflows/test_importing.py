@@ -205,7 +205,7 @@ def test_what_the_file_does_not_tell_is_asked_for(run, vgg):
     with pytest.raises(UsageError, match="of 32 pixels and 5 bins") as caught:
         read_published(Path("best.pth"), bins="qnrf", block=32)
     assert "qnrf-r32-t19-fine" in caught.value.looked_for
-    with pytest.raises(BadInputError, match="tells 5 bins apart, and qnrf-r8-t11 has 12"):
+    with pytest.raises(BadInputError, match="has 5 bins, and qnrf-r8-t11 has 12"):
         read_published(Path("best.pth"), bins="qnrf-r8-t11")
     with pytest.raises(ConfigError, match="for blocks of 16 pixels, not 8"):
         read_published(Path("best.pth"), bins="qnrf-r16-t8-coarse")

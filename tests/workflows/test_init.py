@@ -22,7 +22,13 @@ from crowdcount.runs.folder import LOG, STATE, RunFolder
 from crowdcount.workflows.card import card_lines, pack, read_card
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.overfit import overfit
-from crowdcount.workflows.plan import estimate_run, first_bins, first_model, new_run_config
+from crowdcount.workflows.plan import (
+    estimate_run,
+    first_bins,
+    first_model,
+    initial_checkpoint,
+    new_run_config,
+)
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.runs import compare
 from crowdcount.workflows.show_batch import draw_batch
@@ -93,12 +99,20 @@ def weights_of(run):
     return (run / "last" / "model.safetensors").read_bytes()
 
 
+def start(config, data, **options):
+    """The model before its first step."""
+    init = initial_checkpoint(config)
+    return first_model(
+        config, first_bins(config, [data], init=init, **options), init=init, offline=True
+    )
+
+
 # ---- what it starts as
 
 
 def test_without_a_step_it_counts_as_the_checkpoint_does(taught, data):
     config = settings(taught)
-    model = first_model(config, first_bins(config, [data]), offline=True)
+    model = start(config, data)
     assert model.training
     images = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(3))
     theirs = load_checkpoint(taught / "best").model
@@ -124,7 +138,7 @@ def test_it_starts_at_the_loss_of_the_checkpoint_and_not_at_that_of_random_weigh
 
 def test_settings_bins_and_statistics_come_with_the_weights(taught, data, tmp_path):
     config = settings(with_own_statistics(taught, tmp_path))
-    model = first_model(config, first_bins(config, [data]), offline=True)
+    model = start(config, data)
     assert config.model == dataclasses.replace(
         load_checkpoint(taught / "best").model.config, bins=None
     )
@@ -148,13 +162,13 @@ def test_sentences_come_with_the_weights_of_a_clip_model(data, tmp_path):
         save_checkpoint(tmp_path / "clip", theirs, card=card)
         for change in ({}, {"model__tuning": "prompts"}):
             config = settings(tmp_path / "clip", **change)
-            model = first_model(config, first_bins(config, [data]), offline=True)
+            model = start(config, data)
             assert model.prompts == theirs.prompts
             found = model.state_dict()
             assert all(torch.equal(found[k], each) for k, each in theirs.state_dict().items())
         config = settings(tmp_path / "clip", model__tuning="full")
         with pytest.raises(ConfigError, match=r"model\.tuning: 'full' .*'auto'"):
-            first_model(config, first_bins(config, [data]), offline=True)
+            start(config, data)
 
 
 def test_the_starter_is_a_start(starter, data, workplace):
@@ -172,20 +186,19 @@ def test_an_encoder_alone_gets_a_new_head_and_the_bins_of_the_data(taught, data)
     config = settings(taught, train__init_part="encoder", **new)
     assert config.model.backbone == "timm:test_resnet"
     assert config.model.normalisation == "imagenet"
-    bins = first_bins(config, [data])
+    model = start(config, data)
+    bins = model.bins
     assert bins.starts != BINS
-    model = first_model(config, bins, offline=True)
     theirs = load_checkpoint(taught / "best").model
     found = model.encoder.state_dict()
     assert all(torch.equal(found[k], each) for k, each in theirs.encoder.state_dict().items())
-    assert model.bins == bins
     assert model.head[-1].in_channels == 16
     (data.folder / "bins-r8.json").unlink()
 
 
 def test_the_channel_statistics_come_with_an_encoder(taught, data, tmp_path):
     config = settings(with_own_statistics(taught, tmp_path), train__init_part="encoder")
-    model = first_model(config, first_bins(config, [data], write=False), offline=True)
+    model = start(config, data, write=False)
     assert model.normalisation.mean == (0.4, 0.5, 0.6)
 
 
@@ -262,7 +275,7 @@ def test_what_agrees_or_is_free_is_taken(taught, data):
     assert settings(taught, **same) == settings(taught)
     free = {"model.tuning": "frozen", "model.window": 64, "model.window_stride": 32}
     config = settings(taught, **free)
-    model = first_model(config, first_bins(config, [data]), offline=True)
+    model = start(config, data)
     assert model.config.window == 64
     assert not any(each.requires_grad for each in model.encoder.parameters())
 

@@ -30,7 +30,7 @@ class Source:
     """Terms of use, and what they mean for the model."""
 
     images: Images | None = None
-    """How many of its images were trained on."""
+    """Number of training images from it."""
 
     url: Words | None = None
     """Its home page."""
@@ -128,7 +128,7 @@ class Assumptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the weights of a checkpoint come from; None: not known."""
+    """The origin of the weights of a checkpoint; None: not known."""
 
     data: tuple[str, ...] = ()
     """Names of the training data sets."""

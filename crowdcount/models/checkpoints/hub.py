@@ -12,7 +12,7 @@ from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
 from crowdcount.files import atomic_file, sha256_file
 
 ANSWER_SECONDS = 3.0
-"""How long the model hub may take to answer before it counts as out of reach."""
+"""Time limit for the model hub to answer; after it the hub counts as unreachable."""
 
 HUB_PREFIX = "hf://"
 """``hf://OWNER/NAME`` is a checkpoint in a repository of the model hub, ``...@REVISION`` one of its

@@ -129,7 +129,7 @@ def match_tensors(
         )
         raise BadInputError(f"{file.path}: its tensors are not those of {model}", looked_for=reason)
     if missing:
-        raise BadInputError(f"{file.path}: {model} needs the tensor {missing[0]}, which is missing")
+        raise BadInputError(f"{file.path}: {model} needs a tensor {missing[0]}, which is missing")
     exact_tensors(
         {name: found[name] for name in needed},
         {name: wanted[name] for name in needed},

@@ -112,8 +112,8 @@ def _contradiction(
     if key in ("pretrained", "weights"):
         reason = f"but the weights are those of train.init, {init.name!r}"
     elif key == "bins":
-        kept = ", ".join(format_range(*ends) for ends in own.bins.ranges)
-        reason = f"but the bins are those of train.init, {init.name!r}: {kept}"
+        ranges = ", ".join(format_range(*ends) for ends in own.bins.ranges)
+        reason = f"but the bins are those of train.init, {init.name!r}: {ranges}"
     else:
         reason = f"but train.init, {init.name!r}, was made with {_own_settings(own)[key]!r}"
     return ConfigError(

@@ -236,4 +236,4 @@ def test_checksums_of_the_published_weights_are_stated_where_they_are_looked_for
         import torchvision
 
         url = torchvision.models.get_model_weights(spec.library_name)[spec.tag].url
-        assert hub._HASH_IN_URL.search(url)
+    assert hub._HASH_IN_URL.search(url)

@@ -13,11 +13,11 @@ from huggingface_hub import constants
 from PIL import Image
 
 import crowdcount
-from crowdcount.config import load_run_config
 from crowdcount.errors import InputMissingError, UntrustedFileError, UsageError
 from crowdcount.models.checkpoints import hub
 from crowdcount.models.checkpoints.hub import HubName
 from crowdcount.models.checkpoints.names import resolve_checkpoint
+from crowdcount.workflows.plan import new_run_config
 from tests.stand_in_hub import point_client_at, running_hub
 
 NAME = "hf://ours/square"
@@ -182,7 +182,7 @@ def test_a_name_in_the_environment_is_resolved_to_its_commit(served):
 
 
 def test_a_training_starts_from_one_commit_whatever_is_pushed(served):
-    config = load_run_config(overrides=[("train.init", NAME)])
+    config = new_run_config({"train": {"init": NAME}})
     assert config.train.init == lasting_name(NAME)
     assert config.model.backbone == "timm:test_resnet"
 

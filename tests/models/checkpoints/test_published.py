@@ -178,7 +178,7 @@ def test_transformers_are_known_whatever_crops_they_were_trained_on(backbone, gr
     with torch.device("meta"):
         own = empty_model(config, PART_A).state_dict()
     assert own["encoder.positional_embedding"].shape[0] == grid**2 + 1
-    assert config.window == window
+    assert config.counting_window == window
     assert recognise_backbone(with_published_names(own)) == backbone
 
 
