@@ -22,7 +22,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -321,8 +321,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from training the run in ``folder`` while the block runs.
 
     The lock is a file beside the folder, so replacing the folder does not release it. The system
-    releases it when the process ends, in whatever way. Systems without ``fcntl``, such as Windows,
-    lock nothing.
+    releases it when the process ends, in whatever way. Parents made for it are removed again if
+    they stay empty. Systems without ``fcntl``, such as Windows, lock nothing.
 
     Raises:
         UsageError: If another process trains the run.
@@ -331,9 +331,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     path = _lock_path(folder)
+    missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
-        # A file that its last owner removed after it was opened here is no lock for anyone else.
+        # If its last owner removed the file after it was opened here, locking it stops nobody.
         if not (_acquire(stream, fcntl.LOCK_EX) and _is_at(path, stream)):
             raise UsageError(
                 f"{folder}: another process trains this run", next_step="wait for it, or stop it"
@@ -342,6 +343,9 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+            for parent in missing:
+                with suppress(OSError):  # it is not empty
+                    parent.rmdir()
 
 
 def is_locked(folder: Path) -> bool:
