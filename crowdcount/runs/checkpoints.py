@@ -64,7 +64,7 @@ class Checkpoints:
         metrics: CountMetrics | None,
         card: Card,
     ) -> bool:
-        """Save a model as the last one and, if it is, as one of the best.
+        """Save a model as the last checkpoint and, by its rank, among the best.
 
         Returns whether it is the best so far. ``metrics`` are its validation, if there was one.
         """
@@ -78,10 +78,10 @@ class Checkpoints:
                 self._keep_in_top(self._saved[0])
             copy_folder(last, self.folder / BEST)
             self.best = metrics
-        this = Ranked(mae=metrics.mae, epoch=epoch)
-        self.top = tuple(sorted([*self.top, this])[: self.keep_best])
-        if this in self.top and self.keep_best > 1:
-            copy_folder(last, self.folder / this.folder)
+        ranked = Ranked(mae=metrics.mae, epoch=epoch)
+        self.top = tuple(sorted([*self.top, ranked])[: self.keep_best])
+        if ranked in self.top and self.keep_best > 1:
+            copy_folder(last, self.folder / ranked.folder)
         self._prune()
         return better
 
@@ -93,7 +93,7 @@ class Checkpoints:
         }
 
     def mark_saved(self) -> None:
-        """Note that a state with this ranking was saved; remove what only the one before needs."""
+        """Note that a state with this ranking was saved; remove what only the earlier one needs."""
         self._saved = self.top
         self._prune()
 
@@ -105,7 +105,7 @@ class Checkpoints:
         """
         best = None if state is None else state["best"]
         self.best = None if best is None else CountMetrics(**best)
-        self.top = () if state is None else tuple(Ranked(**each) for each in state["top"])
+        self.top = () if state is None else tuple(Ranked(**values) for values in state["top"])
         for name in (LAST, BEST, *(ranked.folder for ranked in self.top)):
             restore_folder(self.folder / name)
         if not self.top:
@@ -122,17 +122,17 @@ class Checkpoints:
         if self.top and self.keep_best > 1:
             self._keep_in_top(self.top[0])
             self.top = tuple(
-                each for each in self.top if _epoch(self.folder / each.folder) == each.epoch
+                ranked for ranked in self.top if _epoch(self.folder / ranked.folder) == ranked.epoch
             )
         self.mark_saved()
 
     def finish(self) -> None:
-        """Remove what only going back to a state needs."""
+        """Remove the checkpoints that only a return to a saved state needs."""
         self._saved = ()
         self._prune()
 
     def _keep_in_top(self, ranked: Ranked) -> None:
-        """Copy the best checkpoint, which is that of ``ranked``, among the best few."""
+        """Copy ``best/``, the checkpoint of ``ranked``, into ``top/``."""
         if _epoch(self.folder / ranked.folder) != ranked.epoch:
             copy_folder(self.folder / BEST, self.folder / ranked.folder)
 

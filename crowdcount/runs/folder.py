@@ -3,7 +3,7 @@
 ::
 
     runs/2026-11-24-sha-clip-rn50/
-      run.json         what determines the weights beside the settings; whether it is finished
+      run.json         the inputs besides the settings; whether the run is finished
       settings.toml    all settings
       log.jsonl        one line for each epoch
       curves.png       the log as curves, drawn when training ends or stops
@@ -98,7 +98,7 @@ def initial_weights(init: ResolvedCheckpoint) -> InitialWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What determines the weights of a run beside its settings, and its result."""
+    """Inputs of a run besides its settings, which determine its weights, and its result."""
 
     format: Literal[1] = 1
     started: str
@@ -128,12 +128,12 @@ class RunFolder:
         folder: Its folder.
         name: The name of that folder.
         config: Its settings.
-        record: What else determines its weights, and its result.
+        record: Its other inputs, and its result.
         checkpoints: The checkpoints it keeps.
     """
 
     def __init__(self, folder: Path, *, config: RunConfig, record: RunRecord) -> None:
-        """Represent an existing folder; :meth:`create` makes one, :meth:`open` reads one."""
+        """Represent an existing folder; use :meth:`create` or :meth:`open`."""
         self.folder = folder
         self.name = folder.name
         self.config = config
@@ -153,7 +153,7 @@ class RunFolder:
         device: torch.device,
         deterministic: bool,
     ) -> "RunFolder":
-        """Begin a run in ``folder``, or in the folder that a link points at, and replace that."""
+        """Begin a run: replace ``folder``, or the folder that a link points at."""
         folder = _real(folder)
         record = RunRecord(
             started=datetime.datetime.now(datetime.UTC).isoformat(),
@@ -209,15 +209,14 @@ class RunFolder:
         Raises:
             BadInputError: If the state is damaged.
         """
-        path = self.folder / STATE
-        state = load_state(path) if path.exists() else None
+        state_path, log_path = self.folder / STATE, self.folder / LOG
+        state = load_state(state_path) if state_path.exists() else None
         self.checkpoints.rewind(None if state is None else state.run)
-        for each in list(self.folder.iterdir()):
+        for path in list(self.folder.iterdir()):
             # Earlier versions kept their lock inside.
-            if is_temporary(each) or each.name == ".lock":
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+            if is_temporary(path) or path.name == ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         log_bytes = 0 if state is None else int(state.run["log_bytes"])
-        log_path = self.folder / LOG
         write_bytes(log_path, log_path.read_bytes()[:log_bytes])
         return state
 
@@ -266,7 +265,7 @@ class RunFolder:
     def curves_drawn(self) -> Iterator[None]:
         """Draw the curves when the block ends before the run is finished.
 
-        Not when a bug or a second Ctrl-C ends it.
+        A bug or a second Ctrl-C ends it without curves.
         """
         try:
             yield
@@ -385,10 +384,11 @@ def run_folders(runs: Path = RUNS_FOLDER) -> list[Path]:
 
 
 def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> RunFolder:
-    """Open a run by its folder or by its name under ``runs``; ``auto`` is the one to resume.
+    """Open a run by its folder, or by its name under ``runs``; ``auto`` chooses one to resume.
 
-    That is the latest unfinished run. A run that another process trains is chosen only if there is
-    no other, and a finished one only if all are finished. Damaged runs are left out with a warning.
+    ``auto`` is the latest unfinished run. One that another process trains is chosen only if there
+    is no other, and a finished one only if all are finished. Damaged runs are left out with a
+    warning.
 
     Raises:
         InputMissingError: If there is no such run.
@@ -403,20 +403,20 @@ def find_run(name: str, *, runs: Path = RUNS_FOLDER) -> RunFolder:
             looked_for=f"{Path(name) / RECORD} and {runs / name / RECORD}",
             next_step="list the runs: crowdcount runs",
         )
-    found = []
+    candidates = []
     for folder in run_folders(runs):
         try:
-            found.append(RunFolder.open(folder))
+            candidates.append(RunFolder.open(folder))
         except CrowdCountError as error:
             log.warning("--resume auto leaves out a damaged run, %s: %s", folder, error.message)
-    if not found:
+    if not candidates:
         raise InputMissingError(
             "--resume auto: there is no run to resume",
             looked_for=str(runs / "*" / RECORD),
             next_step="start one: crowdcount train",
         )
     return max(
-        found,
+        candidates,
         key=lambda run: (not run.record.finished, not is_locked(run.folder), run.record.started),
     )
 

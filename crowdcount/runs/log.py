@@ -24,7 +24,7 @@ def append_line(path: Path, line: Line) -> None:
 def read_log(path: Path) -> list[Line]:
     """Read the lines of a log.
 
-    A last line without its end is left out: it is being written, or a kill cut it off.
+    An incomplete last line is left out: it is being written, or a kill cut it off.
 
     Raises:
         BadInputError: If the file does not exist, or a line is damaged.
@@ -41,7 +41,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def best_line(log: Sequence[Line]) -> Line | None:
-    """Return the epoch with the best weights so far; None: nothing was validated."""
+    """Return the line of the best epoch so far; None: nothing was validated."""
     return next((line for line in reversed(log) if line.get("best")), None)
 
 
@@ -53,8 +53,8 @@ def epochs_done(log: Sequence[Line]) -> int:
 def draw_curves(log: Sequence[Line], *, title: str, split: str) -> bytes:
     """Draw losses, learning rates and validation errors over epochs, as a PNG file.
 
-    They hold no times, so a run that was stopped and resumed has the same curves as one that was
-    not. ``split`` is the split that it was validated on.
+    Curves hold no times, so a resumed run has the same curves as one that was not stopped.
+    ``split`` is the split for validation.
     """
     losses = {"total": "loss", "classification": "classification", "count": "count"}
     head, encoder = _points(log, "lr"), _points(log, "encoder_lr")
@@ -78,9 +78,9 @@ def _points(log: Sequence[Line], key: str) -> list[tuple[float, float]]:
 
 
 def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float) -> str:
-    """Return one line for people on an epoch.
+    """Summarise an epoch in one line of text.
 
-    ``split`` is the split that was validated on, ``epochs`` the number of the whole run.
+    ``split`` is the split for validation, ``epochs`` the number of epochs of the whole run.
     """
     parts = [
         f"epoch {line['epoch']}/{epochs}",
@@ -92,7 +92,7 @@ def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float) -
     if metrics := line[split]:
         parts.append(f"{split} MAE {metrics['mae']:.2f} RMSE {metrics['rmse']:.2f}")
         if sets := line.get(f"{split}_sets"):
-            errors = ", ".join(f"{name} {each['mae']:.2f}" for name, each in sets.items())
+            errors = ", ".join(f"{name} {result['mae']:.2f}" for name, result in sets.items())
             parts[-1] += f" ({errors})"
     if line["best"]:
         parts.append("best")
@@ -102,7 +102,7 @@ def epoch_summary(line: Line, *, split: str, epochs: int, seconds_left: float) -
 
 
 def time_left(steps: int, *, total: int, before: int, seconds: float) -> float:
-    """Estimate the seconds that a run still takes.
+    """Estimate the remaining seconds of a run.
 
     Args:
         steps: Steps done.

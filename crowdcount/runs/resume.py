@@ -18,10 +18,10 @@ log = logging.getLogger("crowdcount")
 
 
 def check_settings(run: RunFolder, config: RunConfig) -> None:
-    """Refuse settings that would change what a run computes.
+    """Refuse settings that would change the results of a run.
 
     Raises:
-        UsageError: If there are any; lists each setting that differs.
+        UsageError: If there are any; the message lists them.
     """
     differing = differing_settings(run.config, config)
     listed = "; ".join(
@@ -57,7 +57,7 @@ def data_of_run(
 ) -> Sequence[PreparedDataset]:
     """Return the data that a run was started with, and check that it is unchanged.
 
-    It is read from where the run recorded it, unless it is ``given``.
+    It is read from the recorded folders unless ``given``.
 
     Raises:
         UsageError: If it is other data.
@@ -65,16 +65,16 @@ def data_of_run(
     """
     record = run.record
     data = _recorded_data(run) if given is None else given
-    actual = [DataSource.of(each).manifest_sha256 for each in data]
+    actual = [DataSource.of(dataset).manifest_sha256 for dataset in data]
     expected = [source.manifest_sha256 for source in record.data]
     if actual != expected:
-        folders = ", ".join(str(each.folder) for each in data)
+        folders = ", ".join(str(dataset.folder) for dataset in data)
         raise UsageError(
             f"{run.folder}: was started with other data than {folders}",
             looked_for=f"manifests with the SHA-256 {', '.join(expected)}",
             next_step="prepare the data as before, name its folder (--data), or start a new run",
         )
-    if any(each.fold != record.fold for each in data):
+    if any(dataset.fold != record.fold for dataset in data):
         held_out = (
             "the images that preprocess held out" if record.fold is None else f"fold {record.fold}"
         )
@@ -115,4 +115,4 @@ def _recorded_data(run: RunFolder) -> list[PreparedDataset]:
             )
     data = [PreparedDataset.open(folder) for folder in folders]
     fold = run.record.fold
-    return data if fold is None else [each.with_fold(fold) for each in data]
+    return data if fold is None else [dataset.with_fold(fold) for dataset in data]

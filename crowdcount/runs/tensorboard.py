@@ -33,15 +33,15 @@ class EventWriter:
     def __init__(self, folder: Path, log: Sequence[Line], *, started: str) -> None:
         """Replace the event files of a run by one that holds its log so far.
 
-        The time of a line is ``started``, in ISO format, plus the seconds of all epochs up to it.
-        So a stop leaves no gap.
+        The time of a line is ``started``, in ISO format, plus the seconds of all epochs up to it,
+        so a stop leaves no gap.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         for path in folder.glob(f"{EVENTS}*"):
             path.unlink()
         self._time = datetime.fromisoformat(started).timestamp()
-        # Tells a TensorBoard that has read the removed files to drop their events.
+        # purge_step lets a running TensorBoard drop the events of the removed files.
         self._writer = SummaryWriter(str(folder), purge_step=1)
         for line in log:
             self.add(line)
