@@ -67,6 +67,6 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader is gone, as with `| head`; suppress the error at shutdown as well.
+        # The reader is gone, as with `| head`. /dev/null avoids a second error at shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

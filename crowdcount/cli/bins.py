@@ -84,7 +84,7 @@ def bins(
     if list_presets:
         print_rows(published_tables())
         return
-    made = workflow.make_bins_files(
+    files = workflow.make_bins_files(
         data or (),
         environment=os.environ,
         plan=choose_plan(policy=policy, table=table, preset=preset),
@@ -100,20 +100,20 @@ def bins(
         dry_run=dry_run,
         track=context.obj.track,
     )
-    for each in made:
-        log_bins(each.table)
+    for file in files:
+        log_bins(file.table)
     if json_ or output == workflow.STDOUT:
-        content = [each.table.to_json() for each in made]
-        typer.echo(json.dumps(content[0] if len(content) == 1 else content, indent=2))
+        tables = [file.table.to_json() for file in files]
+        typer.echo(json.dumps(tables[0] if len(tables) == 1 else tables, indent=2))
     elif not dry_run:
-        print_paths(each.path for each in made if each.path)
+        print_paths(file.path for file in files if file.path)
 
 
 def log_bins(table: "BinsTable") -> None:
     """Log each bin with its value, its share of windows and heads, and a bar of its windows.
 
-    Bars are logarithmic and as long as the text is wide for the fullest bin, because the bins that
-    matter most hold a thousandth of the windows or fewer.
+    Bars are logarithmic, because the bins that matter most hold a thousandth of the windows or
+    fewer. The bar of the fullest bin has ``BAR_WIDTH`` characters.
     """
     from crowdcount.core.bins import format_range
 

@@ -110,9 +110,9 @@ def open_console(
     log.addHandler(console)
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(log_file, encoding="utf-8")
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(to_file)
+        file_handler = logging.FileHandler(log_file, encoding="utf-8")
+        file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file_handler)
     return console
 
 
@@ -145,13 +145,13 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stops_cleanly(advice: str) -> Iterator[None]:
-    """Unwind on SIGINT and SIGTERM, and exit with 130 or 143: for work that may stop anywhere.
+    """Let SIGINT and SIGTERM stop work at any point, and exit with 130 or 143.
 
     Args:
         advice: Printed as the user's next step.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - of any handler
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - every handler gets it
         raise _Stopped(number)
 
     try:

@@ -9,6 +9,7 @@ import typer
 from crowdcount.cli import options
 from crowdcount.cli.console import log, log_table, print_paths, print_rows, table_lines
 from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.wording import counted
 
 if TYPE_CHECKING:
     from crowdcount.data.sources.recipe import Recipe, SplitLayout
@@ -38,10 +39,10 @@ def list_(json_: options.Json = False) -> None:
     from crowdcount.data.sources.recipe import load_recipes
 
     recipes = load_recipes()
-    own = [recipe for recipe in recipes if recipe.recognise.any_folder]
-    public = [recipe for recipe in recipes if recipe not in own]
+    layouts = [recipe for recipe in recipes if recipe.recognise.any_folder]
+    public = [recipe for recipe in recipes if recipe not in layouts]
     if json_:
-        typer.echo(json.dumps([recipe.to_json() for recipe in (*public, *own)], indent=2))
+        typer.echo(json.dumps([recipe.to_json() for recipe in (*public, *layouts)], indent=2))
         return
     header, *rows = table_lines(
         ("set", "title", "train", "val", "test", "heads"), map(_catalogue_cells, public), left=2
@@ -54,7 +55,7 @@ def list_(json_: options.Json = False) -> None:
         typer.echo(f"    licence  {recipe.licence}")
     typer.echo("*  annotations not published")
     typer.echo("\nYour own images, named after their folder, may have one of these layouts:")
-    for row in table_lines(("layout", "title"), ((r.name, r.title) for r in own), left=2):
+    for row in table_lines(("layout", "title"), ((r.name, r.title) for r in layouts), left=2):
         typer.echo(row)
 
 
@@ -174,22 +175,22 @@ def show(
     source = PreparedDataset.open(data)
     chosen = workflow.choose(source, images or (), split=split, number=number, seed=seed)
     summaries = workflow.summaries(source)
-    _log_summaries(source.name, summaries, looked_at=split or source.splits[0])
+    _log_summaries(source.name, summaries, histogram_of=split or source.splits[0])
     if not dry_run:
         write_bytes(output, workflow.draw_sheet(source, chosen, track=context.obj.track))
     if json_:
         content = {
             "data": source.name,
             "sheet": None if dry_run else str(output),
-            "images": [each.name for each in chosen],
-            "splits": {name: each.to_json() for name, each in summaries.items()},
+            "images": [record.name for record in chosen],
+            "splits": {name: summary.to_json() for name, summary in summaries.items()},
         }
         typer.echo(json.dumps(content, indent=2))
     elif not dry_run:
         print_paths([output])
 
 
-def _log_summaries(name: str, summaries: dict[str, "CountSummary"], *, looked_at: str) -> None:
+def _log_summaries(name: str, summaries: dict[str, "CountSummary"], *, histogram_of: str) -> None:
     from crowdcount.core.bins import format_range
 
     log.info("%s: heads per image", name)
@@ -198,32 +199,32 @@ def _log_summaries(name: str, summaries: dict[str, "CountSummary"], *, looked_at
         [
             (
                 split,
-                f"{each.images:,}",
-                f"{each.empty:,}",
-                f"{each.heads:,}",
-                f"{each.smallest:,}",
-                f"{each.median:,.1f}",
-                f"{each.mean:,.1f}",
-                f"{each.largest:,}",
-                f"{each.heads_per_megapixel:,.1f}",
+                f"{summary.images:,}",
+                f"{summary.empty:,}",
+                f"{summary.heads:,}",
+                f"{summary.smallest:,}",
+                f"{summary.median:,.1f}",
+                f"{summary.mean:,.1f}",
+                f"{summary.largest:,}",
+                f"{summary.heads_per_megapixel:,.1f}",
             )
-            for split, each in summaries.items()
+            for split, summary in summaries.items()
         ],
     )
-    for split, each in summaries.items():
+    for split, summary in summaries.items():
         sizes = " to ".join(
             f"{width}x{height}"
-            for width, height in dict.fromkeys((each.least_size, each.most_size))
+            for width, height in dict.fromkeys((summary.least_size, summary.most_size))
         )
-        log.info("%s: %d size%s, %s pixels", split, each.sizes, "s" * (each.sizes > 1), sizes)
-    log.info("%s: images by their number of heads", looked_at)
-    histogram = summaries[looked_at].histogram
-    most = max(images for _, _, images in histogram)
+        log.info("%s: %s, %s pixels", split, counted(summary.sizes, "size"), sizes)
+    log.info("%s: images by their number of heads", histogram_of)
+    histogram = summaries[histogram_of].histogram
+    fullest = max(images for _, _, images in histogram)
     labels = [format_range(low, high) for low, high, _ in histogram]
-    wide = max(map(len, labels))
+    width = max(map(len, labels))
     for label, (_, _, images) in zip(labels, histogram, strict=True):
-        bar = "#" * -(-images * LONGEST_BAR // most)
-        log.info("  %s  %s", f"{label:>{wide}}  {images:>5,}", bar)
+        bar = "#" * -(-images * LONGEST_BAR // fullest)
+        log.info("  %s  %s", f"{label:>{width}}  {images:>5,}", bar)
 
 
 @app.command("correction", cls=options.Command)
@@ -264,38 +265,38 @@ def correction(
 
     refuse_existing(png, force=force)
     source = PreparedDataset.open(data)
-    found = workflow.corrections(
+    table = workflow.corrections(
         source,
         blocks=block or workflow.BLOCKS,
         smallest_heads=smallest_head or workflow.SMALLEST_HEADS,
         track=context.obj.track,
     )
-    _log_corrections(source.name, found)
+    _log_corrections(source.name, table)
     if png is not None:
-        write_bytes(png, workflow.correction_table(found, source))
+        write_bytes(png, workflow.correction_table(table, source))
         log.info("heat table %s", png)
-    rows = [each.to_json() for each in found]
+    rows = [cell.to_json() for cell in table]
     if json_:
         typer.echo(json.dumps(rows, indent=2))
     else:
         print_rows([rows[0], *(row.values() for row in rows)])
 
 
-def _log_corrections(name: str, found: list["Correction"]) -> None:
+def _log_corrections(name: str, table: list["Correction"]) -> None:
     """Log a table per split: r by s, the share of heads that is cut, and m."""
     from crowdcount.workflows.correction import percent
 
-    heads = list(dict.fromkeys(each.smallest_head for each in found))
-    for split in dict.fromkeys(each.split for each in found):
-        here = [each for each in found if each.split == split]
-        log.info("%s, %s: share of %s heads that is cut", name, split, f"{here[0].heads:,}")
-        rows = [here[start : start + len(heads)] for start in range(0, len(here), len(heads))]
+    heads = list(dict.fromkeys(cell.smallest_head for cell in table))
+    for split in dict.fromkeys(cell.split for cell in table):
+        cells = [cell for cell in table if cell.split == split]
+        log.info("%s, %s: share of %s heads that is cut", name, split, f"{cells[0].heads:,}")
+        rows = [cells[start : start + len(heads)] for start in range(0, len(cells), len(heads))]
         log_table(
             ("", *(f"s = {head}" for head in heads)),
             [
                 (
                     f"r = {row[0].block}",
-                    *(f"{percent(each.heads_share)} (m {each.max_count})" for each in row),
+                    *(f"{percent(cell.heads_share)} (m {cell.max_count})" for cell in row),
                 )
                 for row in rows
             ],

@@ -40,9 +40,8 @@ def evaluate(
     """
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
-    # Before PyTorch is imported, which takes seconds: a checkpoint may be missing.
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
-    # Imports PyTorch, which takes seconds: a missing checkpoint is reported before.
+    # After a missing checkpoint is reported, because importing PyTorch takes seconds.
     from crowdcount.errors import GateFailedError
     from crowdcount.workflows import evaluate as workflow
 

@@ -1,5 +1,6 @@
 """The command ``models``: list backbones and checkpoints, show a card, pack or push a model."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -45,21 +46,19 @@ def list_(json_: options.Json = False) -> None:
 
     Example: crowdcount models list --json
     """
-    import dataclasses
-
     from crowdcount.workflows.models import list_backbones, list_checkpoints
 
     backbones, checkpoints = list_backbones(), list_checkpoints()
     if json_:
-        listed = {
-            "backbones": [dataclasses.asdict(each) for each in backbones],
-            "checkpoints": [dataclasses.asdict(each) for each in checkpoints],
+        content = {
+            "backbones": [dataclasses.asdict(row) for row in backbones],
+            "checkpoints": [dataclasses.asdict(row) for row in checkpoints],
         }
-        typer.echo(json.dumps(listed, indent=2))
+        typer.echo(json.dumps(content, indent=2))
         return
-    print_rows([BACKBONE_HEADER, *(dataclasses.astuple(each) for each in backbones)])
+    print_rows([BACKBONE_HEADER, *map(dataclasses.astuple, backbones)])
     typer.echo()
-    print_rows([CHECKPOINT_HEADER, *(dataclasses.astuple(each) for each in checkpoints)])
+    print_rows([CHECKPOINT_HEADER, *map(dataclasses.astuple, checkpoints)])
 
 
 @app.command("show", cls=options.Command)
@@ -72,10 +71,10 @@ def show(
     """
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
-    found = resolve_checkpoint(checkpoint, offline=offline)  # before PyTorch is imported
+    resolved = resolve_checkpoint(checkpoint, offline=offline)  # before PyTorch is imported
     from crowdcount.workflows.card import card_lines, read_card
 
-    card = read_card(found.path)
+    card = read_card(resolved.path)
     if json_:
         typer.echo(json.dumps(card.to_json(), indent=2))
     else:

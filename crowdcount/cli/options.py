@@ -104,8 +104,8 @@ class ListByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert ``list`` before options that are not the group's own."""
-        named = args[:1] and not args[0].startswith("-")
-        if not named and args[:1] not in (["-h"], ["--help"]):
+        has_command = args[:1] and not args[0].startswith("-")
+        if not has_command and args[:1] not in (["-h"], ["--help"]):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 

@@ -67,8 +67,8 @@ def predict(
         raise UsageError("choose one of --format, --json, --jsonl and --count-only")
     file = None if output == Path("-") else output
     refuse_existing(file, force=force)
-    # Resolved before PyTorch is imported, which takes seconds, because it may be missing.
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
+    # After a missing checkpoint is reported, because importing PyTorch takes seconds.
     from crowdcount.workflows import predict as workflow
     from crowdcount.workflows.counter import load
 

@@ -34,7 +34,7 @@ def list_(runs: Folder = RUNS, json_: options.Json = False) -> None:
 
     summaries, problems = list_runs(runs)
     if json_:
-        typer.echo(json.dumps([dataclasses.asdict(each) for each in summaries], indent=2))
+        typer.echo(json.dumps([dataclasses.asdict(run) for run in summaries], indent=2))
     else:
         print_rows([HEADER, *map(_cells, summaries)])
     for problem in problems:

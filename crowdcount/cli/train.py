@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crowdcount.workflows.overfit import OverfitResult
 
 FLAGS = "crowdcount.flags"
-NEW_RUN_ONLY = (*("out", "force", "deterministic", "show_batch", "overfit"), "allow_test_selection")
+NEW_RUN_ONLY = ("out", "force", "deterministic", "show_batch", "overfit", "allow_test_selection")
 """Parameters that do not go with ``--resume``."""
 
 
@@ -45,10 +45,10 @@ class SettingFlag:
 
     def option(self) -> Any:
         """Return the option, as Typer makes it."""
-        note = f" (sets {self.setting}{'=' * bool(self.value)}{self.value})" * bool(self.setting)
-        help_ = f"{self.help}{note}"
+        target = f"{self.setting}={self.value}" if self.value else self.setting
+        help_ = f"{self.help} (sets {target})" if target else self.help
 
-        # Options of one name share a list, which has their texts in the order they were given.
+        # Options of one name share a list, which holds their texts in the order of the flags.
         def texts(
             text: Annotated[
                 list[str] | None, typer.Option(self.flag, metavar=self.metavar, help=help_)
@@ -62,8 +62,8 @@ class SettingFlag:
 
 
 SETTING_FLAGS = {
-    each.flag: each
-    for each in (
+    flag.flag: flag
+    for flag in (
         SettingFlag(
             "--backbone",
             "model.backbone",
@@ -104,20 +104,21 @@ SETTING_FLAGS = {
 class TrainCommand(options.Command):
     """The command ``train``, with ``SETTING_FLAGS`` as further options.
 
-    They override each other by position, so ``context.meta`` has them with their texts in order.
+    A later flag overrides an earlier one, so ``context.meta`` holds flags and texts in order.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         after = [parameter.name for parameter in self.params].index("fold") + 1
-        self.params[after:after] = [each.option() for each in SETTING_FLAGS.values()]
+        self.params[after:after] = [flag.option() for flag in SETTING_FLAGS.values()]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note the setting flags in order, then parse as usual."""
         values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        flags = [SETTING_FLAGS[each.opts[0]] for each in order if each.opts[0] in SETTING_FLAGS]
+        names = [parameter.opts[0] for parameter in order]
+        flags = [SETTING_FLAGS[name] for name in names if name in SETTING_FLAGS]
         texts = iter(values.get("text") or ())
-        ctx.meta[FLAGS] = [(each, each.value or next(texts)) for each in flags]
+        ctx.meta[FLAGS] = [(flag, flag.value or next(texts)) for flag in flags]
         rest = super().parse_args(ctx, args)
         for name in ("text", "on"):
             ctx.params.pop(name, None)
@@ -183,7 +184,7 @@ def train(
     from crowdcount.config import parse_override
 
     given, flags = options.given(context), context.meta[FLAGS]
-    if {"--init", "--no-pretrained"} <= {each.flag for each, _ in flags}:
+    if {"--init", "--no-pretrained"} <= {flag.flag for flag, _ in flags}:
         raise UsageError(
             "--init starts from weights, --no-pretrained from random ones",
             next_step="leave out one of them",
@@ -204,7 +205,7 @@ def train(
         config=config,
         preset=preset,
         overrides=[
-            (each.setting, text) if each.setting else parse_override(text) for each, text in flags
+            (flag.setting, text) if flag.setting else parse_override(text) for flag, text in flags
         ],
         offline=offline,
         allow_test_selection=allow_test_selection,
@@ -276,8 +277,8 @@ class TrainingBar:
     """Draws the progress of training: steps, remaining time, loss, best validation so far."""
 
     def __init__(self, console: Console) -> None:
-        # Rich remembers a thousand steps. Over a shorter time, which would hold a validation or
-        # not, the remaining time would jump from step to step.
+        # Rich averages over a thousand steps. A shorter time would include a validation at some
+        # steps only, and the remaining time would jump.
         self._progress = console.progress_bar(seconds=math.inf)
 
     def __enter__(self) -> "TrainingBar":
