@@ -325,4 +325,4 @@ def photo(rng: np.random.Generator, scene: Scene, *, shadows: bool = True) -> Pi
         scene = scene * (1 - rng.uniform(0.15, 0.5) * cover)[..., None].astype(np.float32)
     if rng.random() < 0.2:
         scene = np.asarray(cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.8, 2.5)))
-    return photograph(scene.clip(0, 400).astype(np.uint16), Light.drawn(rng), rng)
+    return photograph(scene.clip(0, 400).astype(np.uint16), Light.random(rng), rng)

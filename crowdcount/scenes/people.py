@@ -161,7 +161,7 @@ class Person:
     """``none``, ``backpack``, ``bag``, ``print`` or ``phone``."""
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, *, x: float, depth: float, turn: float) -> "Person":
+    def random(cls, rng: np.random.Generator, *, x: float, depth: float, turn: float) -> "Person":
         """Draw a person."""
         return cls(
             x=x,

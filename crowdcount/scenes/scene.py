@@ -99,7 +99,7 @@ def write_rendered(
     track: Track,
     label: str,
 ) -> None:
-    """Write the samples that ``render`` makes from each number and its generator.
+    """Write the samples that ``render`` makes from a number and a random generator each.
 
     Numbers start at 1. Layout and errors are those of :func:`write_scenes`.
     """
@@ -144,7 +144,7 @@ def render_with_owners(
         (read in the pixel's upper left quarter, as a pixel on an outline shows several things).
     """
     camera = _camera(rng, settings)
-    light = Light.drawn(rng)
+    light = Light.random(rng)
     backdrop = np.empty((settings.height, settings.width, 3), np.uint8)
     scenery.paint_sky(backdrop, camera, rng)
     half_width = BACKDROPS[pick(rng, list(BACKDROPS))](backdrop, camera, rng)
@@ -152,15 +152,15 @@ def render_with_owners(
     objects = _objects(rng, camera, half_width)
 
     canvas = _paint(backdrop, camera, light, people, objects)
-    visible = np.bincount(canvas.owners().ravel(), minlength=len(people) + 1)[1:]
-    kept = [
+    pixels = np.bincount(canvas.owners().ravel(), minlength=len(people) + 1)[1:]
+    visible_people = [
         person
-        for person, pixels in zip(people, visible, strict=True)
-        if pixels >= VISIBLE_PART * person.head_area(camera)
+        for person, visible in zip(people, pixels, strict=True)
+        if visible >= VISIBLE_PART * person.head_area(camera)
     ]
-    if len(kept) < len(people):
+    if len(visible_people) < len(people):
         # Removing people only uncovers others, so painting once more is enough.
-        people = kept
+        people = visible_people
         canvas = _paint(backdrop, camera, light, people, objects)
     sample = Sample(
         name=name,
@@ -199,7 +199,7 @@ def _crowd(
     if settings.max_heads == 0 or rng.random() < settings.empty_fraction:
         return []
     # The square makes most scenes sparse and some dense; the mean is a third of the maximum.
-    wanted = 1 + int((settings.max_heads - 1) * rng.random() ** 2 + 0.5)
+    number = 1 + int((settings.max_heads - 1) * rng.random() ** 2 + 0.5)
     depths = np.arange(camera.nearest, camera.farthest, PERSONAL_SPACE)
     reach = min(half_width, camera.half_view(camera.farthest))
     across = np.arange(-reach, reach, PERSONAL_SPACE)
@@ -213,15 +213,15 @@ def _crowd(
         density += np.exp(-((x - centre) ** 2 + (depth - away) ** 2) / (2 * spread**2))
     density /= depth ** rng.uniform(0, 1.5)
     density[np.abs(x) > camera.width / 2 * depth / camera.focal] = 0
-    wanted = min(wanted, int((density > 0).sum()))
-    if wanted == 0:
+    number = min(number, int((density > 0).sum()))
+    if number == 0:
         return []
-    places = rng.choice(x.size, wanted, replace=False, p=density / density.sum())
+    places = rng.choice(x.size, number, replace=False, p=density / density.sum())
     flow = rng.uniform(0, 2 * math.pi)
     people = []
     for place in places[np.argsort(-depth[places])]:
         turn = flow + rng.normal(0, 0.5) + math.pi * (rng.random() < 0.35)
-        person = Person.drawn(rng, x=float(x[place]), depth=float(depth[place]), turn=turn)
+        person = Person.random(rng, x=float(x[place]), depth=float(depth[place]), turn=turn)
         col, row = person.head_in(camera)
         # Rounded to 0.01, the centre must still lie inside the image.
         if 0 <= col <= camera.width - 0.01 and 0 <= row <= camera.height - 0.01:

@@ -70,7 +70,7 @@ class Light:
     noise: float
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator) -> "Light":
+    def random(cls, rng: np.random.Generator) -> "Light":
         """Draw a light between bright noon and dull evening."""
         exposure, warmth = rng.uniform(0.75, 1.15), rng.normal(0, 0.06)
         sunny = rng.random() < 0.6

@@ -1,4 +1,4 @@
-"""Bins of prepared data: count windows, choose bins, average, write tables beside the data."""
+"""Bins of prepared data: count windows, choose bins and their values, write bins files."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -122,7 +122,7 @@ class BinsTable:
         """
         try:
             content = read_json(path)
-            bins, made = Bins.from_json(content), parse(_Making, content)
+            bins, details = Bins.from_json(content), parse(_Details, content)
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path}: not a bins file: {error}",
@@ -130,12 +130,12 @@ class BinsTable:
             ) from error
         return cls(
             bins=bins,
-            histogram=made.histogram,
-            policy=made.policy,
-            representatives=made.representatives,
-            smallest_head=made.smallest_head,
-            paper=made.paper,
-            sources=tuple((each.name, each.manifest) for each in made.sources),
+            histogram=details.histogram,
+            policy=details.policy,
+            representatives=details.representatives,
+            smallest_head=details.smallest_head,
+            paper=details.paper,
+            sources=tuple((source.name, source.manifest) for source in details.sources),
         )
 
 
@@ -148,7 +148,7 @@ class _Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Making:
+class _Details:
     """Content of a bins file besides its bins."""
 
     histogram: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
@@ -156,7 +156,7 @@ class _Making:
     paper: bool
     sources: tuple[_Source, ...]
 
-    # Files of version 0.1 lack these; there was no choice.
+    # Files of version 0.1 lack these: there was no choice.
     policy: str = "fine"
     representatives: str = "average"
 
@@ -200,7 +200,7 @@ def make_bins(
         plan = policy
     else:
         largest = (
-            min(_largest_count(each.manifest, block=block) for each in data)
+            min(_largest_count(source.manifest, block=block) for source in data)
             if smallest_head is None
             else largest_observable_count(block=block, smallest_head=smallest_head)
         )
@@ -270,20 +270,19 @@ def count_windows(
     track: Track = untracked,
 ) -> Int64[np.ndarray, " counts"]:
     """Count the windows with 0, 1, 2, ... heads over all training images."""
-    total = np.zeros(1, dtype=np.int64)
+    total: Int64[np.ndarray, " counts"] = np.zeros(1, dtype=np.int64)
     images = [(source, record) for source in data for record in source.all_training()]
     for source, record in track(images, label="counting windows"):
-        one = window_histogram(
+        histogram = window_histogram(
             source.points(record),
             height=record.height,
             width=record.width,
             block=block,
             collapse_duplicates=collapse_duplicates,
         )
-        grown = np.zeros(max(len(total), len(one)), dtype=np.int64)
-        grown[: len(total)] += total
-        grown[: len(one)] += one
-        total = grown
+        longer, shorter = sorted((total, histogram), key=len, reverse=True)
+        longer[: len(shorter)] += shorter
+        total = longer
     return total
 
 
@@ -292,7 +291,7 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True, kw_only=True)
 class BinsFile:
-    """A table with the file it belongs into, if any."""
+    """A table of bins, and the path of its file, if any."""
 
     table: BinsTable
     path: Path | None
@@ -339,11 +338,11 @@ def make_bins_files(
     if block is None:
         block = 8 if isinstance(plan, str) else plan.block or 8
     data = [PreparedDataset.open(path) for path in find_prepared(folders, environment=environment)]
-    groups = [data] if together else [[each] for each in data]
+    groups = [data] if together else [[source] for source in data]
     if len(groups) > 1 and (output or chart):
         raise UsageError(
             "the bins of several data sets do not fit into one file",
-            looked_for=", ".join(str(each.folder) for each in data),
+            looked_for=", ".join(str(source.folder) for source in data),
             next_step="name one of them with --data, or take them --together",
         )
     refuse_existing(chart, force=force)
@@ -352,7 +351,7 @@ def make_bins_files(
             "one table for several data sets does not belong into the folder of one of them",
             next_step="name a file with -o FILE, or print the table with --json",
         )
-    made = []
+    files = []
     for group in groups:
         table = make_bins(
             group,
@@ -368,11 +367,11 @@ def make_bins_files(
         if path is not None and not dry_run:
             write_table(path, table, force=force)
         warn_of_scarce_bins(table)
-        made.append(BinsFile(table=table, path=path))
+        files.append(BinsFile(table=table, path=path))
     if chart is not None and not dry_run:
-        write_bytes(chart, bins_chart(made[0].table))
+        write_bytes(chart, bins_chart(files[0].table))
         log.info("chart %s", chart)
-    return made
+    return files
 
 
 def warn_of_scarce_bins(table: BinsTable) -> None:
@@ -436,7 +435,7 @@ def training_bins(
 ) -> Bins:
     """Return the bins for training: the chosen ones, else the data set's table, else fine bins.
 
-    If the table of a single data set is missing or older than the data, it is made.
+    The table of a single data set is made if it is missing or older than the data.
 
     Args:
         data: Prepared data sets, trained on together.
@@ -471,16 +470,16 @@ def training_bins(
 
 def _recompute(table: BinsTable, data: Sequence[PreparedDataset], *, track: Track) -> BinsTable:
     """Make a table from the present data with the settings of ``table``."""
-    bins, given = table.bins, table.representatives == "given"
+    bins, keeps_values = table.bins, table.representatives == "given"
     policy: str | WrittenBins = table.policy
     if policy not in (*POLICIES, AUTO):
-        values = bins.values if given else None
+        values = bins.values if keeps_values else None
         policy = WrittenBins(name=table.policy, starts=bins.starts, values=values)
     return make_bins(
         data,
         block=bins.block,
         policy=policy,
-        representatives=None if given else table.representatives,
+        representatives=None if keeps_values else table.representatives,
         smallest_head=table.smallest_head,
         paper=table.paper,
         track=track,
@@ -494,8 +493,8 @@ def bins_chart(table: BinsTable) -> bytes:
         title=f"{table.name}: bins of {table.bins.block} x {table.bins.block} pixel blocks",
         labels=[format_range(low, high) for low, high in table.bins.ranges],
         series={
-            "windows": [100 * each / windows for each in table.windows],
-            "heads": [100 * each / heads for each in table.heads],
+            "windows": [100 * number / windows for number in table.windows],
+            "heads": [100 * number / heads for number in table.heads],
         },
         xlabel="heads in a block",
         ylabel="share, %",
@@ -504,11 +503,11 @@ def bins_chart(table: BinsTable) -> bytes:
 
 
 def _sources(data: Sequence[PreparedDataset]) -> tuple[tuple[str, str], ...]:
-    return tuple((each.name, sha256_file(each.folder / MANIFEST)) for each in data)
+    return tuple((source.name, sha256_file(source.folder / MANIFEST)) for source in data)
 
 
 def _settings(table: BinsTable) -> tuple[Any, ...]:
-    """Return the settings of a table; tables with equal settings differ in their data only."""
+    """Return the settings of a table, to compare with those of another."""
     by_policy = table.policy in (*POLICIES, AUTO)
     return (
         table.policy,

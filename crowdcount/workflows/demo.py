@@ -38,7 +38,7 @@ class DemoResult:
     data: str
     bins: BinsTable
     evaluation: Evaluation
-    """Of scenes that were not trained on."""
+    """Evaluation on scenes that were not trained on."""
 
     example: Path
     example_heads: int
@@ -108,11 +108,10 @@ def run_demo(
         return None
     counter = load(trained.checkpoint, device=device)
     evaluation = evaluate(counter, [data], split="test", track=track)
-    # The scene with the most people shows most; it was not trained on.
-    fullest = max(evaluation.results, key=lambda each: each.heads)
+    fullest = max(evaluation.results, key=lambda result: result.heads)
     example = data.image_path(next(r for r in data.records("test") if r.name == fullest.name))
-    (drawn,) = heatmap_paths([example], folder=folder / "heatmaps")
-    save_heatmap(counter.count(example), drawn)
+    (heatmap,) = heatmap_paths([example], folder=folder / "heatmaps")
+    save_heatmap(counter.count(example), heatmap)
     return DemoResult(
         data=data.name,
         bins=bins,
@@ -120,7 +119,7 @@ def run_demo(
         example=example,
         example_heads=fullest.heads,
         example_count=fullest.predicted,
-        heatmap=drawn,
+        heatmap=heatmap,
         seconds=time.perf_counter() - started,
     )
 

@@ -37,7 +37,7 @@ MOST_PASSES = 200
 """Largest number of passes over the crops; ``train.epochs`` may ask for fewer."""
 
 LOSS_SHARE = 0.25
-"""Share of its first value that the loss must fall to."""
+"""Share of its first value to which the loss must fall."""
 
 COUNT_ERROR = 0.2
 """Largest error of the crops' counts, as a share of their heads."""

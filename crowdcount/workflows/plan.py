@@ -56,11 +56,11 @@ class TrainPlan:
     @property
     def names(self) -> list[str]:
         """Names of the data sets."""
-        return [each.name for each in self.data]
+        return [source.name for source in self.data]
 
     @property
     def fold(self) -> int | None:
-        """The fold that is kept for validation; None: the images that were held out."""
+        """The fold for validation; None: the images that were held out."""
         return self.data[0].fold
 
 
@@ -68,7 +68,7 @@ class TrainingSamples:
     """The training images of several prepared data sets, one after the other."""
 
     def __init__(self, data: Sequence[PreparedDataset]) -> None:
-        self._images = [(each, record) for each in data for record in each.records("train")]
+        self._images = [(source, record) for source in data for record in source.records("train")]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -78,10 +78,10 @@ class TrainingSamples:
         return source.sample(record)
 
     def cached(self, kind: str, *, directory: Path) -> Samples:
-        """Return the same samples, decoded only once if there is room for them."""
+        """Return these samples with a cache of decoded images, if there is room for it."""
         rooms = [
-            Room(name=each.name, width=each.width, height=each.height, heads=each.heads)
-            for _, each in self._images
+            Room(name=record.name, width=record.width, height=record.height, heads=record.heads)
+            for _, record in self._images
         ]
         cache = make_cache(rooms, kind=kind, directory=directory)
         return self if cache is None else CachedSamples(self, cache)
@@ -120,12 +120,12 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
         InputMissingError: If a data set has no training images.
     """
     config = config.resolved()
-    records = [record for each in data for record in each.records("train")]
+    records = [record for source in data for record in source.records("train")]
     return TrainPlan(
         config=config,
         data=tuple(data),
         training_images=len(records),
-        validation_images=sum(len(each.records(config.train.select_on)) for each in data),
+        validation_images=sum(len(source.records(config.train.select_on)) for source in data),
         crop=config.train.crop
         or default_crop(config.model.backbone, grid=config.model.position_grid),
         working_size=_working_size(data, records),
@@ -250,8 +250,8 @@ def estimate_run(
     parameters = list(model.parameters())
     return RunEstimate(
         plan=plan,
-        parameters=sum(each.numel() for each in parameters),
-        trained_parameters=sum(each.numel() for each in parameters if each.requires_grad),
+        parameters=sum(tensor.numel() for tensor in parameters),
+        trained_parameters=sum(tensor.numel() for tensor in parameters if tensor.requires_grad),
         steps_per_epoch=-(-crops // config.train.batch_size),
         memory=estimate_memory(model, crop=plan.crop, train=config.train),
     )
@@ -269,6 +269,6 @@ def _working_size(data: Sequence[PreparedDataset], records: Iterable[ImageRecord
     """
     long_sides = [max(record.width, record.height) for record in records]
     percentile = float(np.percentile(long_sides, WORKING_SIZE_PERCENTILE))
-    shortest = min(each.manifest.resize.short_side_min for each in data)
+    shortest = min(source.manifest.resize.short_side_min for source in data)
     longest = math.ceil(LARGEST_TRAINING_ENLARGEMENT * percentile)
     return WorkingSize(short_side_min=shortest, long_side_max=max(longest, shortest))

@@ -143,7 +143,7 @@ class _Plan:
 def _plan(
     source: SourceSet, folder: Path, config: PreprocessConfig, *, force: bool, skip_unpaired: bool
 ) -> _Plan:
-    """Check everything that can be checked without reading an image."""
+    """Make all checks that need no image."""
     _refuse_overlap(source.root, folder)
     scanned = scan(source, skip_unpaired=skip_unpaired)
     _refuse_folds(scanned, config.folds)
@@ -237,7 +237,7 @@ def _prepare(plan: _Plan, converter: Converter, *, dry_run: bool) -> PreparedRes
         (folder / JOURNAL).unlink()
     elif not dry_run:
         log.info("%s: nothing to do, all %d images are up to date", folder, len(unchanged))
-        if manifest != earlier.manifest:  # the recipe's words changed
+        if manifest != earlier.manifest:  # its text comes from the recipe, which has changed
             write_json(folder / MANIFEST, asdict(manifest))
     warnings = (*manifest.reasons, *faults(manifest.images, order=manifest.points.order))
     for warning in warnings:

@@ -82,7 +82,7 @@ def list_runs(runs: Path = RUNS_FOLDER) -> tuple[list[RunSummary], list[CrowdCou
             summaries.append(summary(RunFolder.open(folder)))
         except CrowdCountError as error:
             problems.append(error)
-    return sorted(summaries, key=lambda each: each.started), problems
+    return sorted(summaries, key=lambda run: run.started), problems
 
 
 def summary(run: RunFolder) -> RunSummary:
@@ -112,7 +112,7 @@ def summary(run: RunFolder) -> RunSummary:
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
-    """Compare runs: what differs in their inputs, and their results.
+    """Compare runs: the inputs that differ, and the results.
 
     Raises:
         UsageError: If there are fewer than two.
@@ -127,12 +127,11 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     for run in runs[1:]:
         differing |= dict.fromkeys(differing_settings(runs[0].config, run.config))
     flat = [run.config.flat() for run in runs]
-    settings = {key: tuple(each[key] for each in flat) for key in differing}
-    made_from = _transposed([_made_from(run.record) for run in runs])
+    settings = {key: tuple(values[key] for values in flat) for key in differing}
+    inputs = _transposed([_inputs(run.record) for run in runs])
     return Comparison(
         runs=tuple(run.name for run in runs),
-        settings={key: values for key, values in made_from.items() if len(set(values)) > 1}
-        | settings,
+        settings={key: values for key, values in inputs.items() if len(set(values)) > 1} | settings,
         metrics=_transposed([_metrics(run) for run in runs]),
     )
 
@@ -149,8 +148,8 @@ def _validated(run: RunFolder, line: Line) -> Mapping[str, Any]:
     return metrics
 
 
-def _made_from(record: RunRecord) -> dict[str, str]:
-    """Return what determines the weights of a run beside its settings, as text."""
+def _inputs(record: RunRecord) -> dict[str, str]:
+    """Return the inputs of a run besides its settings, as text."""
     bins = Bins.from_json(record.bins)
     return {
         "data": ", ".join(

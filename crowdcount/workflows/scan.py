@@ -66,7 +66,7 @@ def refuse_prepared(source: Path) -> None:
 
 
 def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
-    """Pair the files of a data set, and check all that can be checked without reading an image.
+    """Pair the files of a data set, and make all checks that need no image.
 
     Raises:
         InputMissingError: If no image has an annotation, or one has none and ``skip_unpaired`` is
@@ -149,7 +149,7 @@ def _folds(recipe: Recipe, training: Sequence[SourceImage]) -> tuple[tuple[str, 
 def _differences(recipe: Recipe, splits: Mapping[str, SourceSplit]) -> Iterator[str]:
     """Yield the differences between the images of each split and the recipe.
 
-    A manifest holds these sentences: other words would make prepared data another.
+    Manifests hold these sentences, so other words would change the manifests of prepared data.
     """
     for name, layout in recipe.labelled.items():
         expected = layout.expect_images
@@ -222,17 +222,19 @@ def find_release(scan: Scan, records: Sequence[ImageRecord]) -> tuple[str | None
     }
     if heads.keys() == recipe.labelled.keys():
         heads[TOTAL] = sum(heads.values())
-    published = {name for known in recipe.releases.values() for name in known}
+    published = {name for expected in recipe.releases.values() for name in expected}
     heads = {name: count for name, count in heads.items() if name in published}
-    for release, known in recipe.releases.items():
-        compared = heads.keys() & known.keys()
-        if compared and all(known[name] == heads[name] for name in compared):
+    for release, expected in recipe.releases.items():
+        compared = heads.keys() & expected.keys()
+        if compared and all(expected[name] == heads[name] for name in compared):
             return release, scan.reasons
     return None, (
         *scan.reasons,
         *(
             f"{name}: {count} heads, expected "
-            + " or ".join(str(known[name]) for known in recipe.releases.values() if name in known)
+            + " or ".join(
+                str(expected[name]) for expected in recipe.releases.values() if name in expected
+            )
             for name, count in heads.items()
         ),
     )

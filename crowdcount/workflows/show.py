@@ -34,7 +34,7 @@ class CountSummary:
 
     heads: int
     smallest: int
-    """Heads of the emptiest image; the next three are per image, too."""
+    """Fewest heads of an image; the next three are heads per image, too."""
 
     median: float
     mean: float
@@ -93,7 +93,7 @@ def _histogram(heads: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
 
     Ranges without images between the smallest and the largest count are included.
     """
-    # Counts of scenes differ by factors: of equal ranges, one would hold most images.
+    # Counts differ by factors between scenes, so one of equally wide ranges would hold most images.
     starts = [0, 1]
     decade = 10
     while starts[-1] <= max(heads):
@@ -127,33 +127,33 @@ def choose(
         UsageError: If several images match a name, or there are too many for a sheet.
         InputMissingError: If no image matches a name, or the split does not exist.
     """
-    wanted = len(set(names)) or number
-    if not 1 <= wanted <= LARGEST_NUMBER:
-        raise UsageError(f"a sheet holds 1 to {LARGEST_NUMBER} images, not {wanted}")
+    images = len(set(names)) or number
+    if not 1 <= images <= LARGEST_NUMBER:
+        raise UsageError(f"a sheet holds 1 to {LARGEST_NUMBER} images, not {images}")
     if names:
-        known = data.manifest.images if split is None else data.records(split)
-        return tuple(dict.fromkeys(_find(name, known) for name in names))
+        records = data.manifest.images if split is None else data.records(split)
+        return tuple(dict.fromkeys(_find(name, records) for name in names))
     by_name = {record.name: record for record in data.records(split or data.splits[0])}
     heads = {name: record.heads for name, record in by_name.items()}
     return tuple(by_name[name] for name in spread_by_count(heads, number=number, seed=seed))
 
 
-def _find(name: str, known: Sequence[ImageRecord]) -> ImageRecord:
+def _find(name: str, records: Sequence[ImageRecord]) -> ImageRecord:
     """Find the image with a name, or else the only one whose name ends like it."""
-    whole = [record for record in known if record.name == name]
-    fitting = whole or [record for record in known if name in _endings(record)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    exact = [record for record in records if record.name == name]
+    matches = exact or [record for record in records if name in _endings(record)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise UsageError(
             f"{name}: several images have this name",
-            looked_for=", ".join(record.name for record in fitting[:5]),
-            next_step=f"name one in full, such as {fitting[0].name}",
+            looked_for=", ".join(record.name for record in matches[:5]),
+            next_step=f"name one in full, such as {matches[0].name}",
         )
-    endings = dict.fromkeys(chain.from_iterable(_endings(record) for record in known))
+    endings = dict.fromkeys(chain.from_iterable(_endings(record) for record in records))
     raise InputMissingError(
         f"{name}: no such image{did_you_mean(name, endings)}",
-        looked_for=f"{len(known)} names in the manifest, such as {known[0].name}",
+        looked_for=f"{len(records)} names in the manifest, such as {records[0].name}",
     )
 
 
@@ -161,7 +161,7 @@ def _endings(record: ImageRecord) -> tuple[str, ...]:
     """Return all ends of an image's name, with and without its suffix."""
     parts = PurePosixPath(record.name).parts
     ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
-    return tuple(str(each) for end in ends for each in (end, end.with_suffix("")))
+    return tuple(str(path) for end in ends for path in (end, end.with_suffix("")))
 
 
 def draw_sheet(

@@ -98,7 +98,7 @@ class TrainResult:
 
 
 def check_selection(config: RunConfig, *, allow_test: bool) -> None:
-    """Refuse to select the best weights on the test images, unless that is allowed.
+    """Refuse to select the best weights on the test images without permission.
 
     Raises:
         UsageError: If the settings select on them without permission.
@@ -375,7 +375,7 @@ def _warn_without_gradient(report: EpochReport) -> None:
 
 
 def _out_of_patience(run: RunFolder, epoch: int) -> bool:
-    """Return whether the best epoch is so long ago that training ends."""
+    """Whether the best epoch lies ``train.patience`` epochs back or more."""
     patience, top = run.config.train.patience, run.checkpoints.top
     return bool(patience and top) and epoch - top[0].epoch >= patience
 

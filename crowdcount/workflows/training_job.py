@@ -56,7 +56,7 @@ class TrainingJob:
     ) -> TrainResult:
         """Train a new run, or resume; see :func:`train` and :func:`resume`.
 
-        ``device=None`` is that of the run to resume, else ``auto``.
+        ``device=None``: that of the run to resume, else ``auto``.
         """
         if self.run is not None:
             return resume(

@@ -18,13 +18,13 @@ positions = st.tuples(st.floats(-20, 180), st.floats(-140, 20))
 
 
 def pen(canvas, *, x=0.0, depth=9.0, size=1.0):
-    return Pen(canvas, CAMERA, Light.drawn(np.random.default_rng(0)), x=x, depth=depth, size=size)
+    return Pen(canvas, CAMERA, Light.random(np.random.default_rng(0)), x=x, depth=depth, size=size)
 
 
 def pixel_pen(canvas):
     """A pen at the upper left corner whose metre is a pixel, without haze."""
     camera = Camera(width=0, height=0, horizon=0.0, up=0.0, focal=1.0, nearest=1.0, farthest=1.0)
-    light = replace(Light.drawn(np.random.default_rng(0)), haze=0.0)
+    light = replace(Light.random(np.random.default_rng(0)), haze=0.0)
     return Pen(canvas, camera, light, x=0.0, depth=1.0, size=1.0)
 
 
@@ -58,7 +58,7 @@ def test_an_oval_lies_where_it_is_put():
 @pytest.mark.parametrize("seed", range(40))
 def test_the_head_of_a_person_is_where_the_person_says_and_as_large(seed):
     canvas, rng = Canvas(BLACK), np.random.default_rng(seed)
-    person = Person.drawn(rng, x=0.3, depth=7.0, turn=rng.uniform(0, 7))
+    person = Person.random(rng, x=0.3, depth=7.0, turn=rng.uniform(0, 7))
     person.paint(pen(canvas, x=person.x, depth=7.0, size=person.size), 1)
     rows, cols = np.nonzero(canvas.owners() == 1)
     x, y = person.head_in(CAMERA)
