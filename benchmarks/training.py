@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from crowdcount.config import load_run_config
-from crowdcount.core.types import BlockPrediction, BlockTarget
+from crowdcount.core.types import BlockPrediction, BlockTarget, LossTerms
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.losses.dace import LossTerms, dace_loss
+from crowdcount.losses.dace import dace_loss
 from crowdcount.training.loop import fit
 from crowdcount.training.state import Learner
 from crowdcount.workflows.bins import training_bins

@@ -1,11 +1,9 @@
 """The smallest things that learn, for tests of training."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from crowdcount.core.types import Batch, BlockPrediction, block_target
+from crowdcount.core.types import Batch, BlockPrediction, LossTerms, block_target
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.loop import fit
 from crowdcount.training.optimiser import OptimConfig
@@ -48,17 +46,10 @@ class ConvModel(nn.Module):
         return BlockPrediction(logits=logits, counts=logits.softmax(dim=1)[:, 1:] * 3)
 
 
-@dataclass(frozen=True)
-class Terms:
-    total: Tensor
-    classification: Tensor
-    count: Tensor
-
-
 def squared(prediction, target):
     """Mean squared error of the blocks, and nothing else."""
     error = (prediction.counts - target.counts).square().mean()
-    return Terms(total=error, classification=error * 0, count=error)
+    return LossTerms(total=error, classification=error * 0, count=error)
 
 
 def some_batch(*names: str, seed: int = 0, side: int = 16) -> Batch:

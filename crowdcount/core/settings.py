@@ -113,9 +113,11 @@ def explain(error: pydantic.ValidationError, kind: Any, *, section: str = "") ->
         text = text.replace("Input should be", "expected")
         return f"{name}: {text}" if name else text
     value = problem["input"]
-    finite = "a finite number: " if problem["type"] == "finite_number" else ""
+    words = expected(target)
+    if problem["type"] == "finite_number":
+        words = words.replace("number", "finite number", 1)
     hint = did_you_mean(value, choices_of(target)) if isinstance(value, str) else ""
-    wrong = f"expected {finite}{expected(target)}, got {_shown(value)}{hint}"
+    wrong = f"expected {words}, got {_shown(value)}{hint}"
     return f"{name}: {wrong}" if name else wrong
 
 

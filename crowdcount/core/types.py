@@ -1,4 +1,4 @@
-"""Tensors that travel between the parts: block targets, block predictions, batches."""
+"""Tensors that travel between the parts: targets, predictions, loss terms, batches."""
 
 from dataclasses import dataclass, replace
 
@@ -40,6 +40,20 @@ class BlockPrediction:
 
     counts: Float[Tensor, "batch 1 rows cols"]
     """Expected heads in each block; the sum over an image's blocks is its count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """The training loss and its terms."""
+
+    total: Float[Tensor, ""]
+    """Classification plus weighted count term; minimised."""
+
+    classification: Float[Tensor, ""]
+    """Classification term, in nats per image."""
+
+    count: Float[Tensor, ""]
+    """Count term, not weighted; in heads (``mse``: heads²) per image."""
 
 
 @dataclass(frozen=True, kw_only=True)

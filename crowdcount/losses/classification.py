@@ -1,6 +1,7 @@
 """The classification terms of the training loss, by name."""
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +11,12 @@ from torch import Tensor
 from crowdcount.core.bins import Bins, format_range
 from crowdcount.errors import ConfigError
 
-
-class ClassificationLoss(Protocol):
-    """A classification term: scores logits over the bins against true counts."""
-
-    def __call__(
-        self,
-        logits: Float[Tensor, "batch bins rows cols"],
-        counts: Float[Tensor, "batch 1 rows cols"],
-        bins: Bins,
-    ) -> Float[Tensor, ""]:
-        """Return nats per image: summed over blocks, averaged over the batch."""
+ClassificationLoss = Callable[
+    [Float[Tensor, "batch bins rows cols"], Float[Tensor, "batch 1 rows cols"], Bins],
+    Float[Tensor, ""],
+]
+"""Scores logits against true counts, in nats per image: summed over blocks, averaged over the
+batch."""
 
 
 def cross_entropy(

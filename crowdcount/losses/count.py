@@ -1,6 +1,7 @@
 """The count terms of the training loss, by name."""
 
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,14 +57,9 @@ class BayesianConfig:
     belongs to heads."""
 
 
-@runtime_checkable
-class CountLoss(Protocol):
-    """A count term: scores predicted heads per block against the target."""
-
-    def __call__(
-        self, counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget
-    ) -> Float[Tensor, ""]:
-        """Score ``counts``, which are not negative; each term states its unit and reduction."""
+CountLoss = Callable[[Float[Tensor, "batch 1 rows cols"], BlockTarget], Float[Tensor, ""]]
+"""Scores predicted heads of each block (not negative) against the target. Each function states its
+unit and its reduction."""
 
 
 def mae(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:

@@ -1,7 +1,7 @@
 """The training loss of CLIP-EBC and ZIP: classification of blocks plus a count term."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.settings import NonNegativeFloat, settings
-from crowdcount.core.types import BlockPrediction, BlockTarget
+from crowdcount.core.types import BlockPrediction, BlockTarget, LossTerms
 from crowdcount.errors import ConfigError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES, ClassificationLossName
 from crowdcount.losses.count import (
@@ -69,20 +69,6 @@ class DaceConfig:
     def count_term(self) -> CountLossName:
         """The count term, ``auto`` resolved."""
         return PUBLISHED_COUNT[self.classification] if self.count == "auto" else self.count
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossTerms:
-    """The training loss and its terms."""
-
-    total: Float[Tensor, ""]
-    """Classification plus weighted count term; minimised."""
-
-    classification: Float[Tensor, ""]
-    """Classification term, in nats per image."""
-
-    count: Float[Tensor, ""]
-    """Count term, not weighted; in heads (``mse``: heads²) per image."""
 
 
 def dace_loss(

@@ -24,7 +24,7 @@ def sinkhorn_potentials(
     *,
     block: int,
 ) -> Float[Tensor, "batch rows cols"]:
-    r"""Dual potentials of the blocks after 100 Sinkhorn steps between heads and block centres.
+    r"""Compute the dual potentials of the blocks by 100 Sinkhorn steps from heads to blocks.
 
     The cost C is the squared distance in pixels between a head and a block centre, and
     :math:`K = e^{-C/10}`. Each step sets :math:`v = b / (K^T u)`, then :math:`u = a / (K v)`, with

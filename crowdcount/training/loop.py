@@ -126,13 +126,9 @@ def fit(
             moment = Moment(step=done, steps_per_epoch=steps, epochs=train.epochs)
             lr = learning_rate(moment, schedule, lr=optim.lr)
             with explained_memory(batch, step=done + 1, train=train):
+                pieces, clip = train.accumulate, optim.clip_norm
                 result = take_step(
-                    learner,
-                    criterion,
-                    batch,
-                    lr=lr,
-                    accumulate=train.accumulate,
-                    clip_norm=optim.clip_norm,
+                    learner, criterion, batch, lr=lr, accumulate=pieces, clip_norm=clip
                 )
             seconds = time.perf_counter() - began
             learner.progress = _after(learner.progress, result, seconds=seconds, waited=waited)
@@ -145,14 +141,8 @@ def fit(
                 if stopped:
                     break
             began = time.perf_counter()
-        report = _report(
-            learner.progress,
-            lr=lr,
-            encoder_lr=lr if optim.encoder_lr is None else lr * optim.encoder_lr / optim.lr,
-            peak=peak_memory(learner.device),
-            complete=not stopped,
-            without_gradient=_without_gradient(learner.model),
-        )
+        encoder_lr = lr if optim.encoder_lr is None else lr * optim.encoder_lr / optim.lr
+        report = _report(learner, lr=lr, encoder_lr=encoder_lr, complete=not stopped)
         if not stopped:
             learner.progress = learner.progress.next_epoch()
         yield report
@@ -191,18 +181,10 @@ def _without_gradient(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, any_ in zip(gradients, nonzero, strict=True) if not any_)
 
 
-def _report(
-    progress: Progress,
-    *,
-    lr: float,
-    encoder_lr: float,
-    peak: int,
-    complete: bool,
-    without_gradient: tuple[str, ...],
-) -> EpochReport:
+def _report(learner: Learner, *, lr: float, encoder_lr: float, complete: bool) -> EpochReport:
     """Compute the means of an epoch from its sums."""
-    steps = progress.step
-    effective = steps - progress.skipped
+    progress = learner.progress
+    steps, effective = progress.step, progress.step - progress.skipped
     return EpochReport(
         epoch=progress.epoch,
         steps=progress.steps,
@@ -217,7 +199,7 @@ def _report(
         waiting=progress.waiting / progress.seconds,
         images=progress.images,
         images_per_second=progress.images / progress.seconds,
-        peak_memory=peak,
+        peak_memory=peak_memory(learner.device),
         complete=complete,
-        without_gradient=without_gradient,
+        without_gradient=_without_gradient(learner.model),
     )

@@ -4,14 +4,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from crowdcount.core.precision import computed
-from crowdcount.core.types import Batch, BlockPrediction, BlockTarget
+from crowdcount.core.types import Batch, BlockPrediction, BlockTarget, LossTerms
 from crowdcount.training.divergence import Evidence, NotFiniteError
 from crowdcount.training.optimiser import set_learning_rate
 from crowdcount.training.randomness import random_states
@@ -21,27 +20,7 @@ SMALLEST_LOSS_SCALE = 1.0
 """A gradient that overflows float16 at this scale will overflow at the next step, too."""
 
 
-@runtime_checkable
-class Terms(Protocol):
-    """Result of a criterion: the loss and the terms it consists of."""
-
-    @property
-    def total(self) -> Tensor:
-        """The loss, which is minimised."""
-        ...
-
-    @property
-    def classification(self) -> Tensor:
-        """The classification term."""
-        ...
-
-    @property
-    def count(self) -> Tensor:
-        """The count term, not weighted."""
-        ...
-
-
-Criterion = Callable[[BlockPrediction, BlockTarget], Terms]
+Criterion = Callable[[BlockPrediction, BlockTarget], LossTerms]
 """Scores a prediction against its target."""
 
 

@@ -51,7 +51,7 @@ WRONG = [
     ({"people": True}, "people: expected a whole number of at least 1, got true"),
     ({"people": 2.5}, "people: expected a whole number of at least 1, got 2.5"),
     ({"density": -1.0}, "density: expected a number above 0 or none, got -1.0"),
-    ({"density": math.inf}, "density: expected a finite number: a number above 0 or none, got inf"),
+    ({"density": math.inf}, "density: expected a finite number above 0 or none, got inf"),
     ({"share": 1.5}, "share: expected a number from 0 to 1, got 1.5"),
     ({"kind": "dens"}, "kind: expected dense, sparse or none, got 'dens'; did you mean 'dense'?"),
     ({"kind": None}, "kind: expected dense, sparse or none, got none"),

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins, expected_counts
 from crowdcount.core.settings import choices_of, field_type
-from crowdcount.core.types import BlockPrediction, BlockTarget, block_target
+from crowdcount.core.types import BlockPrediction, BlockTarget, LossTerms, block_target
 from crowdcount.errors import ConfigError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
 from crowdcount.losses.count import (
@@ -23,7 +23,7 @@ from crowdcount.losses.count import (
     bayesian,
     multiscale,
 )
-from crowdcount.losses.dace import DaceConfig, LossTerms, dace_loss
+from crowdcount.losses.dace import DaceConfig, dace_loss
 
 BINS = Bins(block=8, starts=(0, 1, 2, 3, 4), values=(0.0, 1.0, 2.0, 3.0, 4.29992))
 CASES = ["mixed_224", "dense_448", "empty_224"]

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.precision import PRECISIONS
-from crowdcount.core.types import Batch, BlockPrediction, block_target
+from crowdcount.core.types import Batch, BlockPrediction, LossTerms, block_target
 from crowdcount.errors import DivergedError
 from crowdcount.losses.classification import CLASSIFICATION_LOSSES
 from crowdcount.losses.count import COUNT_LOSSES
 from crowdcount.training.divergence import Evidence
 from crowdcount.training.randomness import restore_random_states
 from crowdcount.training.step import take_step
-from tests.toy_training import CPU, ConvModel, MeanModel, Terms, learner, some_batch, squared
+from tests.toy_training import CPU, ConvModel, MeanModel, learner, some_batch, squared
 
 FIVE = some_batch("a", "b", "c", "d", "e", seed=3)
 
@@ -66,7 +66,7 @@ def test_no_term_of_the_loss_depends_on_the_pieces_of_a_batch(name, images, piec
             term = COUNT_LOSSES[name](prediction.counts, target)
         else:
             term = CLASSIFICATION_LOSSES[name](prediction.logits, target.counts, bins)
-        return Terms(total=term, classification=term, count=term)
+        return LossTerms(total=term, classification=term, count=term)
 
     torch.manual_seed(4)
     model = ConvModel(norm=False, dropout=0.0)
@@ -131,7 +131,7 @@ def test_a_gradient_too_large_for_float16_is_left_out_and_scaled_less():
 
     def steep(prediction, target):
         error = squared(prediction, target).total * 100
-        return Terms(total=error, classification=error, count=error)
+        return LossTerms(total=error, classification=error, count=error)
 
     results = [take_step(learning, steep, FIVE, lr=0.05)]
     assert results[0].skipped
@@ -145,13 +145,13 @@ def test_a_gradient_too_large_for_float16_is_left_out_and_scaled_less():
 def broken_count(prediction, target):
     terms = squared(prediction, target)
     count = terms.count / 0 * 0
-    return Terms(total=terms.total + count, classification=terms.total, count=count)
+    return LossTerms(total=terms.total + count, classification=terms.total, count=count)
 
 
 def steep_root(prediction, target):
     """Finite, with a gradient that is not: the root of nothing."""
     error = (prediction.counts - prediction.counts.detach()).square().sum().sqrt()
-    return Terms(total=error, classification=error, count=error)
+    return LossTerms(total=error, classification=error, count=error)
 
 
 def steps_until_refused(learning, criterion, batch):
