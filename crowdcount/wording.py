@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'count'?`` for the known name closest to ``name``, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``; did you mean 'count'?`` for the choice closest to ``name``, else nothing."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -22,11 +22,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts ``IMG_9`` before ``IMG_10``."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    # The text comes last, too, so that 01 and 1 have one order.
-    return [(0, int(p), p) if p[0] in "0123456789" else (1, 0, p) for p in parts]
+def number_key(digits: str) -> tuple[int, str]:
+    """Return a key that sorts runs of digits by value; ``int`` would refuse long ones."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
+
+
+def natural_key(name: str) -> list[tuple[bool, tuple[int, str], str]]:
+    """Return a key that sorts ``IMG_9`` before ``IMG_10``, and numbers before other text."""
+    parts = re.findall(r"([0-9]+)|([^0-9]+)", name)
+    # The digits themselves come last, so that the order of 01 and 1 is fixed.
+    return [(not digits, number_key(digits), digits or text) for digits, text in parts]
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,11 @@ def test_natural_order_is_that_of_the_numbers(numbers):
     assert sorted(names, key=natural_key) == [f"IMG_{n}.jpg" for n in sorted(numbers)]
 
 
+def test_natural_order_has_no_longest_number():
+    names = ["2.jpg", "1" * 5000, "0" * 5000 + "1", "a.jpg"]
+    assert sorted(names, key=natural_key) == [names[2], names[0], names[1], names[3]]
+
+
 @given(st.lists(st.text(max_size=8)))
 def test_natural_order_does_not_depend_on_the_first_order(names):
     shuffled = np.random.default_rng(3).permutation(np.array(names, dtype=object)).tolist()

@@ -16,7 +16,7 @@ from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
 from crowdcount.files import read_toml
-from crowdcount.wording import did_you_mean
+from crowdcount.wording import did_you_mean, number_key
 
 SPLITS = ("train", "val", "test")
 """Splits that a data set can have, in the order of every list."""
@@ -127,7 +127,8 @@ class Validation:
 
 def in_range(image_id: str, ids: IdRange) -> bool:
     """Return whether an id is a number in a range."""
-    return bool(re.fullmatch(r"[0-9]+", image_id)) and ids[0] <= int(image_id) <= ids[1]
+    first, last = (number_key(str(number)) for number in ids)
+    return bool(re.fullmatch(r"[0-9]+", image_id)) and first <= number_key(image_id) <= last
 
 
 @settings("")

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from crowdcount.data.sources.recipe import load_recipe, recipe_names, recipes_folder
+from crowdcount.data.sources.recipe import in_range, load_recipe, recipe_names, recipes_folder
 from crowdcount.errors import ConfigError, InputMissingError, UsageError
 
 SMALL = """
@@ -153,3 +153,12 @@ def test_a_path_is_a_file_whatever_its_ending(written, tmp_path):
     path = written(SMALL)
     path.rename(tmp_path / "lantern.txt")
     assert load_recipe(tmp_path / "lantern.txt").name == "lantern"
+
+
+@pytest.mark.parametrize(
+    ("image_id", "expected"),
+    [("9", False), ("10", True), ("0011", True), ("12", False), ("x", False), ("", False)]
+    + [("9" * 5000, False), ("0" * 5000 + "10", True)],
+)
+def test_a_range_of_ids_holds_numbers_of_any_length(image_id, expected):
+    assert in_range(image_id, (10, 11)) is expected
