@@ -1,14 +1,14 @@
 """Count people in photographs of crowds, and train the models that do it.
 
-The names below are the public API. Each is loaded when it is first asked for, so that importing
-``crowdcount`` alone costs nothing::
+The names below are the public API. Each is loaded on first use, so that importing ``crowdcount``
+alone costs nothing::
 
     import crowdcount as cc
 
     counter = cc.load("runs/latest/best")
-    seen = counter.count("plaza.jpg")
-    print(seen.total)
-    seen.heatmap().save("plaza_heat.png")
+    count = counter.count("plaza.jpg")
+    print(count.total)
+    count.heatmap().save("plaza_heat.png")
 """
 
 from importlib import import_module

@@ -77,7 +77,7 @@ class RunConfig:
         return self
 
     def resolved(self) -> "RunConfig":
-        """Return the settings with everything filled in that follows from those given."""
+        """Return the settings with every automatic value replaced by the one it stands for."""
         return dataclasses.replace(
             self,
             model=self.model.resolved(),
@@ -107,9 +107,9 @@ class RunConfig:
 
 
 def differing_settings(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Return both values of each setting in which two resolved trees differ, by its name."""
-    ones, others = one.flat(), other.flat()
-    return {key: (ones[key], others[key]) for key in ones if ones[key] != others[key]}
+    """Map each setting that differs once both are resolved to its two values."""
+    others = other.flat()
+    return {key: (value, others[key]) for key, value in one.flat().items() if value != others[key]}
 
 
 def preset_names() -> tuple[str, ...]:
@@ -129,17 +129,17 @@ class Sources(TypedDict, total=False):
     """The name of a run file that ships with the package."""
 
     overrides: Iterable[tuple[str, Any]]
-    """``("loss.count", value)`` pairs, a later one beating an earlier one. Text is read as the type
-    of the setting wants; ``none`` unsets an optional setting."""
+    """``("loss.count", value)`` pairs; a later one beats an earlier one. Text is converted to the
+    type of the setting; ``none`` unsets an optional one."""
 
     environment: Mapping[str, str]
-    """Environment variables; those that are no setting are ignored."""
+    """Environment variables; others than settings are ignored."""
 
     directory: Path | None
     """Folder whose ``crowdcount.toml`` is read."""
 
     start: RunConfig | None
-    """Settings that hold where no source gives another, in place of the defaults of the fields."""
+    """Settings to start from, in place of the defaults of the fields."""
 
 
 def load_run_config(**sources: Unpack[Sources]) -> RunConfig:

@@ -1,18 +1,18 @@
 """Everything a user can fix, as one exception tree.
 
-CrowdCountError           1  something at run time that the user can mend
+CrowdCountError           1  a problem at run time that the user can fix
 ├── MemoryExhaustedError  1  the work needs more memory than there is
 ├── UsageError            2  the command was called in a way that cannot work
 │   └── ConfigError       2  a setting is unknown or out of range
-├── InputMissingError     3  an input is not there; no work was begun
-├── BadInputError         4  an input is there and cannot be used
+├── InputMissingError     3  an input does not exist; no work was begun
+├── BadInputError         4  an input exists and cannot be used
 │   └── NoCountError      4  a model gives no number for an image
 ├── GateFailedError       5  a threshold given by the user was not met
-├── ValidationError       6  a data set does not hold what it promises
+├── ValidationError       6  a data set contradicts its description
 ├── DivergedError         7  training produced a loss that is not finite
-└── UntrustedFileError    8  a file asks for more trust than it has earned
+└── UntrustedFileError    8  a file is not safe to load
 
-Anything else that escapes is a bug of ours and keeps its traceback.
+Any other exception is a bug of crowdcount and keeps its traceback.
 """
 
 from typing import ClassVar
@@ -22,18 +22,18 @@ class CrowdCountError(Exception):
     """A problem that the user can fix.
 
     Attributes:
-        exit_code: What the command line returns to the shell.
+        exit_code: Exit code of the command line.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, looked_for: str = "", next_step: str = "") -> None:
-        """Say what is wrong, what was looked for or found, and what to do about it.
+        """Create the error from the lines that the user sees.
 
         Args:
-            message: One line: which file or setting, what was expected and found.
-            looked_for: Where was looked, and for what; one line.
-            next_step: What the user can do now; one line.
+            message: The file or setting, the expected and the given value.
+            looked_for: Places that were searched, or values that would do.
+            next_step: A remedy.
         """
         super().__init__(message)
         self.message = message
@@ -64,13 +64,13 @@ class ConfigError(UsageError):
 
 
 class InputMissingError(CrowdCountError):
-    """An input is not there, or nothing matched: no work was begun."""
+    """An input does not exist, or nothing matched; no work was begun."""
 
     exit_code = 3
 
 
 class BadInputError(CrowdCountError):
-    """An input is there and cannot be used."""
+    """An input exists and cannot be used."""
 
     exit_code = 4
 
@@ -86,7 +86,7 @@ class GateFailedError(CrowdCountError):
 
 
 class ValidationError(CrowdCountError):
-    """A data set does not hold what it promises."""
+    """A data set contradicts its description."""
 
     exit_code = 6
 
@@ -98,6 +98,6 @@ class DivergedError(CrowdCountError):
 
 
 class UntrustedFileError(CrowdCountError):
-    """A file asks for more trust than it has earned: a wrong checksum, an unsafe pickle."""
+    """A file is not safe to load: it has a wrong checksum, or its pickle could run code."""
 
     exit_code = 8

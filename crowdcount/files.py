@@ -1,4 +1,4 @@
-"""Files and folders: whole or not at all, never replaced unasked; content hashes."""
+"""Atomic writing of files and folders, guarded reading, hashes of content."""
 
 import hashlib
 import json
@@ -36,10 +36,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; let it replace ``path`` when the block succeeds.
 
-    A folder cannot replace another in one step. So the earlier one is set aside under a name of its
-    own until the new one stands. After an exception it is put back; after a kill
-    :func:`present_folder` finds it, and :func:`restore_folder` and the next writer put it back.
-    Where ``path`` is a link, the folder it points at is replaced.
+    A folder cannot replace another in one step, so the earlier one is renamed until the new one is
+    in place. After an exception it gets its name back; after a kill :func:`present_folder` finds
+    it, and :func:`restore_folder` and the next writer rename it back. If ``path`` is a link, the
+    folder it points to is replaced.
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def restore_folder(path: Path) -> None:
 
 
 def present_folder(path: Path) -> Path:
-    """Return ``path``, or the folder set aside where a kill cut its replacement short."""
+    """Return ``path``, or the earlier folder if a kill cut its replacement short."""
     earlier = _set_aside(path)
     return earlier if earlier.exists() and not path.exists() else path
 
@@ -138,31 +138,31 @@ def refuse_existing(path: Path | None, *, force: bool) -> None:
         raise UsageError(f"{path}: already exists", next_step="name another, or pass --force")
 
 
-def check_format(path: Path, found: Any, *, expected: int, next_step: str) -> None:
-    """Refuse a file of ours in a format that this version does not read.
+def check_format(path: Path, version: Any, *, expected: int, next_step: str) -> None:
+    """Refuse a file of crowdcount's own in a format that this version does not read.
 
     Raises:
-        BadInputError: If ``found`` is not the format ``expected``.
+        BadInputError: If ``version`` is not ``expected``.
     """
-    if found != expected:
+    if version != expected:
         raise BadInputError(
-            f"{path}: format {found}; this version of crowdcount reads format {expected}",
+            f"{path}: format {version}; this version of crowdcount reads format {expected}",
             next_step=next_step,
         )
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Make ``link`` a relative symbolic link to ``target``; replace an earlier link at once.
+    """Make ``link`` a relative symbolic link to ``target``; replace an earlier link atomically.
 
     Raises:
-        FileExistsError: If ``link`` is a file or folder of its own.
-        OSError: If the system makes no links.
+        FileExistsError: If ``link`` is a file or folder and not a link.
+        OSError: If the system does not support links.
     """
     if link.exists() and not link.is_symlink():
         raise FileExistsError(f"{link} is not a link")
     with atomic_file(link) as temporary:
-        inside = os.path.relpath(target, link.parent)
-        temporary.symlink_to(inside, target_is_directory=target.is_dir())
+        relative = os.path.relpath(target, link.parent)
+        temporary.symlink_to(relative, target_is_directory=target.is_dir())
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -174,7 +174,7 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal, read in pieces.
 
     Raises:
-        OSError: If it does not exist, or is not a regular file: a pipe would wait for a writer.
+        OSError: If it does not exist, or is not a regular file (a pipe would wait for a writer).
     """
     if path.exists() and not path.is_file():
         raise OSError(f"{path}: is not a regular file")

@@ -123,7 +123,7 @@ class WrittenBins:
     """Lower edge of each bin."""
 
     values: tuple[float, ...] | None = None
-    """Representative count of each bin; None: taken from data."""
+    """Representative count of each bin; None: computed from data."""
 
     block: int | None = None
     """Block side for which the table was made, in pixels; None: any."""
@@ -154,8 +154,8 @@ class WrittenBins:
         table = {"starts": content} if isinstance(content, list) else content
         if not isinstance(table, Mapping) or "starts" not in table:
             raise ValueError("expected a list of starts, such as [0, 1, 2, 4], or the key 'starts'")
-        read = parse(_Written, table)
-        return cls(name=name, starts=read.starts, values=read.values, block=read.block)
+        written = parse(_Written, table)
+        return cls(name=name, starts=written.starts, values=written.values, block=written.block)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +214,7 @@ def dynamic_starts(max_count: int) -> tuple[int, ...]:
 
 
 def coarse_starts(max_count: int) -> tuple[int, ...]:
-    """Start bins of 0 alone, then pairs: [1, 2], [3, 4], ...; the last at an odd number up to m.
+    """Start a bin of 0 alone, then pairs: [1, 2], [3, 4], ...; the last at an odd number up to m.
 
     For m = 8 the last bin is [7, inf), for m = 19 it is [19, inf).
     """
@@ -245,18 +245,18 @@ def auto_starts(
         least: Windows that every bin but that of 0 must hold; at least 1.
     """
     above = int(histogram[1:].sum())
-    starts, held = [0, 1], 0
+    starts, inside = [0, 1], 0
     for count in range(1, min(max_count, len(histogram))):
-        held += int(histogram[count])
+        inside += int(histogram[count])
         above -= int(histogram[count])
-        if held >= least and above >= least:
+        if inside >= least and above >= least:
             starts.append(count + 1)
-            held = 0
+            inside = 0
     return tuple(starts)
 
 
 def middle_values(starts: Sequence[int]) -> tuple[float, ...]:
-    """Return the midpoint of each bin; of the last, which is open, its lower edge."""
+    """Return the midpoint of each bin, and the lower edge of the last, open one."""
     finite = [(low + end - 1) / 2 for low, end in pairwise(starts)]
     return (*finite, float(starts[-1]))
 

@@ -1,4 +1,4 @@
-"""Heads per pixel, per block and per window, from head points. Needs no torch to load."""
+"""Heads per pixel, per block and per window, from head points. Loads without torch."""
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -82,9 +82,9 @@ def window_histogram(
 ) -> Int64[np.ndarray, " counts"]:
     """Count the ``block`` x ``block`` windows that hold 0, 1, 2, ... heads, one at every pixel.
 
-    Where heads are few, only the windows that a head touches are visited. Where heads are so many
-    or windows so large that this would visit windows again and again, a summed-area table gives all
-    windows at once. Both count exactly.
+    If heads are few, only the windows over each head are visited. If heads are so many, or windows
+    so large, that windows would be visited again and again, a summed-area table counts all at once.
+    Both are exact.
 
     Args:
         points: Head centres ``(x, y)`` in pixels.

@@ -1,4 +1,4 @@
-"""This machine: the device to compute on, its processors, its allocator. Needs no torch to load."""
+"""Device, processors and memory allocator of this machine. Loads without torch."""
 
 import ctypes
 import os
@@ -50,9 +50,9 @@ def usable_cpus() -> int:
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory, because the next feature maps are as large as the last ones.
 
-    By default glibc returns large blocks to the kernel after every operation of a network and asks
-    for them again at the next, page by page, which takes as long as the arithmetic. With this the
-    process holds its peak memory until it ends, so only a command calls it, never the library.
+    By default glibc returns large blocks to the kernel after every operation of a network and
+    requests them again for the next, page by page, which takes as long as the arithmetic. Now the
+    process holds its peak memory until it ends, so only commands call this, never the library.
 
     Returns:
         Whether the allocator of this platform accepted it.

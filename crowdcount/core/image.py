@@ -1,4 +1,4 @@
-"""Images as numbers: samples, channel statistics, resizing, working size. Needs no torch."""
+"""Images as numbers: samples, channel statistics, resizing, working size. Loads without torch."""
 
 from dataclasses import dataclass
 
@@ -97,8 +97,8 @@ def scaled_size(*, width: int, height: int, scale: float) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-# OpenCV's bicubic reads four pixels a side however far an image shrinks. Below this factor it would
-# miss detail between them, which shows as aliasing; Pillow's bicubic reads all pixels and is slow.
+# OpenCV's bicubic reads four pixels a side however far an image shrinks. Below this factor it skips
+# pixels, which shows as aliasing; Pillow's bicubic reads all of them and is slow.
 _SHARPEST_SHRINK = 0.75
 
 
@@ -107,7 +107,7 @@ def resized(
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """Resize pixels: bicubic, and antialiased where they shrink far.
 
-    Photographs are resized here alone, so that preparing, evaluating and predicting agree.
+    Preparation, evaluation and prediction all resize photographs with it, so that they agree.
     """
     old_height, old_width = image.shape[:2]
     if (old_height, old_width) == (height, width):

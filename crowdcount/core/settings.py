@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses that refuse wrong values, and the one wording of what is wrong.
+"""Settings: frozen dataclasses that refuse wrong values, and the messages about these.
 
 The type of a field says what it accepts: ``Literal`` its choices, ``Annotated[int, Field(ge=1)]``
 its range. Pydantic checks it wherever a value comes from: Python, TOML, JSON or text.
@@ -61,18 +61,18 @@ def settings(section: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=STRICT)
-        construct = made.__init__
+        kind: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=STRICT)
+        construct = kind.__init__
 
         @functools.wraps(construct)
         def checked(self: Any, **values: Any) -> None:
             try:
                 construct(self, **values)
             except pydantic.ValidationError as error:
-                raise ConfigError(explain(error, made, section=section)) from error
+                raise ConfigError(explain(error, kind, section=section)) from error
 
-        made.__init__ = checked
-        return cast(type[T], made)
+        kind.__init__ = checked
+        return cast(type[T], kind)
 
     return decorate
 
@@ -95,16 +95,17 @@ def explain(error: pydantic.ValidationError, kind: Any, *, section: str = "") ->
     """Word the first problem that pydantic found: setting, expected value and given value.
 
     Args:
-        error: What pydantic raised.
-        kind: The type that was read.
-        section: Put before the name of the setting.
+        error: The error of pydantic.
+        kind: The type that was parsed.
+        section: Prefix of the name of the setting.
     """
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
     name = ".".join(filter(None, [section, *path]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = field_types(field_type(kind, path[:-1]))
-        return f"{name}: no such setting{_suggestion(path[-1], known)}"
+        choices = field_types(field_type(kind, path[:-1]))
+        hint = did_you_mean(path[-1], choices) or f"; choose from: {', '.join(choices)}"
+        return f"{name}: no such setting{hint}"
     if problem["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
         return f"{name}: is missing"
     target = field_type(kind, path)
@@ -117,15 +118,15 @@ def explain(error: pydantic.ValidationError, kind: Any, *, section: str = "") ->
     if problem["type"] == "finite_number":
         words = words.replace("number", "finite number", 1)
     hint = did_you_mean(value, choices_of(target)) if isinstance(value, str) else ""
-    wrong = f"expected {words}, got {_shown(value)}{hint}"
-    return f"{name}: {wrong}" if name else wrong
+    text = f"expected {words}, got {_shown(value)}{hint}"
+    return f"{name}: {text}" if name else text
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a value that is not one of ``choices``.
+    """Refuse a value of the setting or flag ``name`` that is not one of ``choices``.
 
     Raises:
-        ConfigError: If it is not; ``name`` is the setting or flag as the user wrote it.
+        ConfigError: If it is not.
     """
     choices = list(choices)
     if value not in choices:
@@ -150,7 +151,7 @@ def field_types(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         return {}
     hints = get_type_hints(kind, include_extras=True)
-    return {each.name: hints[each.name] for each in dataclasses.fields(kind)}
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def field_type(kind: Any, path: Iterable[str]) -> Any:
@@ -170,10 +171,10 @@ def field_type(kind: Any, path: Iterable[str]) -> Any:
 
 
 def from_text(kind: Any, text: str) -> Any:
-    """Read the text of a flag or an environment variable as the type of its setting wants.
+    """Convert the text of a flag or an environment variable to the type of its setting.
 
-    ``none`` unsets an optional setting. Text that cannot be read stays text, which the setting then
-    refuses by name.
+    ``none`` unsets an optional setting. Text that cannot be converted stays text, which the setting
+    then refuses by name.
     """
     base, _, optional = _parts(kind)
     if optional and text == "none" and "none" not in choices_of(kind):
@@ -188,10 +189,6 @@ def from_text(kind: Any, text: str) -> Any:
         return text
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    return did_you_mean(name, known) or f"; choose from: {', '.join(known)}"
-
-
 def _parts(kind: Any) -> tuple[Any, dict[str, Any], bool]:
     """Split a type into its base, its limits (``ge``, ``lt``, ...) and whether None is allowed."""
     limits: dict[str, Any] = {}
@@ -200,15 +197,14 @@ def _parts(kind: Any) -> tuple[Any, dict[str, Any], bool]:
         if get_origin(kind) is Annotated:
             kind, *metadata = get_args(kind)
             optional = optional or OR_NONE in metadata
-            for each in metadata:
-                for item in getattr(each, "metadata", [each]):
+            for entry in metadata:
+                for limit in getattr(entry, "metadata", [entry]):
                     names = ("ge", "gt", "le", "lt", "min_length")
-                    limits |= {key: getattr(item, key) for key in names if hasattr(item, key)}
+                    limits |= {key: getattr(limit, key) for key in names if hasattr(limit, key)}
         elif get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind):
             optional = True
-            kind = functools.reduce(
-                operator.or_, (each for each in get_args(kind) if each is not type(None))
-            )
+            members = (member for member in get_args(kind) if member is not type(None))
+            kind = functools.reduce(operator.or_, members)
         else:
             return kind, limits, optional
 
@@ -241,7 +237,7 @@ def _listed(choices: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Write a value as a person would in a run file."""
+    """Write a value as in a run file."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     return repr(value)

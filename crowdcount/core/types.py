@@ -1,4 +1,4 @@
-"""Tensors that travel between the parts: targets, predictions, loss terms, batches."""
+"""Tensors that data, models, losses and training share."""
 
 from dataclasses import dataclass, replace
 
@@ -27,8 +27,8 @@ class BlockTarget:
     """Block side in pixels."""
 
     whole_batch: int | None = None
-    """Images of the whole batch where these are a part of it; None: these are all. A term that is
-    summed over the batch needs it, since the step averages the parts."""
+    """Images of the whole batch, if these are a part of it; None: these are all. A term that is
+    summed over the batch needs it, because a training step averages the parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Batch:
         target = replace(
             self.target,
             counts=self.target.counts.pin_memory(),
-            points=tuple(each.pin_memory() for each in self.target.points),
+            points=tuple(points.pin_memory() for points in self.target.points),
             heads=self.target.heads.pin_memory(),
         )
         return replace(self, images=self.images.pin_memory(), target=target)
@@ -106,7 +106,7 @@ class ImageCount:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Working pixels per original pixel along x and y; rounding alone makes them differ."""
+        """Working pixels per original pixel along x and y; they differ only by rounding."""
         return self.working_width / self.width, self.working_height / self.height
 
 
@@ -115,7 +115,7 @@ def block_counts(
 ) -> Float[Tensor, "1 rows cols"]:
     """Count annotated heads inside each ``block`` x ``block`` square of an image, as a tensor.
 
-    :func:`crowdcount.core.blocks.heads_per_block` says how, and what it refuses.
+    See :func:`crowdcount.core.blocks.heads_per_block` for details and errors.
 
     Args:
         points: Head centres ``(x, y)`` in pixels, origin at the top-left corner.
@@ -135,12 +135,12 @@ def block_target(
 ) -> BlockTarget:
     """Build the target of a batch of equally large images from the head points of each."""
     counts = torch.stack(
-        [block_counts(each, height=height, width=width, block=block) for each in points]
+        [block_counts(heads, height=height, width=width, block=block) for heads in points]
     )
     return BlockTarget(
         counts=counts,
         # Float64 decides the block; float32 is enough for everything else done with points.
-        points=tuple(each.float() for each in points),
+        points=tuple(heads.float() for heads in points),
         heads=counts.sum(dim=(1, 2, 3)),
         block=block,
     )

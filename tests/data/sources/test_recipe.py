@@ -157,8 +157,10 @@ def test_a_path_is_a_file_whatever_its_ending(written, tmp_path):
 
 @pytest.mark.parametrize(
     ("image_id", "expected"),
-    [("9", False), ("10", True), ("0011", True), ("12", False), ("x", False), ("", False)]
-    + [("9" * 5000, False), ("0" * 5000 + "10", True)],
+    [
+        *[("9", False), ("10", True), ("0011", True), ("12", False), ("x", False), ("", False)],
+        *[("9" * 5000, False), ("0" * 5000 + "10", True)],
+    ],
 )
 def test_a_range_of_ids_holds_numbers_of_any_length(image_id, expected):
     assert in_range(image_id, (10, 11)) is expected
