@@ -39,7 +39,7 @@ def demo(
             track=context.obj.track,
         )
     if result is None:
-        raise typer.Exit(130)
+        raise typer.Exit(128 + received[0])
     log_bins(result.bins)
     metrics, guess = result.evaluation.metrics, result.evaluation.mean_guess
     log.info("on %d unseen scenes:", metrics.images)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,7 +249,7 @@ def train(
         print_paths([result.checkpoint])
         if result.interrupted:
             log.info("go on with: crowdcount train --resume %s", result.run)
-            raise typer.Exit(143 if received[0] == signal.SIGTERM else 130)
+            raise typer.Exit(128 + received[0])
 
 
 def _print_overfit(result: "OverfitResult") -> None:
