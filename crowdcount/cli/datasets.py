@@ -165,13 +165,10 @@ def show(
     Example: crowdcount datasets show data/sha --number 6 -o sha.png
     """
     from crowdcount.data.prepared.dataset import PreparedDataset
-    from crowdcount.errors import UsageError
-    from crowdcount.files import refuse_existing, write_bytes
+    from crowdcount.files import write_bytes
     from crowdcount.workflows import show as workflow
 
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"{output}: the sheet is a PNG file", next_step="end its name in .png")
-    refuse_existing(output, force=force)
+    workflow.check_sheet(output, force=force)
     source = PreparedDataset.open(data)
     chosen = workflow.choose(source, images or (), split=split, number=number, seed=seed)
     summaries = workflow.summaries(source)

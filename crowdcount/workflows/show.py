@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crowdcount.core.blocks import heads_per_block
@@ -21,6 +21,7 @@ from crowdcount.drawing.contact_sheet import (
     picture,
 )
 from crowdcount.errors import InputMissingError, UsageError
+from crowdcount.files import refuse_existing
 from crowdcount.wording import counted, did_you_mean
 
 
@@ -58,6 +59,17 @@ class CountSummary:
         """Return the numbers as a mapping."""
         rows = [{"low": low, "high": high, "images": n} for low, high, n in self.histogram]
         return asdict(self) | {"histogram": rows}
+
+
+def check_sheet(path: Path, *, force: bool) -> None:
+    """Refuse to write a sheet to a path that is taken or does not end in ``.png``.
+
+    Raises:
+        UsageError: If ``path`` exists and ``force`` is not set, or has another suffix.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: the sheet is a PNG file", next_step="end its name in .png")
+    refuse_existing(path, force=force)
 
 
 def summary(records: Sequence[ImageRecord]) -> CountSummary:

@@ -22,8 +22,7 @@ from crowdcount.drawing.contact_sheet import (
     picture,
     plain_picture,
 )
-from crowdcount.errors import UsageError
-from crowdcount.files import refuse_existing, write_bytes
+from crowdcount.files import write_bytes
 from crowdcount.wording import counted
 from crowdcount.workflows.plan import (
     TrainingSamples,
@@ -32,6 +31,7 @@ from crowdcount.workflows.plan import (
     plan_training,
     training_batches,
 )
+from crowdcount.workflows.show import check_sheet
 
 FEWEST_CROPS = 8
 """Number of crops up to which further batches are drawn."""
@@ -67,9 +67,7 @@ def show_batch(
     Raises:
         UsageError: If ``out`` already exists, or does not end in ``.png``.
     """
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"{out}: the sheet is a PNG file", next_step="end its name in .png")
-    refuse_existing(out, force=force)
+    check_sheet(out, force=force)
     write_bytes(out, draw_batch(config, data, track=track))
 
 
