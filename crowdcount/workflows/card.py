@@ -1,4 +1,4 @@
-"""The commands ``models show`` and ``models pack``: a checkpoint's card, and a copy to hand on."""
+"""The commands ``models show`` and ``models pack``: print a checkpoint's card, write a copy."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ DATA_TYPES = {"F16": "float16", "F32": "float32"}
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCheckpoint:
-    """Everything that a checkpoint folder tells about its model."""
+    """A checkpoint with the size, types and hash of its weights."""
 
     folder: Path
     description: Description
@@ -64,11 +64,11 @@ class ShownCheckpoint:
         description, card = self.description, self.card
         model, prompts = description.model, description.prompts
         text = {} if card.text is None else dataclasses.asdict(card.text)
-        written = {key: text.get(key) or None for key in _WRITTEN}
+        text_fields = {key: text.get(key) or None for key in _TEXT_FIELDS}
         provenance = {} if card.provenance == Provenance() else card.provenance.to_json()
         return {
             "name": self.name,
-            **written,
+            **text_fields,
             "folder": str(self.folder),
             "backbone": model.backbone,
             "head": model.head,
@@ -92,11 +92,11 @@ class ShownCheckpoint:
         }
 
 
-_WRITTEN = tuple(each.name for each in dataclasses.fields(CardText) if each.name != "name")
+_TEXT_FIELDS = tuple(field.name for field in dataclasses.fields(CardText) if field.name != "name")
 
 
 def read_card(folder: Path) -> ShownCheckpoint:
-    """Read everything that a checkpoint tells about its model, and build it once.
+    """Read a checkpoint, and build its model once to count the parameters.
 
     Raises:
         InputMissingError: If the folder is missing.
@@ -109,8 +109,8 @@ def read_card(folder: Path) -> ShownCheckpoint:
     return ShownCheckpoint(
         folder=folder,
         description=checkpoint.description,
-        parameters=sum(each.numel() for each in checkpoint.model.parameters()),
-        stored_as=tuple(sorted(DATA_TYPES[each] for each in types & DATA_TYPES.keys())),
+        parameters=sum(tensor.numel() for tensor in checkpoint.model.parameters()),
+        stored_as=tuple(sorted(DATA_TYPES[name] for name in types & DATA_TYPES.keys())),
         size=sum(path.stat().st_size for path in (folder / CONFIG_NAME, weights)),
         weights_sha256=sha256_file(weights),
     )
@@ -124,12 +124,12 @@ def pack(
     half: bool = False,
     force: bool = False,
 ) -> None:
-    """Write a copy of a checkpoint to hand on, without paths of this machine.
+    """Write a copy of a checkpoint for others, without paths of this machine.
 
     Args:
         checkpoint: The folder of a checkpoint.
         out: The folder to write.
-        text: The text of its card; None: the text that it has already.
+        text: The text of its card; None: its present text.
         half: Store weights in float16, as ``save_checkpoint`` does.
         force: Replace an earlier checkpoint at ``out``.
 
@@ -167,52 +167,52 @@ def check_free(out: Path, *, force: bool) -> None:
         )
 
 
-def card_lines(shown: ShownCheckpoint) -> Iterator[str]:
+def card_lines(checkpoint: ShownCheckpoint) -> Iterator[str]:
     """Yield a card for people, line by line."""
-    text = shown.card.text
-    yield shown.name if text is None else f"{shown.name}: {text.title}"
-    for label, lines in (_facts(shown) | _text_lines(text)).items():
+    text = checkpoint.card.text
+    yield checkpoint.name if text is None else f"{checkpoint.name}: {text.title}"
+    for label, lines in (_facts(checkpoint) | _text_lines(text)).items():
         for line in "\n".join(lines).splitlines() or [UNKNOWN]:
             yield f"  {label:<15} {line}"
             label = ""
 
 
-def assumptions_line(assumed: Assumptions) -> str:
+def assumptions_line(assumptions: Assumptions) -> str:
     """List the assumptions of an import in one line."""
-    values = dataclasses.asdict(assumed).items()
+    values = dataclasses.asdict(assumptions).items()
     return ", ".join(
         f"{name.replace('_', ' ')} {value}" for name, value in values if value is not None
     )
 
 
-def _facts(shown: ShownCheckpoint) -> dict[str, list[str]]:
-    """Return the facts that the checkpoint shows, as lines under labels; no line: not known."""
-    model, bins = shown.description.model, shown.description.bins
-    size, provenance = shown.card.working_size, shown.card.provenance
-    statistics = dataclasses.asdict(shown.description.normalisation).items()
+def _facts(checkpoint: ShownCheckpoint) -> dict[str, list[str]]:
+    """Return the facts in a checkpoint as lines by label; no lines: not known."""
+    model, bins = checkpoint.description.model, checkpoint.description.bins
+    size, provenance = checkpoint.card.working_size, checkpoint.card.provenance
+    statistics = dataclasses.asdict(checkpoint.description.normalisation).items()
     classes = zip(bins.ranges, bins.values, strict=True)
     facts = {
         "backbone": [f"{model.backbone}, head {model.head}"],
-        "parameters": [f"{shown.parameters:,}, stored as {', '.join(shown.stored_as)}"],
-        "on disk": [f"{shown.size / 1e6:.1f} MB in {shown.folder}"],
-        "SHA-256": [f"{shown.weights_sha256} of its weights"],
+        "parameters": [f"{checkpoint.parameters:,}, stored as {', '.join(checkpoint.stored_as)}"],
+        "on disk": [f"{checkpoint.size / 1e6:.1f} MB in {checkpoint.folder}"],
+        "SHA-256": [f"{checkpoint.weights_sha256} of its weights"],
         "block": [f"{bins.block} pixels"],
         "bins": ["none: the heads of a block are one number"]
         if model.head == "regression"
         else [", ".join(f"{format_range(*ends)} ({value:g})" for ends, value in classes)],
-        "prompts": list(shown.description.prompts or ["none"]),
+        "prompts": list(checkpoint.description.prompts or ["none"]),
         "normalisation": [
-            "; ".join(f"{name} {', '.join(f'{x:g}' for x in each)}" for name, each in statistics)
+            "; ".join(f"{name} {', '.join(f'{x:g}' for x in rgb)}" for name, rgb in statistics)
         ],
         "working size": [
             f"short side {size.short_side_min} or more, long side {size.long_side_max} or less"
         ],
         "windows": ["none: images are counted whole"],
         "software": [
-            f"crowdcount {shown.description.crowdcount}, torch {provenance.torch or UNKNOWN}"
+            f"crowdcount {checkpoint.description.crowdcount}, torch {provenance.torch or UNKNOWN}"
         ],
         "trained on": _training_lines(provenance),
-        "validation": _validation_lines(shown.card),
+        "validation": _validation_lines(checkpoint.card),
     }
     if init := provenance.init:
         facts["started from"] = [
@@ -230,18 +230,18 @@ def _facts(shown: ShownCheckpoint) -> dict[str, list[str]]:
 
 
 def _text_lines(text: CardText | None) -> dict[str, list[str]]:
-    """Return the text that a person wrote, in the same form."""
+    """Return the text of a card, which a person wrote, as lines by label."""
     labels = ("data", "began with", "licence", "protocol", "metrics", "known failures", "speed")
     if text is None:
         return {label: [] for label in labels}
     lines = (
-        [_source_line(each) for each in text.data],
-        [_source_line(each) for each in text.weights],
+        list(map(_source_line, text.data)),
+        list(map(_source_line, text.weights)),
         [text.licence],
         [text.protocol] if text.protocol else [],
-        [line for each in text.metrics for line in _measured_lines(each)],
+        [line for measured in text.metrics for line in _measured_lines(measured)],
         list(text.known_failures),
-        [line for each in text.speed for line in _timed_lines(each)],
+        [line for timed in text.speed for line in _timed_lines(timed)],
     )
     return dict(zip(labels, lines, strict=True))
 
@@ -255,7 +255,7 @@ def _training_lines(provenance: Provenance) -> list[str]:
 
 
 def _validation_lines(card: Card) -> list[str]:
-    """Return the validation by the run, on the images on which it selects its best epoch."""
+    """Return the validation on the images by which the run selects its best epoch."""
     split, epoch = card.provenance.selected_on, card.provenance.epoch
     metrics = card.metrics.get(split)
     if not isinstance(metrics, CountMetrics):

@@ -145,8 +145,8 @@ def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockM
     if not model.config.window:
         return partial(computed, model, precision=precision)
     # Windows are cut from normalised pixels, so that padding a small image adds the mean colour.
-    counting = _from_normalised(model, precision=precision)
-    return lambda images: counting(model.normalised(images))
+    count = _from_normalised(model, precision=precision)
+    return lambda images: count(model.normalised(images))
 
 
 def _from_normalised(model: BlockCounter, *, precision: str) -> BlockModel:
@@ -172,7 +172,7 @@ def load(
 ) -> Counter:
     """Load a checkpoint as a counter.
 
-    Its model can only count: batch normalisation is folded into the convolutions before it.
+    Its model can only count, not train: batch normalisation is fused into the convolutions.
 
     Args:
         checkpoint: The text ``starter`` for the model that ships with the package; text like
@@ -183,7 +183,7 @@ def load(
         offline: Download nothing; use the local cache of the hub.
 
     Raises:
-        InputMissingError: If the folder does not exist, or the hub's cannot be downloaded.
+        InputMissingError: If the checkpoint does not exist or cannot be downloaded.
         BadInputError: If it is not a checkpoint of crowdcount.
         ConfigError: If the device or the precision does not exist.
     """
@@ -203,7 +203,7 @@ def load(
 
 
 def make_ready(model: BlockCounter, *, precision: str) -> None:
-    """Make a model count faster, with the same counts. Changes it in place; it cannot train then.
+    """Make a model count faster, with the same counts. Changes it in place, so it cannot train.
 
     Folds batch normalisation into convolutions, uses Winograd's algorithm for wide float32
     convolutions on a CPU, and stores weights in the precision and in the memory layout

@@ -119,8 +119,8 @@ class Evaluation:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["data", "image", "path", "predicted", "heads", "error"])
-        for each in self.results:
-            row = [each.data, each.name, each.path, each.predicted, each.heads, each.error]
+        for image in self.results:
+            row = [image.data, image.name, image.path, image.predicted, image.heads, image.error]
             writer.writerow(row)
         write_text(path, table.getvalue())
 
@@ -150,7 +150,7 @@ def evaluate(
         InputMissingError: If a data set does not have the split.
     """
     images = [(source, record) for source in data for record in source.records(split)]
-    warnings = _warnings(counter, folds=[each.fold for each in data], split=split)
+    warnings = _warnings(counter, folds=[source.fold for source in data], split=split)
     for warning in warnings:
         log.warning("%s", warning)
     results = []
@@ -165,11 +165,15 @@ def evaluate(
                 heads=record.heads,
             )
         )
-    names = [each.name for each in data]
-    of_set = [
+    names = [source.name for source in data]
+    results_by_set = [
         (
             source.name if names.count(source.name) == 1 else str(source.folder),
-            [result for result, (of, _) in zip(results, images, strict=True) if of is source],
+            [
+                result
+                for result, (origin, _) in zip(results, images, strict=True)
+                if origin is source
+            ],
         )
         for source in data
     ]
@@ -180,12 +184,12 @@ def evaluate(
         split=split,
         data=tuple(names),
         model=counter.name,
-        sets={label: _metrics(part) for label, part in of_set if part},
+        sets={label: _metrics(part) for label, part in results_by_set if part},
         selected_on=counter.provenance.selected_on,
         warnings=tuple(warnings),
         mean_guess=None
         if mean is None
-        else _metrics([dataclasses.replace(each, predicted=mean) for each in results]),
+        else _metrics([dataclasses.replace(result, predicted=mean) for result in results]),
     )
 
 
@@ -205,7 +209,7 @@ def evaluate_checkpoint(
     dry_run: bool = False,
     track: Track = untracked,
 ) -> Evaluation | None:
-    """Evaluate a checkpoint on prepared folders; warn if its figures flatter it.
+    """Evaluate a checkpoint on prepared folders.
 
     Args:
         model: The checkpoint.
@@ -227,11 +231,11 @@ def evaluate_checkpoint(
     """
     refuse_existing(csv_file, force=force)
     data = open_prepared(folders, environment=environment, fold=fold)
-    log.info("model %s, split %s of %s", model, split, ", ".join(each.name for each in data))
+    log.info("model %s, split %s of %s", model, split, ", ".join(source.name for source in data))
     if dry_run:
-        images = sum(len(each.records(split)) for each in data)
-        listed = f", to be listed in {csv_file}" if csv_file else ""
-        log.info("%d images to count%s", images, listed)
+        images = sum(len(source.records(split)) for source in data)
+        target = f", to be listed in {csv_file}" if csv_file else ""
+        log.info("%d images to count%s", images, target)
         return None
     counter = load(model, device=device, precision=precision)
     result = evaluate(counter, data, split=split, scale=scale, max_pixels=max_pixels, track=track)
@@ -242,21 +246,22 @@ def evaluate_checkpoint(
 
 def _warnings(counter: Counter, *, folds: Sequence[int | None], split: str) -> list[str]:
     """Return the reasons why the errors of a counter on a split are smaller than on others."""
-    trained = counter.provenance
+    provenance = counter.provenance
     warnings = [
         f"{counter.name} was not trained with "
         f"{'what preprocess held out' if fold is None else f'fold {fold}'} for validation, "
         "so it may have seen these images"
         for fold in dict.fromkeys(folds)
-        if split != "test" and fold != trained.fold
+        if split != "test" and fold != provenance.fold
     ]
-    if split == trained.selected_on == "test":
-        selected = "was selected on test images, so it counts them better than others"
-        warnings.append(f"{counter.name} {selected}")
+    if split == provenance.selected_on == "test":
+        warnings.append(
+            f"{counter.name} was selected on test images, so it counts them better than others"
+        )
     return warnings
 
 
 def _metrics(results: Sequence[ImageResult]) -> CountMetrics:
     return count_metrics(
-        [each.predicted for each in results], [float(each.heads) for each in results]
+        [result.predicted for result in results], [float(result.heads) for result in results]
     )

@@ -28,7 +28,7 @@ validates on the test set if there is no other."""
 USUAL_T = 4
 """T of the published tables for r = 8; files of CLIP backbones do not show the number of bins."""
 
-OTHERS = "sha"
+DEFAULT_SET = "sha"
 """Data set whose preparation is assumed for a table of your own."""
 
 
@@ -74,7 +74,7 @@ def read_published(
         BadInputError: If its tensors are not those of a published model.
     """
     file = read_tensors(path)
-    table, named, data = _table(bins, block=block, count=bin_count(file.tensors), path=path)
+    table, table_name, data = _table(bins, block=block, count=bin_count(file.tensors), path=path)
     try:
         model = published_model(
             file.tensors,
@@ -91,7 +91,7 @@ def read_published(
             next_step=error.next_step
             or "see that backbone, block and bins are those it was trained with",
         ) from error
-    rule = load_recipe(data or OTHERS).resize
+    rule = load_recipe(data or DEFAULT_SET).resize
     size = WorkingSize(
         short_side_min=rule.short_side_min, long_side_max=rule.long_side_max or MAX_SIDE
     )
@@ -105,7 +105,7 @@ def read_published(
                 data=() if data is None else (data,),
                 imported=ImportedFile(file=path.name, sha256=sha256_file(path)),
                 selected_on=SELECTED_ON.get(data or "", "test"),
-                assumed=_assumed(model, bins=named),
+                assumed=_assumed(model, bins=table_name),
             ),
         ),
     )
@@ -144,12 +144,12 @@ def import_checkpoint(
         window_stride=window_stride,
     )
     config = imported.model.config
-    counts = "whole images"
+    method = "whole images"
     if config.window:
         stride = config.window_stride or config.window
-        counts = f"windows of {config.window} pixels, one every {stride}"
+        method = f"windows of {config.window} pixels, one every {stride}"
     bins_count = len(imported.model.bins.starts)
-    log.info("%s: %s, %d bins, %s", path, config.backbone, bins_count, counts)
+    log.info("%s: %s, %d bins, %s", path, config.backbone, bins_count, method)
     if assumed := imported.card.provenance.assumed:
         log.info("assumed: %s", assumptions_line(assumed))
     for name in imported.unused:
@@ -178,11 +178,8 @@ def _table(
 ) -> tuple[Bins, str, str | None]:
     """Return the bins of a published checkpoint, their name, and their data set if it is known.
 
-    Args:
-        chosen: A data set, a published table, or a file.
-        block: Block side in pixels.
-        count: Number of bins of the checkpoint; None: not known.
-        path: The file, for messages.
+    ``chosen`` is a data set, a published table or a file; ``count`` the number of bins of the
+    checkpoint, or None if it is not known. Messages name ``path``.
     """
     if chosen is None:
         raise UsageError(
@@ -200,25 +197,25 @@ def _table(
                 next_step="name one of them, or a file with the table: --bins NAME",
             )
         chosen = names[0]
-    written = find_table(chosen)
-    if written.values is None:
+    table = find_table(chosen)
+    if table.values is None:
         raise ConfigError(
             f"--bins {chosen}: says where bins start, not what stands for each",
             next_step="write both into a file: starts = [...] and values = [...]",
         )
-    if written.block not in (None, block):
+    if table.block not in (None, block):
         raise ConfigError(
-            f"--bins {chosen}: for blocks of {written.block} pixels, not {block}",
-            next_step=f"--block {written.block}, if it was trained so",
+            f"--bins {chosen}: for blocks of {table.block} pixels, not {block}",
+            next_step=f"--block {table.block}, if it was trained so",
         )
-    if count not in (None, len(written.starts)):
+    if count not in (None, len(table.starts)):
         raise BadInputError(
-            f"{path}: has {count} bins, and {chosen} has {len(written.starts)}",
+            f"{path}: has {count} bins, and {chosen} has {len(table.starts)}",
             next_step="name the table it was trained with: --bins NAME",
         )
     data = chosen.partition("-")[0]
     return (
-        Bins(block=block, starts=written.starts, values=written.values),
+        Bins(block=block, starts=table.starts, values=table.values),
         Path(chosen).name,
         data if data in SELECTED_ON else None,
     )
@@ -226,12 +223,12 @@ def _table(
 
 def _tables_of(data: str, *, block: int | None = None, count: int | None = None) -> list[str]:
     """List the published tables of a data set for a block side and a number of bins, if given."""
-    fitting = [
+    names = [
         name
         for name, table in PUBLISHED_BINS.items()
         if name.startswith(f"{data}-") and block in (None, table.block)
     ]
-    usual = f"{data}-r8-t{USUAL_T}"
     if count is not None:
-        return [name for name in fitting if len(PUBLISHED_BINS[name].starts) == count]
-    return [usual] if block is not None and usual in fitting else fitting
+        return [name for name in names if len(PUBLISHED_BINS[name].starts) == count]
+    usual = f"{data}-r8-t{USUAL_T}"
+    return [usual] if block is not None and usual in names else names

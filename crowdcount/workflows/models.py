@@ -1,5 +1,6 @@
 """The command ``models list``: backbones to build on, and checkpoints to count with."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +8,8 @@ from crowdcount.core.metrics import CountMetrics
 from crowdcount.errors import CrowdCountError
 from crowdcount.models.backbones import BACKBONES, default_crop
 from crowdcount.models.checkpoints.format import describe
-from crowdcount.models.checkpoints.names import (
-    STARTER,
-    resolve_checkpoint,
-    starter_ships,
-)
-from crowdcount.runs.folder import RUNS_FOLDER, run_folders
+from crowdcount.models.checkpoints.names import STARTER, resolve_checkpoint, starter_ships
+from crowdcount.runs.folder import run_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,24 +86,15 @@ def list_backbones() -> list[Backbone]:
     ]
 
 
-def list_checkpoints(runs: Path = RUNS_FOLDER) -> list[LocalCheckpoint]:
-    """List the model that ships and the checkpoint of each run, without damaged ones.
-
-    Args:
-        runs: The folder of the runs.
-    """
-    found = [(STARTER, resolve_checkpoint(STARTER).path)] if starter_ships() else []
-    for run in run_folders(runs):
-        try:
-            found.append((run.name, resolve_checkpoint(run).path))
-        except CrowdCountError:
-            continue  # it has no checkpoint yet
+def list_checkpoints() -> list[LocalCheckpoint]:
+    """List the model that ships and the checkpoint of each run, without damaged ones."""
+    sources: list[tuple[str, str | Path]] = [(run.name, run) for run in run_folders()]
+    if starter_ships():
+        sources.insert(0, (STARTER, STARTER))
     rows = []
-    for name, folder in found:
-        try:
-            rows.append(_row(name, folder))
-        except CrowdCountError:
-            continue
+    for name, source in sources:
+        with suppress(CrowdCountError):  # damaged, or no checkpoint yet
+            rows.append(_row(name, resolve_checkpoint(source).path))
     return rows
 
 

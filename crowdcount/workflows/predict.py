@@ -122,14 +122,14 @@ def write_predictions(
 
     def logged() -> Iterator[Prediction]:
         nonlocal images, failed
-        for each in predictions:
+        for prediction in predictions:
             images += 1
-            if each.error is not None:
+            if prediction.error is not None:
                 failed += 1
-                log.error("%s", each.error)
-            if each.heatmap is not None:
-                log.info("heatmap %s", each.heatmap)
-            yield each
+                log.error("%s", prediction.error)
+            if prediction.heatmap is not None:
+                log.info("heatmap %s", prediction.heatmap)
+            yield prediction
 
     pieces = FORMATS[form](logged())
     if callable(output):
@@ -144,9 +144,9 @@ def write_predictions(
 
 def _text(predictions: Iterable[Prediction]) -> Iterator[bytes]:
     r"""Format paths and counts; backslash, tab and newline in a path become ``\\ \t \n``."""
-    for each in predictions:
-        path = os.fsencode(each.path).replace(b"\\", b"\\\\")
-        yield path.replace(b"\t", b"\\t").replace(b"\n", b"\\n") + b"\t" + _count(each)
+    for prediction in predictions:
+        path = os.fsencode(prediction.path).replace(b"\\", b"\\\\")
+        yield path.replace(b"\t", b"\\t").replace(b"\n", b"\\n") + b"\t" + _count(prediction)
 
 
 def _count(prediction: Prediction) -> bytes:
@@ -154,15 +154,16 @@ def _count(prediction: Prediction) -> bytes:
 
 
 def _json(predictions: Iterable[Prediction]) -> Iterator[bytes]:
-    yield (json.dumps([each.to_json() for each in predictions], indent=2) + "\n").encode()
+    records = [prediction.to_json() for prediction in predictions]
+    yield (json.dumps(records, indent=2) + "\n").encode()
 
 
 def _csv(predictions: Iterable[Prediction]) -> Iterator[bytes]:
     row = io.StringIO()
     writer = csv.DictWriter(row, CSV_FIELDS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for each in predictions:
-        writer.writerow(each.to_json())
+    for prediction in predictions:
+        writer.writerow(prediction.to_json())
         yield row.getvalue().encode()
         row.seek(0)
         row.truncate()
@@ -175,7 +176,7 @@ FORMATS: Mapping[str, Callable[[Iterable[Prediction]], Iterator[bytes]]] = Mappi
         "count": lambda predictions: map(_count, predictions),
         "json": _json,
         "jsonl": lambda predictions: (
-            (json.dumps(each.to_json()) + "\n").encode() for each in predictions
+            (json.dumps(prediction.to_json()) + "\n").encode() for prediction in predictions
         ),
         "csv": _csv,
     }
@@ -183,15 +184,15 @@ FORMATS: Mapping[str, Callable[[Iterable[Prediction]], Iterator[bytes]]] = Mappi
 
 
 def require_some(paths: Sequence[Path]) -> None:
-    """Refuse to load a model if none of the files exists.
+    """Refuse paths if none of them exists, before a model is loaded.
 
     Raises:
         InputMissingError: If no path exists.
     """
     if not any(path.exists() for path in paths):
-        named = ", ".join(str(path) for path in paths[:3])
+        names = ", ".join(map(str, paths[:3]))
         raise InputMissingError(
-            f"no such file: {named}{', ...' if len(paths) > 3 else ''}",
+            f"no such file: {names}{', ...' if len(paths) > 3 else ''}",
             next_step="name image files that exist",
         )
 

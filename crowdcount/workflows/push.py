@@ -85,23 +85,22 @@ def write_pushed(checkpoint: Path, repository: str, *, out: Path) -> None:
     write_text(out / README_NAME, readme(read_card(out), repository))
 
 
-def readme(shown: ShownCheckpoint, repository: str) -> str:
+def readme(checkpoint: ShownCheckpoint, repository: str) -> str:
     """Return the README.md of a repository: metadata for the hub's search, and the card."""
     from huggingface_hub import ModelCardData
 
-    text = shown.card.text
+    text = checkpoint.card.text
     metadata = ModelCardData(
         library_name="crowdcount",
         license=None if text is None else LICENCES.get(text.licence.strip(), "other"),
-        tags=["crowd-counting", shown.description.model.backbone],
+        tags=["crowd-counting", checkpoint.description.model.backbone],
     )
     # Indented, not fenced: no text of a card can end it.
-    card = "\n".join(
-        f"    {line}" for line in card_lines(dataclasses.replace(shown, folder=Path(repository)))
-    )
+    lines = card_lines(dataclasses.replace(checkpoint, folder=Path(repository)))
+    card = "\n".join(f"    {line}" for line in lines)
     title = "" if text is None else f"{text.title}\n\n"
     return (
-        f"---\n{metadata.to_yaml()}\n---\n\n# {shown.name}\n\n{title}"
+        f"---\n{metadata.to_yaml()}\n---\n\n# {checkpoint.name}\n\n{title}"
         "```sh\npip install crowdcount-ebc\n"
         f"crowdcount predict photo.jpg --checkpoint {HubName(repository)}\n```\n\n{card}\n"
     )
