@@ -26,13 +26,14 @@ def bins(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="Where bins start: fine, dynamic, coarse or auto. (default: fine)"),
+        typer.Option(help="Starts of the bins: fine, dynamic, coarse or auto. (default: fine)"),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="File with the starts of bins (JSON, TOML), not a policy.")
+        Path | None,
+        typer.Option(help="File with a table of bins (JSON, TOML), instead of a policy."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Published table, not a policy.", metavar="NAME")
+        str | None, typer.Option(help="Published table, instead of a policy.", metavar="NAME")
     ] = None,
     list_presets: Annotated[
         bool, typer.Option("--list-presets", help="Print the published tables only.")

@@ -10,6 +10,7 @@ import typer
 from crowdcount.cli import options
 from crowdcount.cli.console import log
 from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.errors import GateFailedError
 
 
 def evaluate(
@@ -41,8 +42,7 @@ def evaluate(
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
-    # After a missing checkpoint is reported, because importing PyTorch takes seconds.
-    from crowdcount.errors import GateFailedError
+    # Imported late: PyTorch takes seconds, and a missing checkpoint is reported first.
     from crowdcount.workflows import evaluate as workflow
 
     gates = [workflow.Gate.parse(text) for text in fail_if or ()]

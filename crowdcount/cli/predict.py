@@ -10,6 +10,8 @@ import typer
 from crowdcount.cli import options
 from crowdcount.cli.console import log, write_out
 from crowdcount.core.limits import MAX_PIXELS
+from crowdcount.errors import UsageError
+from crowdcount.files import refuse_existing
 
 
 class Format(StrEnum):
@@ -57,8 +59,6 @@ def predict(
 
     Example: crowdcount predict img.jpg --heatmap
     """
-    from crowdcount.errors import UsageError
-    from crowdcount.files import refuse_existing
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
     flags = {"json": json_, "jsonl": jsonl, "count": count_only, format_: format_ != Format.text}
@@ -68,7 +68,7 @@ def predict(
     file = None if output == Path("-") else output
     refuse_existing(file, force=force)
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
-    # After a missing checkpoint is reported, because importing PyTorch takes seconds.
+    # Imported late: PyTorch takes seconds, and a missing checkpoint is reported first.
     from crowdcount.workflows import predict as workflow
     from crowdcount.workflows.counter import load
 

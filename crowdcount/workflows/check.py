@@ -18,7 +18,7 @@ from crowdcount.workflows.thread_map import ThreadMap
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSplit:
-    """The content of a split and its recipe's promise; also used for all splits together."""
+    """The content of a split beside the promise of its recipe; also of all splits together."""
 
     name: str
     labelled: bool
@@ -34,7 +34,7 @@ class CheckedSplit:
     """Images without annotation."""
 
     damaged: int
-    """Images that cannot be used, or whose annotation cannot be used."""
+    """Images that cannot be used, or have an annotation that cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class CheckedSet:
     release: str | None
     splits: tuple[CheckedSplit, ...]
     reasons: tuple[str, ...]
-    """Why the set is not complete."""
+    """Reasons why the set is incomplete."""
 
     damaged: tuple[str, ...]
     """Problem of each file that cannot be used."""
@@ -70,10 +70,10 @@ def check(
     max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> list[CheckedSet]:
-    """Check the data sets that ``source`` is or holds; write nothing.
+    """Check the data sets in ``source``. Writes nothing.
 
     Args:
-        source: Folder of a data set, or one that holds some.
+        source: Folder of a data set or of several.
         dataset: Name or file of the recipe, if the layout does not identify it.
         jobs: Number of images that are processed at once.
         max_pixels: Larger images are refused by their header.

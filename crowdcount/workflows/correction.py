@@ -146,8 +146,8 @@ def correction_table(table: Sequence[Correction], data: PreparedDataset) -> byte
 
 def percent(share: float) -> str:
     """Format a share with two significant digits: ``0.084%``, ``3.1%``, ``52%``."""
-    shown = 100 * share
-    return f"{shown:.0f}%" if share == 0 or shown >= 9.95 else f"{shown:.2g}%"
+    value = 100 * share
+    return f"{value:.0f}%" if share == 0 or value >= 9.95 else f"{value:.2g}%"
 
 
 def _cell_text(cell: Correction) -> str:

@@ -42,7 +42,7 @@ class TrainPlan:
 
     config: RunConfig
     data: tuple[PreparedDataset, ...]
-    """Trained on together."""
+    """Data sets, trained on together."""
 
     training_images: int
     validation_images: int

@@ -49,7 +49,7 @@ class PreparedResult:
     """The manifest that was written, or would be in a dry run."""
 
     warnings: tuple[str, ...]
-    """Why the set is not complete, and which points cannot be trusted."""
+    """Reasons why the set is incomplete, and points that cannot be trusted."""
 
     written: int
     """Images prepared in this run, or to be prepared in a dry run."""
@@ -73,12 +73,12 @@ def preprocess(
     max_pixels: int = MAX_PIXELS,
     track: Track = untracked,
 ) -> list[PreparedResult]:
-    """Prepare the data sets that ``source`` is or holds.
+    """Prepare the data sets in ``source``.
 
     Files of an earlier run are kept if their content is right, and an interrupted run is resumed.
 
     Args:
-        source: Folder of a data set, or one that holds some.
+        source: Folder of a data set or of several.
         out: The prepared folder; ``data/<name>`` by default. With several data sets, the folder
             that holds a prepared folder for each.
         dataset: Name or file of the recipe, if the layout does not identify it.
@@ -197,7 +197,7 @@ def _refuse_folds(scanned: Scan, folds: int) -> None:
 
 
 def _refuse_incomplete(plan: _Plan, converter: Converter) -> None:
-    """Read all annotations, and refuse the set unless it holds what its recipe promises."""
+    """Read all annotations, and refuse a set that breaks the promises of its recipe."""
     source = plan.scan.source
     records = _convert(plan, plan.scan.images, converter, write=False)
     _, reasons = find_release(plan.scan, records)
@@ -254,7 +254,7 @@ def _prepare(plan: _Plan, converter: Converter, *, dry_run: bool) -> PreparedRes
 
 
 def _up_to_date(plan: _Plan, threads: ThreadMap) -> list[ImageRecord]:
-    """Return the earlier records of images whose files, by content, are still right."""
+    """Return the earlier records of images whose files still have the right content."""
     earlier = plan.earlier.records
     pairs = [(earlier[image.name], image) for image in plan.scan.images if image.name in earlier]
     if not pairs:

@@ -62,7 +62,7 @@ class Watcher(Protocol):
     """Follows a training run, to show its progress."""
 
     def started(self, *, epochs: int, steps: int, done: int = 0) -> None:
-        """Begin a run of so many epochs of so many steps, of which ``done`` steps are done."""
+        """Begin a run of ``epochs`` epochs with ``steps`` steps each, after ``done`` steps."""
         ...
 
     def stepped(self, loss: float) -> None:
@@ -270,9 +270,10 @@ def _carry_out(
         provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
     extra = {"normalisation": dataclasses.asdict(model.normalisation)}
-    done, total = learner.progress.steps, config.train.epochs * len(batches)
+    epochs, split = config.train.epochs, config.train.select_on
+    done, total = learner.progress.steps, epochs * len(batches)
     began = time.monotonic()
-    watcher.started(epochs=config.train.epochs, steps=len(batches), done=done)
+    watcher.started(epochs=epochs, steps=len(batches), done=done)
     reports = fit(
         learner,
         partial(dace_loss, bins=model.bins, config=config.loss),
@@ -284,7 +285,7 @@ def _carry_out(
         on_checkpoint=lambda: run.save_state(learner, extra=extra),
         should_stop=should_stop,
     )
-    finished = warned = False
+    warned = False
     card = _card(run, plan)
     try:
         with run.curves_drawn(), _events(run, config) as events:
@@ -302,7 +303,6 @@ def _carry_out(
                 left = time_left(
                     report.steps, total=total, before=done, seconds=time.monotonic() - began
                 )
-                split, epochs = config.train.select_on, config.train.epochs
                 summary = epoch_summary(line, split=split, epochs=epochs, seconds_left=left)
                 log.info("%s", summary)
                 if report.without_gradient and not warned:

@@ -115,7 +115,7 @@ def training_job(
         InputMissingError: If a file, run or data set is missing.
     """
     run = None if resumed is None else find_run(resumed)
-    given = given_settings(
+    tree = given_settings(
         config=config,
         preset=preset,
         overrides=overrides,
@@ -124,11 +124,11 @@ def training_job(
         start=None if run is None else run.config,
     )
     if run is None:
-        settings = new_run_config(given, offline=offline)
+        settings = new_run_config(tree, offline=offline)
         check_selection(settings, allow_test=allow_test_selection)
     else:
         # An existing run has complete settings, and its initial weights may be gone.
-        settings = RunConfig.from_mapping(given)
+        settings = RunConfig.from_mapping(tree)
     data = None
     if run is None or folders:
         data = open_prepared(folders, environment=environment, fold=fold)
