@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,16 +26,6 @@ app = typer.Typer(
 )
 
 
-BACKBONE_HEADER = (
-    *("backbone", "parameters_m", "trained_m", "stride", "gmac_448", "gmac_1024", "window"),
-    *("crop", "weights", "licence"),
-)
-CHECKPOINT_HEADER = (
-    *("checkpoint", "folder", "backbone", "block", "data", "images", "mae"),
-    *("model", "title"),
-)
-
-
 @app.command("list", cls=options.Command)
 def list_(json_: options.Json = False) -> None:
     """List backbones (millions of parameters, GMAC, weights) and local checkpoints.
@@ -46,9 +36,9 @@ def list_(json_: options.Json = False) -> None:
 
     Example: crowdcount models list --json
     """
-    from crowdcount.workflows.models import list_backbones, list_checkpoints
+    from crowdcount.workflows import models as workflow
 
-    backbones, checkpoints = list_backbones(), list_checkpoints()
+    backbones, checkpoints = workflow.list_backbones(), workflow.list_checkpoints()
     if json_:
         content = {
             "backbones": [dataclasses.asdict(row) for row in backbones],
@@ -56,9 +46,15 @@ def list_(json_: options.Json = False) -> None:
         }
         typer.echo(json.dumps(content, indent=2))
         return
-    print_rows([BACKBONE_HEADER, *map(dataclasses.astuple, backbones)])
+    print_rows([_header("backbone", workflow.Backbone), *map(dataclasses.astuple, backbones)])
     typer.echo()
-    print_rows([CHECKPOINT_HEADER, *map(dataclasses.astuple, checkpoints)])
+    header = _header("checkpoint", workflow.LocalCheckpoint)
+    print_rows([header, *map(dataclasses.astuple, checkpoints)])
+
+
+def _header(name: str, row: type[Any]) -> list[str]:
+    """Return the fields of a row, the first called ``name``."""
+    return [name, *(field.name for field in dataclasses.fields(row)[1:])]
 
 
 @app.command("show", cls=options.Command)
