@@ -1,4 +1,4 @@
-"""`crowdcount models` in a shell: packing and showing."""
+"""`crowdcount models` in a shell: listing, packing and showing."""
 
 import json
 from pathlib import Path
@@ -41,6 +41,19 @@ def test_models_show_a_run_and_the_starter(run, starter, trained):
     assert told["folder"] == str(starter)
     told = json.loads(run("models", "show", "runs/latest", "--json")[1])
     assert told["folder"] == "runs/latest/best"
+
+
+def test_backbones_and_checkpoints_are_listed_under_headers(run, workplace, starter):
+    code, out, _ = run("models")
+    assert code == 0
+    backbones, checkpoints = (
+        [line.split("\t") for line in table.splitlines()] for table in out.split("\n\n")
+    )
+    assert backbones[0][:3] == ["backbone", "parameters_m", "trained_m"]
+    assert checkpoints[0][:3] == ["checkpoint", "folder", "backbone"]
+    assert checkpoints[1][:2] == ["starter", str(starter)]
+    for table in backbones, checkpoints:
+        assert {len(row) for row in table} == {len(table[0])}
 
 
 def test_models_say_what_is_missing_or_wrong(run, workplace, no_starter, checkpoint):
