@@ -36,6 +36,8 @@ log = logging.getLogger("crowdcount")
 AUTO = "auto"
 """The policy that makes as many bins as hold enough blocks each."""
 
+STDOUT = Path("-")
+
 REPRESENTATIVES = ("average", "middle")
 """The value of a bin: the mean count of its windows, or the middle of its range."""
 
@@ -284,9 +286,6 @@ def count_windows(
         longer[: len(shorter)] += shorter
         total = longer
     return total
-
-
-STDOUT = Path("-")
 
 
 @dataclass(frozen=True, kw_only=True)
