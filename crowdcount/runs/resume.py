@@ -53,18 +53,18 @@ def check_init(run: RunFolder, init: ResolvedCheckpoint | None) -> None:
 
 
 def data_of_run(
-    run: RunFolder, given: Sequence[PreparedDataset] | None = None
+    run: RunFolder, data: Sequence[PreparedDataset] | None = None
 ) -> Sequence[PreparedDataset]:
     """Return the data that a run was started with, and check that it is unchanged.
 
-    It is read from the recorded folders unless ``given``.
+    It is read from the recorded folders unless it is passed as ``data``.
 
     Raises:
         UsageError: If it is other data.
         InputMissingError: If it has moved from the recorded place.
     """
     record = run.record
-    data = _recorded_data(run) if given is None else given
+    data = _recorded_data(run) if data is None else data
     actual = [DataSource.of(dataset).manifest_sha256 for dataset in data]
     expected = [source.manifest_sha256 for source in record.data]
     if actual != expected:

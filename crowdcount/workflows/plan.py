@@ -87,13 +87,13 @@ class TrainingSamples:
         return self if cache is None else CachedSamples(self, cache)
 
 
-def new_run_config(given: Mapping[str, Any], *, offline: bool = False) -> RunConfig:
-    """Build the settings of a new run; the checkpoint it starts from completes the given ones.
+def new_run_config(tree: Mapping[str, Any], *, offline: bool = False) -> RunConfig:
+    """Build the settings of a new run; the checkpoint it starts from completes them.
 
     A checkpoint of the model hub is pinned to its commit, so that the name keeps its meaning.
 
     Args:
-        given: A tree of settings, such as ``{"train": {"init": "starter"}}``, or that of
+        tree: A tree of settings, such as ``{"train": {"init": "starter"}}``, or that of
             :func:`crowdcount.config.given_settings`.
         offline: Do not download the checkpoint.
 
@@ -102,15 +102,15 @@ def new_run_config(given: Mapping[str, Any], *, offline: bool = False) -> RunCon
         InputMissingError: If there is no such checkpoint.
         BadInputError: If it is damaged.
     """
-    train, model = given.get("train", {}), given.get("model", {})
+    train, model = tree.get("train", {}), tree.get("model", {})
     init = train.get("init") if isinstance(train, Mapping) else None
     if not (isinstance(init, str) and init and isinstance(model, Mapping)):
-        return RunConfig.from_mapping(given)
+        return RunConfig.from_mapping(tree)
     checkpoint = resolve_checkpoint(init, offline=offline)
     part = train.get("init_part", TrainConfig.init_part)
     model = with_initial_settings(model, init=checkpoint, part=part)
     train = {**train, "init": checkpoint.name}
-    return RunConfig.from_mapping({**given, "model": model, "train": train})
+    return RunConfig.from_mapping({**tree, "model": model, "train": train})
 
 
 def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPlan:
