@@ -19,7 +19,7 @@ PRECISIONS: dict[str, torch.dtype] = {
 """Types of matrix products and convolutions. Weights and their updates are always float32."""
 
 
-def computed(
+def predict_blocks(
     network: Callable[[Tensor], BlockPrediction],
     images: Float[Tensor, "batch 3 height width"],
     *,
@@ -38,8 +38,8 @@ def computed(
 def keep_weights(model: nn.Module, *, precision: str) -> None:
     """Store the weights of a model that only counts in the precision of its arithmetic.
 
-    Otherwise :func:`computed` casts them for every image, to the same numbers. Everything except
-    convolutions, linear layers and attention stays float32.
+    Otherwise :func:`predict_blocks` casts them for every image, to the same numbers. Everything
+    except convolutions, linear layers and attention stays float32.
 
     Args:
         model: Changed in place.

@@ -1,1 +1,1 @@
-"""Numbers and points -> pictures as PNG bytes, the same bytes for the same input."""
+"""Pictures of numbers and points, the same bytes for the same input."""

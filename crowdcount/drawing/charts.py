@@ -16,13 +16,13 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#b
 """Paul Tol's bright scheme, which colour-blind people can distinguish."""
 
 LABEL_WIDTH = 0.6
-"""Inches by which each label widens a chart."""
+"""Inches of width for each label."""
 
 LARGEST_WIDTH = 24.0
-"""Inches. Where more labels would need more, only every second, third, ... is written."""
+"""Inches. If the labels need more, only every second, third, ... is written."""
 
 MOST_DOTS = 50
-"""Lines of fewer points have a dot at each."""
+"""Lines with fewer points than this have a dot at each."""
 
 # Where all shares are small, a table must look harmless.
 _LEAST_TOP = 0.05
@@ -45,10 +45,10 @@ def bar_chart(
     Args:
         title: Title of the chart.
         labels: Text below each group.
-        series: By name in the legend, the height of the bar in every group.
+        series: Heights of the bars, one for each group, by name in the legend.
         xlabel: Meaning of the labels.
         ylabel: Meaning of the heights, with their unit.
-        log: Draw heights on a logarithmic axis, on which a height of 0 has no bar.
+        log: Draw heights on a logarithmic axis; a height of 0 has no bar.
 
     Returns:
         A PNG file, the same for the same arguments.
@@ -75,11 +75,11 @@ def bar_chart(
             centres = [group + shift for group in range(len(labels))]
             colour = COLOURS[index % len(COLOURS)]
             axes.bar(centres, list(heights), width=width, label=name, color=colour)
-        every = math.ceil(wanted / LARGEST_WIDTH)
-        axes.set_xticks(range(0, len(labels), every), labels[::every])
+        step = math.ceil(wanted / LARGEST_WIDTH)
+        axes.set_xticks(range(0, len(labels), step), labels[::step])
         positive = [height for heights in series.values() for height in heights if height > 0]
         if log and positive:
-            # From a power of ten well below the smallest bar, so that this bar is visible.
+            # From a power of ten well below the smallest bar, which stays visible.
             axes.set_yscale("log")
             axes.set_ylim(bottom=10.0 ** math.floor(math.log10(min(positive) / 2)))
             axes.yaxis.set_major_formatter("{x:g}")
@@ -98,8 +98,8 @@ class Panel:
     """Meaning of the heights, with their unit."""
 
     lines: Mapping[str, Sequence[tuple[float, float]]]
-    """By name in the legend, the points of a line from left to right; a name without points is
-    left out."""
+    """Points of each line from left to right, by name in the legend; lines without points are left
+    out."""
 
     log: bool = False
     """Draw heights on a logarithmic axis, without those of 0 and below."""
@@ -154,14 +154,14 @@ def line_chart(*, title: str, xlabel: str, panels: Sequence[Panel]) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatPanel:
-    """One table: rows of cells, each with a share, which decides its colour, and a text."""
+    """One table of cells; the share of a cell decides its colour."""
 
     title: str
     shares: tuple[tuple[float, ...], ...]
     """From 0 to 1."""
 
     texts: tuple[tuple[str, ...], ...]
-    """Text of each cell, of one or several lines."""
+    """One or several lines of text in each cell."""
 
 
 def heat_table(
@@ -179,13 +179,13 @@ def heat_table(
 
     Args:
         panels: The tables, all with the same rows and columns.
-        title: Title of all of them.
+        title: Title of the picture.
         rows: Names of the rows.
         columns: Names of the columns.
         row_label: Meaning of the row names.
         column_label: Meaning of the column names.
         scale_label: Meaning of the shares.
-        framed: Row and column of a cell to point out in every table.
+        framed: Row and column of the cell to frame in every table.
 
     Returns:
         A PNG file, the same for the same arguments.

@@ -14,13 +14,13 @@ from scipy.spatial import KDTree
 
 from crowdcount.core.bins import Bins, fine_starts, format_range, middle_values
 from crowdcount.core.blocks import heads_per_block
-from crowdcount.core.image import Sample
+from crowdcount.core.image import Sample, scaled_size
 from crowdcount.drawing.heatmap import INK, PAPER, Font, block_of_pixels
 
 LARGEST_NUMBER = 400
 """Maximum number of tiles on a sheet."""
 
-# Colours of blocks from one head to the most, through orange and red.
+# Colours of blocks from one head to the most.
 _PALETTE = np.array([(255, 224, 84), (255, 150, 30), (232, 40, 44), (150, 0, 90)], dtype=np.float64)
 _OPACITY = 0.55
 _DOT = (0, 255, 255)
@@ -33,8 +33,8 @@ _SHEET_WIDTH = 2560
 _SIDES = (240, 1600)
 _GAP = 16
 
-# Radii in pixels: the smallest dot still covers the pixel of its head, the largest is this share of
-# the longer side of a picture.
+# Radius in pixels of the smallest dot, which still covers the pixel of its head; radius of the
+# largest as a share of the longer side of a picture.
 _SMALLEST_DOT = 1.6
 _LARGEST_DOT = 1 / 300
 _NEIGHBOURS = 3
@@ -60,14 +60,14 @@ class BlockColours:
     """m: blocks that hold more heads are marked as corrected."""
 
     fullest: int
-    """Heads of the fullest block on the sheet; the colours of counts end there."""
+    """Heads of the fullest block on the sheet, which has the last colour."""
 
     bins: Bins | None = None
     """Bins whose counts share a colour; None: each count has a colour of its own."""
 
     @property
     def top(self) -> int:
-        """The count with the last colour, where each has its own; fuller blocks share it."""
+        """The count with the last colour if each count has its own; fuller blocks share it."""
         return max(min(self.max_count, self.fullest), 1)
 
     @property
@@ -117,7 +117,7 @@ class Layout:
     def fit(self, *, width: int, height: int) -> tuple[int, int]:
         """Return the size at which an image of ``width`` x ``height`` pixels fills its box."""
         scale = min(self.width / width, self.height / height)
-        return max(round(width * scale), 1), max(round(height * scale), 1)
+        return scaled_size(width=width, height=height, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,8 @@ def picture(
 ) -> UInt8[np.ndarray, "picture_height picture_width 3"]:
     """Draw an image with its blocks and heads, as large as its box.
 
-    The photograph is grey, so that every colour is the annotation's. Every head is a dot whose
-    centre is the head's place; neither a block nor another dot hides it.
+    The photograph is drawn in grey, so that only the annotation is in colour. Every head is a dot,
+    whose centre neither a block nor another dot hides.
 
     Args:
         sample: Image and heads.
@@ -233,9 +233,9 @@ def _frame_corrected(
     stretch: Float64[np.ndarray, "2"],
 ) -> None:
     """Draw a frame around every block that holds more heads than can be observed."""
-    above = np.argwhere(counts > colours.max_count)[:, ::-1]
+    corrected = np.argwhere(counts > colours.max_count)[:, ::-1]
     half = np.maximum(colours.block * stretch, _SMALLEST_FRAME) / 2
-    centres = (above + 0.5) * colours.block * stretch
+    centres = (corrected + 0.5) * colours.block * stretch
     for colour, thickness in ((_SHADOW, 4), (_FRAME, 2)):
         for centre in centres:
             first, last = _fixed(centre - half), _fixed(centre + half)
@@ -275,18 +275,18 @@ def _fixed(point: Float64[np.ndarray, "2"]) -> tuple[int, int]:
 def _row(tiles: Sequence[Tile], layout: Layout, *, size: int) -> Image.Image:
     """Draw tiles side by side, as high as the highest; each picture stands on its caption."""
     font = ImageFont.load_default(size=size)
-    high = max(tile.picture.shape[0] for tile in tiles)
+    tallest = max(tile.picture.shape[0] for tile in tiles)
     step = layout.width + _GAP
-    strip = Image.new("RGB", (layout.columns * step + _GAP, high + 3 * size + _GAP), PAPER)
+    strip = Image.new("RGB", (layout.columns * step + _GAP, tallest + 3 * size + _GAP), PAPER)
     draw = ImageDraw.Draw(strip)
     for column, tile in enumerate(tiles):
         left = _GAP + column * step
         height, width = tile.picture.shape[:2]
-        at = (left + (layout.width - width) // 2, high - height)
+        at = (left + (layout.width - width) // 2, tallest - height)
         strip.paste(Image.fromarray(tile.picture), at)
         for line, (text, ink) in enumerate(((tile.name, INK), (tile.caption, _PALE))):
             text = fit_text(text, width=layout.width, font=font)
-            at = (left + layout.width // 2, high + size // 3 + round(1.3 * line * size))
+            at = (left + layout.width // 2, tallest + size // 3 + round(1.3 * line * size))
             draw.text(at, text, fill=ink, font=font, anchor="ma")
     return strip
 
@@ -320,11 +320,11 @@ def _legend(colours: BlockColours, *, size: int) -> Image.Image:
     strip = Image.new("RGB", (sum(widths) + len(items) * size + 2 * _GAP, 2 * size + _GAP), PAPER)
     draw = ImageDraw.Draw(strip)
     left, middle = _GAP, strip.height // 2
-    for (sign, text), wide in zip(items, widths, strict=True):
+    for (sign, text), width in zip(items, widths, strict=True):
         strip.paste(sign, (left, middle - sign.height // 2))
         at = (left + sign.width + size // 2, middle)
         draw.text(at, text, fill=INK, font=font, anchor="lm")
-        left += wide + size
+        left += width + size
     return strip
 
 
@@ -351,10 +351,10 @@ def fit_text(text: str, *, width: int, font: Font) -> str:
     The ends of file names differ more often than their middles.
     """
     # A line break or another control character has no glyph.
-    text = "".join(each if each.isprintable() else "?" for each in text)
-    kept = len(text)
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    length = len(text)
     fitted = text
-    while kept > 0 and font.getlength(fitted) > width:
-        kept -= 1
-        fitted = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
+    while length > 0 and font.getlength(fitted) > width:
+        length -= 1
+        fitted = f"{text[: (length + 1) // 2]}...{text[len(text) - length // 2 :]}"
     return fitted

@@ -1,4 +1,4 @@
-"""A picture of the heads: block counts over the photograph, with their scale and the count."""
+"""A heatmap: block counts over the photograph, with their scale and the count."""
 
 import math
 
@@ -22,7 +22,7 @@ _COLOURS = cv2.applyColorMap(
 # alone, and a third of a head is visible.
 _OPACITY = 0.85 * np.sqrt(np.arange(256) / 255)
 
-# Even the fullest block of an empty scene has a trace of a head; it must not look like a crowd.
+# Even in an empty scene the fullest block has a small count; it must not look like a crowd.
 _SMALLEST_TOP = 0.1
 
 _MIN_PICTURE = 320
@@ -34,8 +34,8 @@ def heatmap(
 ) -> UInt8[np.ndarray, "canvas_height canvas_width 3"]:
     """Draw heads per block over a photograph; below it the count and the scale of the colours.
 
-    The photograph is drawn in grey, so that every colour is the model's. A small one is enlarged by
-    a whole factor, and it is centred where the text below needs more width.
+    The photograph is drawn in grey, so that only the counts are in colour. A small one is enlarged
+    by a whole factor, and centred if the text below is wider.
 
     Args:
         image: Upright RGB pixels that were counted.
@@ -87,7 +87,7 @@ def block_of_pixels(side: int, *, original: int, block: int) -> Int64[np.ndarray
 
     Args:
         side: Pixels of the picture.
-        original: Pixels of the image whose blocks are meant.
+        original: Pixels of the image that is divided into blocks.
         block: Block side in pixels of that image.
     """
     # (k + 1/2) * original / side, floored, in integers.
@@ -114,10 +114,10 @@ def _strip(count: ImageCount, *, ticks: list[float], width: int, height: int) ->
         strip.paste(caption, (0, (strip.height - caption.height) // 2))
         strip.paste(scale, (width - scale.width, (strip.height - scale.height) // 2))
         return strip
-    wide = max(width, caption.width, scale.width)
-    strip = Image.new("RGB", (wide, caption.height + scale.height - size), PAPER)
-    strip.paste(caption, ((wide - caption.width) // 2, 0))
-    strip.paste(scale, ((wide - scale.width) // 2, caption.height - size))
+    width = max(width, caption.width, scale.width)
+    strip = Image.new("RGB", (width, caption.height + scale.height - size), PAPER)
+    strip.paste(caption, ((width - caption.width) // 2, 0))
+    strip.paste(scale, ((width - scale.width) // 2, caption.height - size))
     return strip
 
 

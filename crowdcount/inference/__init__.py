@@ -1,1 +1,1 @@
-"""Whole images through a model: sizes, windows and counts."""
+"""Counting whole images: working size and sliding windows."""

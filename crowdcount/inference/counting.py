@@ -36,7 +36,7 @@ def count_image(
         block: Block side of the model in pixels.
         working_size: Range of sizes in which the model counts best.
         device: Where the model runs.
-        scale: Factor from original to working size; None: the one ``working_size`` gives.
+        scale: Factor from original to working size; None: the factor of ``working_size``.
 
     Raises:
         UsageError: If ``scale`` is not a positive number, or the working image would be enormous.
@@ -54,7 +54,7 @@ def count_image(
             f"blocks of {block} pixels in a {working_width}x{working_height} image make a grid of "
             f"{grid}, the model gave {tuple(prediction.counts.shape)}"
         )
-    # Cloned: autograd refuses a tensor of inference mode later on.
+    # Cloned, because autograd refuses tensors made in inference mode.
     blocks = prediction.counts[0, 0].to(device="cpu", dtype=torch.float32).clone()
     return ImageCount(
         total=blocks.double().sum().item(),
@@ -68,7 +68,7 @@ def count_image(
 
 
 def _working_sides(*, width: int, height: int, scale: float) -> tuple[int, int]:
-    """Scale ``(width, height)``; refuse a result for which no machine has the memory."""
+    """Scale ``(width, height)``; refuse a result that needs too much memory."""
     if not (math.isfinite(scale) and scale > 0):
         raise UsageError(
             f"the scale must be a positive number, got {scale}",

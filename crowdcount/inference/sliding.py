@@ -13,13 +13,13 @@ from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.inference.counting import BlockModel
 
 PIXELS_AT_ONCE = 2**20
-"""Pixels of the windows in one batch. However large the image is, its windows take no more memory
-than a photograph of a million pixels does as a whole."""
+"""Pixels of the windows in one batch, which need no more memory than a photograph of a million
+pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingModel:
-    """A model for whole images that runs a model for windows.
+    """Counts whole images by running a model on windows of them.
 
     Images are padded with zeros at the bottom and the right, to whole blocks and to at least one
     window. Windows start at whole blocks, so the blocks of a window are blocks of the image; the

@@ -63,17 +63,17 @@ unit and its reduction."""
 
 
 def mae(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:
-    """Sum the absolute errors of the blocks, in heads; averaged over the batch."""
+    """Sum the absolute errors of blocks, in heads; average over the batch."""
     return (counts - target.counts).abs().sum(dim=(1, 2, 3)).mean()
 
 
 def mse(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:
-    """Sum the squared errors of the blocks, in heads²; averaged over the batch."""
+    """Sum the squared errors of blocks, in heads²; average over the batch."""
     return (counts - target.counts).square().sum(dim=(1, 2, 3)).mean()
 
 
 def dm(counts: Float[Tensor, "batch 1 rows cols"], target: BlockTarget) -> Float[Tensor, ""]:
-    r"""DM-Count: score the count of the image, the places of its heads and their distribution.
+    r"""Score the count of an image, the places of its heads and their distribution (DM-Count).
 
     Computes :math:`|s - N| + 0.1\,OT + 0.01\,N \sum_i |d_i / s - y_i / N|` with s = sum d. The
     first and last term are averaged over the batch, the transport term is summed over it, as
@@ -136,7 +136,7 @@ def bayesian(
     target: BlockTarget,
     config: BayesianConfig | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Bayesian loss: each annotated head should get one predicted head, the background none.
+    r"""Compute the Bayesian loss: each annotated head gets one predicted head, the background none.
 
     Computes :math:`|E_0| + \sum_n |1 - E_n|` with :math:`E_n = \sum_i p(n|i)\, d_i`: block i
     divides its predicted heads among the annotated heads near it, or gives them to the background

@@ -76,7 +76,7 @@ def transport_loss(
     *,
     block: int,
 ) -> Float[Tensor, ""]:
-    r"""Optimal-transport term: its gradient moves predicted heads towards annotated ones.
+    r"""Compute the optimal-transport term, whose gradient moves predicted heads to annotated ones.
 
     Its value is about 0 and has no meaning; only the gradient matters. For an image it is
     :math:`(\beta - \langle d, \beta\rangle / s) / \max(s, 1)` with s = sum d, which moves heads

@@ -1,1 +1,1 @@
-"""The loop, told what to run."""
+"""Training: loop, step, optimiser, schedule, memory, and the state that resuming needs."""

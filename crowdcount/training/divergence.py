@@ -66,27 +66,27 @@ class NotFiniteError(DivergedError):
     """A step whose loss or gradient is not finite, with its evidence."""
 
     def __init__(self, evidence: Evidence, *, finite_prediction: bool, saved: str = "") -> None:
-        """Word the error.
+        """Create the error.
 
         Args:
             evidence: The step.
             finite_prediction: Whether the prediction of the network was finite.
-            saved: File in which the evidence was saved.
+            saved: File that holds the evidence, if it was saved.
         """
         self.evidence = evidence
         self.finite_prediction = finite_prediction
-        broken = _broken(evidence.values, finite_prediction=finite_prediction)
+        problem = _problem(evidence.values, finite_prediction=finite_prediction)
         values = ", ".join(f"{name} {value:g}" for name, value in evidence.values.items())
         reproduce = f"; {saved} reproduces the step" if saved else ""
         super().__init__(
             f"training diverged at step {evidence.step} (epoch {evidence.epoch}): "
-            f"{broken}: {values}",
+            f"{problem}: {values}",
             looked_for=f"finite numbers; the batch was {', '.join(evidence.batch.names)}",
             next_step=f"lower the learning rate (--lr), or look at these images{reproduce}",
         )
 
 
-def _broken(values: Mapping[str, float], *, finite_prediction: bool) -> str:
+def _problem(values: Mapping[str, float], *, finite_prediction: bool) -> str:
     """Name the first value that is not finite on the way from the network to the gradient."""
     if not finite_prediction:
         return "the prediction of the network is not finite"

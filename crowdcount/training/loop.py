@@ -178,7 +178,7 @@ def _without_gradient(model: nn.Module) -> tuple[str, ...]:
     if not gradients:
         return ()
     nonzero = torch.stack([gradient.any() for gradient in gradients.values()]).tolist()
-    return tuple(name for name, any_ in zip(gradients, nonzero, strict=True) if not any_)
+    return tuple(name for name, learns in zip(gradients, nonzero, strict=True) if not learns)
 
 
 def _report(learner: Learner, *, lr: float, encoder_lr: float, complete: bool) -> EpochReport:

@@ -54,9 +54,9 @@ def estimate_memory(model: nn.Module, *, crop: int, train: TrainConfig) -> Memor
     """
     model = model.to("meta").train()
     weights = _bytes([*model.parameters(), *model.buffers()])
-    trained = _bytes([each for each in model.parameters() if each.requires_grad])
+    trained = _bytes([tensor for tensor in model.parameters() if tensor.requires_grad])
     at_once = -(-train.batch_size // train.accumulate)
-    activations = _kept_bytes(model, torch.empty(at_once, 3, crop, crop, device="meta"))
+    activations = _saved_bytes(model, torch.empty(at_once, 3, crop, crop, device="meta"))
     return MemoryEstimate(
         weights=weights,
         gradients=trained,
@@ -67,25 +67,25 @@ def estimate_memory(model: nn.Module, *, crop: int, train: TrainConfig) -> Memor
 
 
 def _bytes(tensors: list[Tensor]) -> int:
-    return sum(each.numel() * each.element_size() for each in tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _kept_bytes(model: nn.Module, images: Tensor) -> int:
-    """Return the bytes that a forward pass keeps, without weights and images."""
-    own = {_storage(each) for each in [*model.parameters(), *model.buffers(), images]}
-    kept: dict[int, int] = {}
+def _saved_bytes(model: nn.Module, images: Tensor) -> int:
+    """Return the bytes that a forward pass saves for the backward pass, besides its inputs."""
+    inputs = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers(), images]}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        # Views share their storage, and a tensor kept by two operations is stored once.
-        if _storage(tensor) not in own:
-            kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
+    def save(tensor: Tensor) -> Tensor:
+        # Views share their storage, and a tensor saved by two operations is stored once.
+        if _storage(tensor) not in inputs:
+            saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Kept until all is counted: the address of a freed storage may be used again.
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        # The graph lives until all is counted: the address of a freed storage may be used again.
         prediction = model(images)
     del prediction
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def _storage(tensor: Tensor) -> int:
@@ -123,8 +123,9 @@ def explained_memory(batch: Batch, *, step: int, train: TrainConfig) -> Iterator
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    is_of_cuda = isinstance(error, torch.OutOfMemoryError)
-    return is_of_cuda or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(message in str(error) for message in _OUT_OF_MEMORY)
 
 
 def _advice(train: TrainConfig, *, side: int) -> str:

@@ -76,7 +76,7 @@ def _cosine(moment: Moment, config: ScheduleConfig, lr: float) -> float:
 
 
 def _restarts(moment: Moment, config: ScheduleConfig, lr: float) -> float:
-    """A linear warm-up, then cosines that start again from the top; constant within an epoch.
+    """Warm up linearly, then follow cosines that restart from the top; constant within an epoch.
 
     Source:
         The published schedule of CLIP-EBC: Loshchilov and Hutter, "SGDR",

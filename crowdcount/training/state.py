@@ -50,7 +50,7 @@ class Progress:
     images: int = 0
     seconds: float = 0.0
     waiting: float = 0.0
-    """Seconds of these spent waiting for data."""
+    """Those of ``seconds`` spent waiting for data."""
 
     def next_epoch(self) -> "Progress":
         """Return the beginning of the next epoch."""
@@ -121,7 +121,7 @@ class Learner:
         self.device = device
 
     @property
-    def kept(self) -> nn.Module:
+    def validated_model(self) -> nn.Module:
         """The model to validate and keep: the average, if there is one."""
         return self.model if self.average is None else self.average.module
 
@@ -157,7 +157,7 @@ class Cadence:
         self._last = clock()
 
     def due(self, progress: Progress) -> bool:
-        """Whether to save a state now; if so, the minutes start again."""
+        """Return whether to save a state now; if so, the minutes are counted anew."""
         if self._steps is None and self._minutes is None:
             return progress.step == 0
         by_steps = self._steps is not None and progress.steps % self._steps == 0
@@ -209,6 +209,6 @@ def load_state(path: Path) -> SavedState:
             f"{path}: not a training state, or a damaged one",
             next_step="start the run again, with --force",
         ) from error
-    same = "go on with the version of crowdcount that wrote it"
-    check_format(path, version, expected=FORMAT, next_step=same)
+    again = "go on with the version of crowdcount that wrote it"
+    check_format(path, version, expected=FORMAT, next_step=again)
     return state

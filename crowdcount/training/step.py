@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crowdcount.core.precision import computed
+from crowdcount.core.precision import predict_blocks
 from crowdcount.core.types import Batch, BlockPrediction, BlockTarget, LossTerms
 from crowdcount.training.divergence import Evidence, NotFiniteError
 from crowdcount.training.optimiser import set_learning_rate
@@ -115,8 +115,8 @@ def _backward(
         pixels = piece.images.to(
             learner.device, memory_format=torch.channels_last, non_blocking=True
         )
-        prediction = computed(learner.model, pixels, precision=learner.precision)
-        terms = criterion(prediction, _moved(piece.target, learner.device))
+        prediction = predict_blocks(learner.model, pixels, precision=learner.precision)
+        terms = criterion(prediction, _on_device(piece.target, learner.device))
         torch.autograd.backward(learner.scaler.scale(share * terms.total))
         finite = 0 * (prediction.logits.detach().sum() + prediction.counts.detach().sum())
         parts = [terms.total, terms.classification, terms.count]
@@ -145,8 +145,8 @@ def _split(batch: Batch, *, pieces: int) -> Iterator[Batch]:
         )
 
 
-def _moved(target: BlockTarget, device: torch.device) -> BlockTarget:
-    """Copy a target to a device."""
+def _on_device(target: BlockTarget, device: torch.device) -> BlockTarget:
+    """Return a target whose tensors are on a device."""
     return dataclasses.replace(
         target,
         counts=target.counts.to(device, non_blocking=True),

@@ -14,7 +14,7 @@ from torch import Tensor
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_PIXELS
-from crowdcount.core.precision import PRECISIONS, computed, keep_weights
+from crowdcount.core.precision import PRECISIONS, keep_weights, predict_blocks
 from crowdcount.core.settings import check_choice
 from crowdcount.core.types import BlockPrediction, ImageCount
 from crowdcount.data.sources.images import load_image, pixels_of
@@ -143,7 +143,7 @@ def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockM
         precision: Precision of the network: a key of ``PRECISIONS``.
     """
     if not model.config.window:
-        return partial(computed, model, precision=precision)
+        return partial(predict_blocks, model, precision=precision)
     # Windows are cut from normalised pixels, so that padding a small image adds the mean colour.
     count = _from_normalised(model, precision=precision)
     return lambda images: count(model.normalised(images))
@@ -151,7 +151,7 @@ def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockM
 
 def _from_normalised(model: BlockCounter, *, precision: str) -> BlockModel:
     config = model.config
-    network = partial(computed, model.from_normalised, precision=precision)
+    network = partial(predict_blocks, model.from_normalised, precision=precision)
     if not config.window:
         return network
     # SlidingModel averages overlaps in float32.

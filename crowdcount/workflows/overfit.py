@@ -138,7 +138,9 @@ def overfit(
         loss_before=losses[0],
         loss_after=losses[-1],
         count_error_before=before,
-        count_error_after=_count_error(cast(BlockCounter, learner.kept), batches, device=target),
+        count_error_after=_count_error(
+            cast(BlockCounter, learner.validated_model), batches, device=target
+        ),
     )
 
 

@@ -263,7 +263,7 @@ def _carry_out(
             "%s continues at epoch %d, step %d", run.folder, progress.epoch, progress.steps + 1
         )
     counter = Counter(
-        model=cast(BlockCounter, learner.kept),
+        model=cast(BlockCounter, learner.validated_model),
         working_size=plan.working_size,
         device=device,
         name=run.name,

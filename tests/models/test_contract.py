@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins
 from crowdcount.core.image import WorkingSize
-from crowdcount.core.precision import computed
+from crowdcount.core.precision import predict_blocks
 from crowdcount.core.types import pad_to_multiple
 from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
@@ -214,7 +214,7 @@ def test_bfloat16_computes_nearly_the_same(model):
     images = torch.rand(2, 3, 40, 64)
     with torch.no_grad():
         exact = seen(model(images))
-        rough = seen(computed(model, images, precision="bf16"))
+        rough = seen(predict_blocks(model, images, precision="bf16"))
     # Logits are compared with the largest of them; plain heads have no larger ones beside them.
     share = 0.1 if model.config.head == "regression" else 0.02
     assert_close(rough, exact, atol=share * exact.abs().max().item(), rtol=0.05)

@@ -235,11 +235,14 @@ def test_training_goes_on_exactly_and_averages_go_along(backbone, settings):
     resumed = learner(empty_model(config, BINS), optim=OPTIM, ema_decay=0.9)
     resumed.load_state_dict(saved)
     train(resumed, 2, 3)
-    for one, other in ((whole.model, resumed.model), (whole.kept, resumed.kept)):
+    for one, other in (
+        (whole.model, resumed.model),
+        (whole.validated_model, resumed.validated_model),
+    ):
         others = other.state_dict()
         assert all(torch.equal(tensor, others[name]) for name, tensor in one.state_dict().items())
     frozen = tuple(f"{name}." for name in whole.model.frozen)
-    kept, first = whole.kept.state_dict(), saved["model"]
+    kept, first = whole.validated_model.state_dict(), saved["model"]
     assert all(torch.equal(kept[n], first[n]) for n in kept if f"{n}.".startswith(frozen))
 
 

@@ -13,7 +13,7 @@ def test_the_average_trails_the_weights_and_forgets_the_start():
     levels = []
 
     def note(loss):
-        levels.append((learning.model.level.item(), learning.kept.level.item()))
+        levels.append((learning.model.level.item(), learning.validated_model.level.item()))
 
     run(learning, FewBatches(), epochs=30, ema_decay=0.9, options={"on_step": note})
     rising = levels[:20]
@@ -23,7 +23,7 @@ def test_the_average_trails_the_weights_and_forgets_the_start():
 
 def test_without_a_decay_the_weights_themselves_are_kept():
     learning = learner(MeanModel())
-    assert learning.kept is learning.model
+    assert learning.validated_model is learning.model
 
 
 def test_by_hand():

@@ -123,6 +123,9 @@ def test_goes_on_from_a_state_as_if_it_had_not_stopped(stop, precision):
 
     kept = [report for report in before if report.complete]
     assert list(map(without_times, kept + after)) == list(map(without_times, reports))
-    for one, other in ((whole.model, resumed.model), (whole.kept, resumed.kept)):
+    for one, other in (
+        (whole.model, resumed.model),
+        (whole.validated_model, resumed.validated_model),
+    ):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name
