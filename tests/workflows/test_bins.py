@@ -156,7 +156,7 @@ def test_training_takes_the_table_that_is_chosen_for_several_sets_too(data, tmp_
         write_table(tmp_path / "joint.json", joint, force=True)
         assert training_bins(sets, block=8, chosen=str(tmp_path / "joint.json")) == joint.bins
     assert bins_path(data, block=8).read_bytes() == before
-    with pytest.raises(UsageError, match=r"blocks of 8 pixels, not of 16"):
+    with pytest.raises(UsageError, match=r"blocks of 8 pixels, not 16"):
         training_bins([data], block=16, chosen="sha-r8-t4")
 
 
