@@ -1,4 +1,4 @@
-"""Finding prepared data sets: which folders a command uses."""
+"""Find the prepared data sets that a command uses."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def find_prepared(
     environment: Mapping[str, str],
     directory: Path = Path(),
 ) -> list[Path]:
-    """Find prepared data sets: those given, else those of the environment, else all in ``data/``.
+    """Find the prepared data sets given, else those of the environment, else all in ``data/``.
 
     Args:
         given: Prepared folders, or folders that hold prepared folders.
@@ -32,8 +32,8 @@ def find_prepared(
         given = [Path(environment[DATA_VARIABLE])]
     if not given:
         given = [directory / DATA_FOLDER]
-    found = [prepared for folder in given for prepared in _prepared_in(folder)]
-    return list(dict.fromkeys(found))
+    folders = [prepared for folder in given for prepared in _prepared_in(folder)]
+    return list(dict.fromkeys(folders))
 
 
 def open_prepared(
@@ -50,23 +50,23 @@ def open_prepared(
         InputMissingError: If there is none.
         UsageError: If several were found and none was given, or there is no such fold.
     """
-    found = one_data_set(find_prepared(given, environment=environment), chosen=bool(given))
-    data = [PreparedDataset.open(folder) for folder in found]
-    return data if fold is None else [each.with_fold(fold) for each in data]
+    folders = one_data_set(find_prepared(given, environment=environment), chosen=bool(given))
+    data = [PreparedDataset.open(folder) for folder in folders]
+    return data if fold is None else [dataset.with_fold(fold) for dataset in data]
 
 
-def one_data_set(found: Sequence[Path], *, chosen: bool) -> list[Path]:
+def one_data_set(folders: Sequence[Path], *, chosen: bool) -> list[Path]:
     """Return the data sets to use together: all that were chosen, or the only one.
 
     Raises:
         UsageError: If several were found and none was chosen.
     """
-    if chosen or len(found) == 1:
-        return list(found)
+    if chosen or len(folders) == 1:
+        return list(folders)
     raise UsageError(
         "several prepared data sets are here and none was chosen",
-        looked_for=", ".join(str(path) for path in found),
-        next_step=f"name one, or several to be used together: --data {found[0]}",
+        looked_for=", ".join(map(str, folders)),
+        next_step=f"name one, or several to be used together: --data {folders[0]}",
     )
 
 

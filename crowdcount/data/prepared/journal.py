@@ -1,4 +1,4 @@
-"""The journal of a prepared folder, by which a killed run is resumed."""
+"""The journal of a prepared folder, from which a killed run is resumed."""
 
 import json
 from collections.abc import Iterable
@@ -61,11 +61,11 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
         UsageError: If the folder holds other files, or was prepared from another origin.
         BadInputError: If its manifest is damaged.
     """
-    nothing = Earlier(manifest=None, records={}, versions={})
+    empty = Earlier(manifest=None, records={}, versions={})
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", next_step="choose another --out")
     if not folder.exists() or all(_is_leftover(path) for path in folder.iterdir()):
-        return nothing
+        return empty
     unfinished, finished = (folder / JOURNAL).is_file(), (folder / MANIFEST).is_file()
     if not unfinished and not finished:
         raise UsageError(
@@ -73,7 +73,7 @@ def read_earlier(folder: Path, origin: Origin, *, force: bool) -> Earlier:
             next_step="choose another --out, or empty the folder",
         )
     if force:
-        return nothing
+        return empty
     manifest = None if unfinished else read_manifest(folder)
     if manifest is None:
         start, records = _read_journal(folder / JOURNAL)
@@ -151,7 +151,7 @@ class _Start:
 
 
 def _difference(old: Any, new: Any) -> str:
-    """Describe a difference; of settings, only the fields that differ."""
+    """Describe a difference, of settings by the fields that differ."""
     if not is_dataclass(old) or type(old) is not type(new):
         return f"{old}, not {new}"
     pairs = (
@@ -167,11 +167,11 @@ def _origin(manifest: Manifest) -> Origin:
 def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
     """Read the first line of a journal and the records after it."""
     first, *lines = journal.read_bytes().split(b"\n")
-    known = TypeAdapter(ImageRecord)
+    adapter = TypeAdapter(ImageRecord)
     records = []
     for line in lines:
         try:
-            records.append(known.validate_json(line))
+            records.append(adapter.validate_json(line))
         except pydantic.ValidationError:
             continue  # the run was killed while it wrote this line
     try:

@@ -101,10 +101,10 @@ class Hashes:
 
     source: str
     annotation: str
-    """Of the annotation file, or of the image's points where a table holds those of all images."""
+    """Hash of the annotation file, or of the image's points if a table holds all."""
 
     image: str = ""
-    """Of the prepared image, as the next two of points and blocks; empty if nothing was written."""
+    """Hash of the prepared image, then of its points and blocks; empty if none was written."""
 
     points: str = ""
     blocks: str = ""
@@ -151,7 +151,7 @@ class ImageRecord:
     """Blocks with more heads than can be observed."""
 
     heads_cut: _Number
-    """Heads by which the correction lowers their counts."""
+    """Heads that the correction removes from their counts."""
 
     sha256: Hashes
 

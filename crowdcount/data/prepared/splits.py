@@ -31,9 +31,9 @@ def assign_training(
     Args:
         heads: Heads of each training image.
         config: Shares, number of folds and seed.
-        groups: Group of each image that must stay together with others.
+        groups: Group of each image that stays together with others.
         folds: Images of each fold that the recipe defines, if it defines any.
-        has_val: Whether the set has a validation split, so that none is held out for it.
+        has_val: Whether the set has a validation split, so that no image is held out.
     """
     choose = partial(held_out, seed=config.seed, groups=groups)
     validation = () if has_val else choose(heads, fraction=config.val_fraction)
@@ -85,7 +85,7 @@ def held_out(
 def parted(
     heads: Mapping[str, int], *, folds: int, seed: int, groups: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, ...], ...]:
-    """Part images into folds of similar size, stratified by count.
+    """Divide images into folds of similar size, stratified by count.
 
     The groups, sorted by mean count, are dealt out in rounds: one of each run to each fold, the
     largest of a run to the fold with the fewest images. The order of ``heads`` does not matter.

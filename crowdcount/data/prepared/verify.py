@@ -33,14 +33,14 @@ def manifest_problems(manifest: Manifest) -> Iterator[str]:
         if sums.get(split) != manifest.totals.get(split):
             yield f"{split}: the totals are not the sums over its images"
     train = {record.file for record in manifest.images if record.split == "train"}
-    kept_back = {*manifest.held_out, *manifest.calibration}
-    if len(kept_back) < len(manifest.held_out) + len(manifest.calibration):
+    reserved = {*manifest.held_out, *manifest.calibration}
+    if len(reserved) < len(manifest.held_out) + len(manifest.calibration):
         yield "held out: an image occurs twice"
-    for file in sorted(kept_back - train):
+    for file in sorted(reserved - train):
         yield f"held out: {file} is not a training image"
     if manifest.held_out and "val" in sums:
         yield "held out: images, although there is a validation split"
-    if kept_back and not train - kept_back:
+    if reserved and not train - reserved:
         yield "held out: every training image"
     if manifest.complete == bool(manifest.reasons):
         yield "complete, with reasons" if manifest.complete else "incomplete, without a reason"
@@ -72,7 +72,7 @@ def record_problems(record: ImageRecord, *, folder: Path, manifest: Manifest) ->
         return
     try:
         yield from _content_problems(record, *contents, manifest=manifest)
-    # The manifest fits files of another kind: numpy and zlib raise any error of parsing.
+    # Files of another kind may have the recorded hashes; numpy and zlib raise many types of errors.
     except Exception:  # noqa: BLE001
         yield f"{record.name}: the files do not hold an image, points and block counts"
 

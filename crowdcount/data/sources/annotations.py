@@ -295,7 +295,7 @@ def _json_points(heads: Any, *, where: str) -> Points:
         raise ValueError(f"{where}: expected a list of points [x, y], found {_excerpt(heads)}")
     for number, head in enumerate(heads, start=1):
         # Not isinstance: true and false are numbers to Python.
-        if not isinstance(head, list) or [type(each) for each in head] != [float, float]:
+        if not isinstance(head, list) or [type(value) for value in head] != [float, float]:
             raise ValueError(f"{where}: point {number}: expected [x, y], found {_excerpt(head)}")
     return _as_points(heads)
 

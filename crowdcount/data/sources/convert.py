@@ -24,7 +24,7 @@ from crowdcount.data.sources.images import (
     upright_points,
 )
 from crowdcount.data.sources.pair import SourceImage
-from crowdcount.data.sources.point_quality import axes_seem_swapped, finite, repeated
+from crowdcount.data.sources.point_quality import axes_seem_swapped, count_duplicates, finite
 from crowdcount.data.sources.resize import moved_inside, moved_points, outside
 from crowdcount.errors import BadInputError
 from crowdcount.files import sha256_bytes, sha256_file, write_bytes
@@ -60,7 +60,7 @@ def convert(
         )
     # Sizes in the frame of the points, before and after the resize: upright, or as stored.
     turn = header.orientation if source.recipe.points.frame == "stored" else 1
-    old, new = (each if turn < 5 else each[::-1] for each in ((header.width, header.height), size))
+    old, new = (wh if turn < 5 else wh[::-1] for wh in ((header.width, header.height), size))
     scaled = moved_points(heads, old=old, new=new)
     # A head inside the image stays inside through every turn and every later crop.
     points = upright_points(moved_inside(scaled, size=new), size=new, orientation=turn)
@@ -90,7 +90,7 @@ def convert(
         orientation=header.orientation,
         heads=len(points),
         outside=int(outside(scaled, size=new).sum()),
-        duplicates=repeated(heads),
+        duplicates=count_duplicates(heads),
         dropped=len(annotated) - len(heads),
         axes_swapped=axes_seem_swapped(heads, size=old),
         blocks_corrected=int((raw > corrected).sum()),

@@ -276,9 +276,9 @@ def _opened(source: Path | bytes, *, name: str, max_pixels: int) -> Iterator[Ima
 
 @contextmanager
 def _damage_reported(name: str) -> Iterator[None]:
-    """Report an exception of Pillow's as damage. Only calls of Pillow may stand in the block.
+    """Report an exception of Pillow as damage; the block may hold calls of Pillow only.
 
-    Its decoders raise whatever their parsing ran into: OSError, SyntaxError, struct.error.
+    Its decoders raise errors of many types: OSError, SyntaxError, struct.error.
     """
     try:
         yield
@@ -435,7 +435,7 @@ def _rgb(image: Image.Image, *, name: str) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
-    """Values of any type brought to 0..255 from the smallest usual range they fit."""
+    """Scale values of any type to 0..255 from the smallest usual range that holds them."""
     scaled = np.nan_to_num(values.astype(np.float32), copy=False, posinf=0.0, neginf=0.0)
     highest = float(scaled.max(initial=0.0))
     ranges = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (65535.0, 2.0**32 - 1)

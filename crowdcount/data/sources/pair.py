@@ -33,7 +33,7 @@ class SourceImage:
     """Its own annotation file, or the table that holds its points."""
 
     rows: Points | None = None
-    """Its points, where a table of all images held them."""
+    """Its points, if a table holds those of all images."""
 
     id: str = ""
     """The text matched by the recipe's ``{id}``."""

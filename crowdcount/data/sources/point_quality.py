@@ -16,7 +16,7 @@ def finite(points: Float64[np.ndarray, "heads 2"]) -> Float64[np.ndarray, "finit
     return np.asarray(points[np.isfinite(points).all(axis=1)])
 
 
-def repeated(points: Float64[np.ndarray, "heads 2"]) -> int:
+def count_duplicates(points: Float64[np.ndarray, "heads 2"]) -> int:
     """Count the finite points at exactly the place of an earlier one."""
     # Complex numbers are sorted five times as fast as rows of two.
     return len(points) - len(np.unique(points[:, 0] + 1j * points[:, 1]))

@@ -201,11 +201,11 @@ class Recipe:
     def heads(self, split: str) -> dict[str, int]:
         """Return the heads of a split, or of ``total``, in each release where they are known."""
         heads = {}
-        for release, known in self.releases.items():
-            if split in known:
-                heads[release] = known[split]
-            elif split == TOTAL and known.keys() == self.labelled.keys():
-                heads[release] = sum(known.values())
+        for release, by_split in self.releases.items():
+            if split in by_split:
+                heads[release] = by_split[split]
+            elif split == TOTAL and by_split.keys() == self.labelled.keys():
+                heads[release] = sum(by_split.values())
         return heads
 
     def to_json(self) -> dict[str, Any]:

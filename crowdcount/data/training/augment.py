@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from crowdcount.core.image import Sample
 from crowdcount.core.settings import OR_NONE, settings
+from crowdcount.data.sources.images import upright_points
 from crowdcount.errors import ConfigError
 
 # Distance of a pixel's last coordinate from the next pixel: a pixel is [k, k + 1), and the largest
@@ -210,15 +211,9 @@ def crop(sample: Sample, *, left: int, top: int, side: int, size: int) -> Sample
 
 
 def flip(sample: Sample) -> Sample:
-    """Exchange left and right.
-
-    A head on pixel column k moves to column width - 1 - k. Mirrored to width - x, a head on the
-    left edge of a pixel would move to the next pixel; it is placed just inside instead.
-    """
-    width = sample.image.shape[1]
-    points = sample.points.copy()
-    columns = np.floor(points[:, 0])
-    points[:, 0] = np.minimum(width - points[:, 0], width - columns - _LAST)
+    """Exchange left and right; a head on pixel column k moves to column width - 1 - k."""
+    height, width = sample.image.shape[:2]
+    points = upright_points(sample.points, size=(width, height), orientation=2)
     return replace(sample, image=np.asarray(cv2.flip(sample.image, 1)), points=points)
 
 

@@ -88,12 +88,12 @@ class TrainingBatches:
             samples: The training images.
             size: Side of the square crops in pixels.
             block: Block side of the targets in pixels.
-            batch_size: Crops a batch; the last of an epoch may have fewer.
+            batch_size: Crops in a batch; the last of an epoch may have fewer.
             config: Settings of the augmentation.
             seed: Seed of order and augmentation.
             crops_per_image: Consecutive crops of each image in an epoch.
             workers: Processes that prepare crops; None: one less than there are processors, at
-                least one and at most four; 0: none but the caller's own.
+                least one and at most four; 0: the calling process itself.
             pinned: Put batches into pinned memory, from which a GPU copies while it computes.
         """
         self._order = _EpochOrder(
@@ -162,7 +162,7 @@ def _begin_worker(worker: int) -> None:  # noqa: ARG001 - the signature is torch
     """Set up a worker process: no threads of OpenCV, and a process group of its own.
 
     Terminals, ``timeout`` and shells send a request to stop to the whole group of the main process.
-    It follows the request, and still needs its workers to finish the step under way.
+    The main process follows the request, but needs its workers to finish the current step.
     """
     cv2.setNumThreads(0)
     if hasattr(os, "setpgid"):  # Windows has no process groups of this kind

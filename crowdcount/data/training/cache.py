@@ -27,7 +27,7 @@ LARGEST_SHARE = 0.5
 """Largest share of the free memory or disk that ``auto`` takes."""
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""The folder in which Linux tells a container's limits."""
+"""The folder in which Linux states the limits of a container."""
 
 _PLACES = {"memory": "in memory", "disk": "on disk"}
 _BYTES_PER_POINT = 16
@@ -36,7 +36,7 @@ _ALIGNMENT = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """The facts of an image that determine its space in the cache."""
+    """Sizes of an image that determine its space in the cache."""
 
     name: str
     """Name of its sample."""
@@ -47,10 +47,10 @@ class Room:
 
 
 class SampleCache:
-    """Samples in a nameless file, which processes share by mapping it.
+    """Samples in an unnamed file, which processes share by mapping it.
 
     The file vanishes with its last process, however that ends. A sample is valid once its mark is
-    set, which is written last, so one half written by a killed process is not used.
+    set, which is written last, so a sample cut short by a killed process is not used.
     """
 
     def __init__(self, rooms: Sequence[Room], *, directory: Path | None = None) -> None:
@@ -69,7 +69,7 @@ class SampleCache:
         else:
             with tempfile.TemporaryFile(dir=directory) as file:
                 descriptor = os.dup(file.fileno())
-        self._own(rooms, descriptor)
+        self._adopt(rooms, descriptor)
         os.ftruncate(descriptor, size)
         if directory is not None and hasattr(os, "posix_fallocate"):
             # A full disk raises an error now; later it would be a signal that ends the process.
@@ -80,10 +80,10 @@ class SampleCache:
         return {"rooms": self._rooms, "descriptor": DupFd(self._descriptor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._own(state["rooms"], state["descriptor"].detach())
+        self._adopt(state["rooms"], state["descriptor"].detach())
         self._map()
 
-    def _own(self, rooms: Sequence[Room], descriptor: int) -> None:
+    def _adopt(self, rooms: Sequence[Room], descriptor: int) -> None:
         self._rooms = rooms
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
@@ -95,7 +95,7 @@ class SampleCache:
         self._bytes: UInt8[np.ndarray, " bytes"] = np.frombuffer(mapped, dtype=np.uint8)
 
     def get(self, index: int) -> Sample | None:
-        """Return the read-only sample at ``index``; None if it was not kept yet."""
+        """Return the read-only sample at ``index``; None if it is not cached yet."""
         if not self._bytes[index]:
             return None
         image, points = self._views(index)
@@ -104,7 +104,7 @@ class SampleCache:
         return Sample(name=self._rooms[index].name, image=image, points=points)
 
     def put(self, index: int, sample: Sample) -> None:
-        """Keep a sample, unless its size differs from the room's."""
+        """Cache a sample, unless its size differs from the room's."""
         image, points = self._views(index)
         if (image.shape, points.shape) == (sample.image.shape, sample.points.shape):
             image[...] = sample.image

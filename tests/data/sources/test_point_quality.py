@@ -6,10 +6,10 @@ from hypothesis.extra.numpy import arrays
 
 from crowdcount.data.sources.point_quality import (
     axes_seem_swapped,
+    count_duplicates,
     faults,
     finite,
     remarks,
-    repeated,
 )
 from tests import prepared_sets
 
@@ -35,7 +35,7 @@ def test_what_is_dropped_has_no_place_and_the_rest_stays(points):
 @given(arrays(np.float64, st.tuples(st.integers(0, 8), st.just(2)), elements=st.floats(-2, 2)))
 def test_a_point_is_repeated_where_another_is_equal_to_it(points):
     first_seen = {(x, y) for x, y in points.tolist()}
-    assert repeated(points) == len(points) - len(first_seen)
+    assert count_duplicates(points) == len(points) - len(first_seen)
 
 
 @pytest.mark.parametrize("size", [(1024, 768), (768, 1024)])
