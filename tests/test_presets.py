@@ -75,7 +75,7 @@ def test_bins_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_was_published_is_what_is_set(name):
-    config = load_run_config(preset=name)
+    config = load_run_config(preset=name).resolved()
     zip_ = name.startswith("zip")
     assert (config.optim.name, config.optim.lr, config.train.crop) == ("adam", 1e-4, 448)
     assert config.train.epochs == (1300 if zip_ else 2600)

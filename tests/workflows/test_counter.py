@@ -237,7 +237,7 @@ def test_a_model_that_gives_no_number_is_an_error(value, checkpoint, tmp_path, o
 @pytest.mark.parametrize(
     ("card", "key"),
     [
-        ({}, "working_size: Field required"),
+        ({}, "working_size: is missing"),
         ({"working_size": {"short_side_min": 64, "long_side_max": "long"}}, "long_side_max"),
         ({"working_size": {"short_side_min": 64, "long_side_max": 32}}, "working size needs"),
         ({"provenance": []}, "provenance"),
