@@ -1,7 +1,6 @@
 """The command ``import``: convert a published checkpoint into a checkpoint folder."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 from crowdcount.core.bins import Bins
@@ -11,7 +10,6 @@ from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import sha256_file
-from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Assumptions, Card, ImportedFile, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.checkpoints.published import bin_count, published_model, unused_names
@@ -32,20 +30,9 @@ DEFAULT_SET = "sha"
 """Data set whose preparation is assumed for a table of your own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Imported:
-    """A published checkpoint, converted."""
-
-    model: BlockCounter
-
-    card: Card
-
-    unused: tuple[str, ...]
-    """Keys of the file that no count depends on; left out."""
-
-
-def read_published(
-    path: Path,
+def import_checkpoint(
+    path: Path | str,
+    out: Path | str,
     *,
     bins: str | None,
     backbone: str | None = None,
@@ -53,11 +40,16 @@ def read_published(
     prompts: str = "words",
     window: int | None = None,
     window_stride: int | None = None,
-) -> Imported:
-    """Read a published CLIP-EBC checkpoint. No code in it is run.
+    force: bool = False,
+    dry_run: bool = False,
+) -> Path:
+    """Convert a published CLIP-EBC checkpoint into a checkpoint folder; log what was assumed.
+
+    No code in the file is run.
 
     Args:
         path: A bare state dict or a training state.
+        out: The folder to write.
         bins: Its training data set, which has a published table; or the name of a published table;
             or a file with a table.
         backbone: Its backbone; None: the one that fits its tensors.
@@ -65,14 +57,21 @@ def read_published(
         prompts: ``words`` or ``digits``, as in its training.
         window: Side of the counting windows in pixels; None: that of its position embedding.
         window_stride: Pixels from one window to the next; None: the side.
+        force: Replace a checkpoint at ``out``.
+        dry_run: Write nothing.
+
+    Returns:
+        ``out``.
 
     Raises:
         InputMissingError: If the file is missing.
         UntrustedFileError: If reading it would run code from it.
-        UsageError: If the bins are not given, or match more than one table.
+        UsageError: If ``out`` exists, or the bins are not given or match more than one table.
         ConfigError: If the backbone, table or data set is unknown, or the windows cut blocks.
         BadInputError: If its tensors are not those of a published model.
     """
+    path, out = Path(path), Path(out)
+    check_free(out, force=force)
     file = read_tensors(path)
     table, table_name, data = _table(bins, block=block, count=bin_count(file.tensors), path=path)
     try:
@@ -91,95 +90,48 @@ def read_published(
             next_step=error.next_step
             or "see that backbone, block and bins are those it was trained with",
         ) from error
-    rule = load_recipe(data or DEFAULT_SET).resize
-    size = WorkingSize(
-        short_side_min=rule.short_side_min, long_side_max=rule.long_side_max or MAX_SIDE
-    )
-    return Imported(
-        model=model,
-        unused=(*file.beside, *unused_names(file.tensors)),
-        card=Card(
-            name=path.stem,
-            working_size=size,
-            provenance=Provenance(
-                data=() if data is None else (data,),
-                imported=ImportedFile(file=path.name, sha256=sha256_file(path)),
-                selected_on=SELECTED_ON.get(data or "", "test"),
-                assumed=_assumed(model, bins=table_name),
-            ),
-        ),
-    )
-
-
-def import_checkpoint(
-    path: Path | str,
-    out: Path | str,
-    *,
-    bins: str | None,
-    backbone: str | None = None,
-    block: int = 8,
-    prompts: str = "words",
-    window: int | None = None,
-    window_stride: int | None = None,
-    force: bool = False,
-    dry_run: bool = False,
-) -> Path:
-    """Convert a published CLIP-EBC checkpoint into a checkpoint folder; log what was assumed.
-
-    Args and errors as for :func:`read_published`; ``force`` replaces a checkpoint at ``out``, and
-    ``dry_run`` writes nothing.
-
-    Returns:
-        ``out``.
-    """
-    folder = Path(out)
-    check_free(folder, force=force)
-    imported = read_published(
-        Path(path),
-        bins=bins,
-        backbone=backbone,
-        block=block,
-        prompts=prompts,
-        window=window,
-        window_stride=window_stride,
-    )
-    config = imported.model.config
-    method = "whole images"
-    if config.window:
-        stride = config.window_stride or config.window
-        method = f"windows of {config.window} pixels, one every {stride}"
-    bins_count = len(imported.model.bins.starts)
-    log.info("%s: %s, %d bins, %s", path, config.backbone, bins_count, method)
-    if assumed := imported.card.provenance.assumed:
-        log.info("assumed: %s", assumptions_line(assumed))
-    for name in imported.unused:
-        log.info("not used: %s", name)
-    if dry_run:
-        log.info("to be written to %s", folder)
-    else:
-        save_checkpoint(folder, imported.model, card=imported.card)
-    return folder
-
-
-def _assumed(model: BlockCounter, *, bins: str) -> Assumptions:
-    config = model.config
-    return Assumptions(
-        bins=bins,
+    rule, config = load_recipe(data or DEFAULT_SET).resize, model.config
+    assumed = Assumptions(
+        bins=table_name,
         block=config.block,
         prompts=None if model.prompts is None else config.prompts,
         window=config.window or 0,
         window_stride=config.window_stride,
         normalisation=config.normalisation,
     )
+    card = Card(
+        name=path.stem,
+        working_size=WorkingSize(
+            short_side_min=rule.short_side_min, long_side_max=rule.long_side_max or MAX_SIDE
+        ),
+        provenance=Provenance(
+            data=() if data is None else (data,),
+            imported=ImportedFile(file=path.name, sha256=sha256_file(path)),
+            selected_on=SELECTED_ON.get(data or "", "test"),
+            assumed=assumed,
+        ),
+    )
+    method = "whole images"
+    if config.window:
+        stride = config.window_stride or config.window
+        method = f"windows of {config.window} pixels, one every {stride}"
+    log.info("%s: %s, %d bins, %s", path, config.backbone, len(table.starts), method)
+    log.info("assumed: %s", assumptions_line(assumed))
+    for name in (*file.beside, *unused_names(file.tensors)):
+        log.info("not used: %s", name)
+    if dry_run:
+        log.info("to be written to %s", out)
+    else:
+        save_checkpoint(out, model, card=card)
+    return out
 
 
 def _table(
     chosen: str | None, *, block: int, count: int | None, path: Path
 ) -> tuple[Bins, str, str | None]:
-    """Return the bins of a published checkpoint, their name, and their data set if it is known.
+    """Return the bins of a checkpoint with ``count`` bins, their name, and their data set if known.
 
-    ``chosen`` is a data set, a published table or a file; ``count`` the number of bins of the
-    checkpoint, or None if it is not known. Messages name ``path``.
+    ``chosen`` is a data set, a published table, or a file.
     """
     if chosen is None:
         raise UsageError(

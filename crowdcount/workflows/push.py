@@ -41,48 +41,38 @@ LICENCES = {
 def push_checkpoint(
     checkpoint: ResolvedCheckpoint, repository: str, *, private: bool = False, dry_run: bool = False
 ) -> str:
-    """Upload a checkpoint with its card to the model hub.
-
-    Args:
-        checkpoint: The checkpoint.
-        repository: Target, as ``OWNER/NAME``.
-        private: Create a repository that only its owner sees.
-        dry_run: Upload nothing.
-
-    Returns:
-        The name of the uploaded checkpoint; for a dry run the README.
-    """
-    if not dry_run:
-        check_reachable()
-    log.info("model %s", checkpoint)
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "pushed"
-        write_pushed(checkpoint.path, repository, out=out)
-        if not dry_run:
-            return str(push(out, repository, private=private))
-        for name in PUSHED:
-            log.info("to be pushed: %s, %.1f kB", name, (out / name).stat().st_size / 1e3)
-        return (out / README_NAME).read_text(encoding="utf-8")
-
-
-def write_pushed(checkpoint: Path, repository: str, *, out: Path) -> None:
-    """Write the files that :func:`push` uploads.
+    """Upload a checkpoint with its card to the model hub as one commit; other files there stay.
 
     Weights keep their stored types; paths of this machine are removed.
 
     Args:
-        checkpoint: The folder of a checkpoint.
-        repository: The repository, as ``OWNER/NAME``.
-        out: The folder to write, which does not exist yet.
+        checkpoint: The checkpoint.
+        repository: Target, as ``OWNER/NAME``; created if it does not exist.
+        private: Create a repository that only its owner sees.
+        dry_run: Upload nothing.
+
+    Returns:
+        The name of the uploaded checkpoint, with the commit; for a dry run the README.
 
     Raises:
-        UsageError: If the name of the repository has the wrong form.
-        InputMissingError: If there is no checkpoint.
-        BadInputError: If it is damaged.
+        UsageError: If the name has another form, or the repository should be private and is public.
+        InputMissingError: If there is no checkpoint, no token, or no hub that answers.
+        BadInputError: If the checkpoint is damaged.
+        CrowdCountError: If the hub refuses.
     """
     check_repository(repository)
-    pack(checkpoint, out, half="float16" in read_card(checkpoint).stored_as)
-    write_text(out / README_NAME, readme(read_card(out), repository))
+    if not dry_run:
+        _check_reachable()
+    log.info("model %s", checkpoint)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "pushed"
+        pack(checkpoint.path, out, half="float16" in read_card(checkpoint.path).stored_as)
+        write_text(out / README_NAME, readme(read_card(out), repository))
+        if not dry_run:
+            return str(_upload(out, repository, private=private))
+        for name in PUSHED:
+            log.info("to be pushed: %s, %.1f kB", name, (out / name).stat().st_size / 1e3)
+        return (out / README_NAME).read_text(encoding="utf-8")
 
 
 def readme(checkpoint: ShownCheckpoint, repository: str) -> str:
@@ -106,12 +96,8 @@ def readme(checkpoint: ShownCheckpoint, repository: str) -> str:
     )
 
 
-def check_reachable() -> None:
-    """Check that there is a token and that the hub answers.
-
-    Raises:
-        InputMissingError: If one is missing.
-    """
+def _check_reachable() -> None:
+    """Check that there is a token and that the hub answers."""
     from huggingface_hub import constants, get_token
 
     if get_token() is None:
@@ -129,25 +115,9 @@ def check_reachable() -> None:
         )
 
 
-def push(folder: Path, repository: str, *, private: bool = False) -> HubName:
-    """Upload the files of :func:`write_pushed` as one commit; other files there stay.
-
-    Args:
-        folder: The folder of the files.
-        repository: The repository, as ``OWNER/NAME``; created if it does not exist.
-        private: Create a private one.
-
-    Returns:
-        The repository, with the commit.
-
-    Raises:
-        InputMissingError: If there is no token, or no hub that answers.
-        UsageError: If it should be private, and already exists in public.
-        CrowdCountError: If the hub refuses.
-    """
+def _upload(folder: Path, repository: str, *, private: bool) -> HubName:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    check_reachable()
     api = HfApi()
     files = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in PUSHED
