@@ -45,12 +45,6 @@ class BlockCounter(nn.Module, ABC):
     ) -> None:
         """Store the settings, bins and statistics.
 
-        Args:
-            config: Settings; ``config.block`` must be the block side of the bins.
-            bins: The bins to distinguish.
-            normalisation: Channel statistics to apply to images.
-            stride: The coarsest stride of the network, in pixels: sides are padded to multiples.
-
         Raises:
             ConfigError: If settings and bins are for blocks of different sides, or the head cannot
                 distinguish these bins.
@@ -109,7 +103,7 @@ class BlockCounter(nn.Module, ABC):
         """
         self.frozen = (*self.frozen, *names)
         for name, parameter in self.named_parameters():
-            if f"{name}.".startswith(tuple(f"{each}." for each in self.frozen)):
+            if f"{name}.".startswith(tuple(f"{frozen}." for frozen in self.frozen)):
                 parameter.requires_grad = False
         self.train(self.training)
 

@@ -26,7 +26,7 @@ from crowdcount.models.timm_encoders import bare_timm_encoder, timm_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRequest:
+class _Request:
     """A model to build."""
 
     spec: BackboneSpec
@@ -36,7 +36,7 @@ class ModelRequest:
     fresh: bool
     """Whether its encoder gets the weights that the settings name; else all weights are random."""
 
-    offline: bool = True
+    offline: bool
     """Download nothing."""
 
 
@@ -63,43 +63,36 @@ def build_model(
         UntrustedFileError: If reading the weights file would run code from it.
         BadInputError: If the weights file is damaged or not of this backbone.
     """
-    spec = backbone_spec(config.backbone, pretrained=config.pretrained)
-    return _build(spec, config, bins, normalisation=normalisation, fresh=True, offline=offline)
+    return _build(config, bins, normalisation, fresh=True, offline=offline)
 
 
 def empty_model(
     config: ModelConfig, bins: Bins, *, normalisation: Normalisation | None = None
 ) -> BlockCounter:
-    """Build a model to load a state dict into. Needs neither network nor pretrained weights.
+    """Build a model to load a state dict into, as :func:`build_model` does.
 
-    Args:
-        config: Settings; the sources of weights in it are ignored.
-        bins: The bins that it distinguishes.
-        normalisation: Channel statistics; None: those of the settings.
-
-    Raises:
-        ConfigError: If the settings contradict the bins or the library.
+    Needs neither network nor pretrained weights; the sources of weights in ``config`` are ignored.
     """
-    spec = backbone_spec(config.backbone)
-    return _build(spec, config, bins, normalisation=normalisation, fresh=False)
+    return _build(config, bins, normalisation, fresh=False, offline=True)
 
 
 def _build(
-    spec: BackboneSpec,
     config: ModelConfig,
     bins: Bins,
-    *,
     normalisation: Normalisation | None,
+    *,
     fresh: bool,
-    offline: bool = True,
+    offline: bool,
 ) -> BlockCounter:
     """Build a model and apply the settings that all families share."""
-    usual = NORMALISATIONS.get(config.normalisation, spec.normalisation)
-    request = ModelRequest(
+    spec = backbone_spec(config.backbone, pretrained=config.pretrained if fresh else "auto")
+    if normalisation is None:
+        normalisation = NORMALISATIONS.get(config.normalisation, spec.normalisation)
+    request = _Request(
         spec=spec,
         config=config,
         bins=bins,
-        normalisation=normalisation or usual,
+        normalisation=normalisation,
         fresh=fresh,
         offline=offline,
     )
@@ -116,7 +109,7 @@ def _build(
     return model
 
 
-def _ebc(request: ModelRequest) -> EBC:
+def _ebc(request: _Request) -> EBC:
     if request.fresh:
         encoder = timm_encoder(request.spec, request.config, offline=request.offline)
     else:
@@ -124,7 +117,7 @@ def _ebc(request: ModelRequest) -> EBC:
     return EBC(request.config, request.bins, normalisation=request.normalisation, encoder=encoder)
 
 
-def _encoder_decoder(request: ModelRequest) -> EncoderDecoder:
+def _encoder_decoder(request: _Request) -> EncoderDecoder:
     spec, config, bins = request.spec, request.config, request.bins
     if request.fresh:
         parts = pretrained_parts(spec, config, offline=request.offline, block=bins.block)
@@ -133,7 +126,7 @@ def _encoder_decoder(request: ModelRequest) -> EncoderDecoder:
     return EncoderDecoder(config, bins, normalisation=request.normalisation, parts=parts)
 
 
-def _clip_ebc(request: ModelRequest) -> ClipEBC:
+def _clip_ebc(request: _Request) -> ClipEBC:
     spec, config, bins = request.spec, request.config, request.bins
     sentences = bin_prompts(config, bins)
     block, grid = bins.block, config.position_grid
@@ -168,7 +161,7 @@ def _clip_ebc(request: ModelRequest) -> ClipEBC:
     )
 
 
-FAMILIES: dict[str, Callable[[ModelRequest], BlockCounter]] = {
+FAMILIES: dict[str, Callable[[_Request], BlockCounter]] = {
     "clip": _clip_ebc,
     "timm": _ebc,
     **dict.fromkeys(LAYOUTS, _encoder_decoder),

@@ -62,14 +62,13 @@ class ClipEBC(BlockCounter):
             bins: The bins to distinguish.
             normalisation: Channel statistics to apply to images.
             encoder: CLIP's image encoder.
-            decoder: Widths of the decoder's residual blocks; empty: one as wide as the features.
+            decoder: As in ``BackboneSpec``.
             text_features: CLIP's features of the sentences of :func:`bin_prompts`, of any length.
             projection: Initial projection to CLIP's embedding; None: random.
 
         Raises:
-            ConfigError: If settings and bins are for blocks of different sides, the head cannot
-                distinguish these bins, the encoder cannot be tuned like this, or the projection
-                expects features of another width than the decoder's.
+            ConfigError: As for :class:`BlockCounter`, or if the encoder cannot be tuned like this,
+                or the projection expects features of another width than the decoder's.
         """
         if config.head == "regression":
             raise ConfigError(
@@ -159,17 +158,13 @@ class ClipEBC(BlockCounter):
         features = self._decoded(images)
         logits = self.logit_scale.exp() * _cosines(self.projection(features), self.text_features)
         if self.config.head == "zip":
-            compared = _cosines(self.occupancy_projection(features), self.occupancy_features)
-            return zero_inflated(self.occupancy_scale.exp() * compared, logits)
+            cosines = _cosines(self.occupancy_projection(features), self.occupancy_features)
+            return zero_inflated(self.occupancy_scale.exp() * cosines, logits)
         return logits
 
 
 def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
-    """Build the light pyramid that replaces the published decoder.
-
-    Raises:
-        ConfigError: If the encoder has no levels, or none as coarse as the blocks.
-    """
+    """Build the light pyramid that replaces the published decoder."""
     if not encoder.levels:
         raise ConfigError(
             "model.decoder: slim takes CLIP's ResNets and vision transformers, not "
@@ -201,18 +196,14 @@ def _start_at_first(projection: nn.Conv2d, sentences: Float[Tensor, "sentences e
 def bin_prompts(config: ModelConfig, bins: Bins) -> tuple[str, ...]:
     """Return the sentence of each bin; for ``zip`` with that of an occupied block as the second."""
     style, template = config.prompts, config.prompt_template
-    empty, *filled = (prompt(*each, style=style, template=template) for each in bins.ranges)
+    empty, *filled = (prompt(*ends, style=style, template=template) for ends in bins.ranges)
     if config.head == "zip":
         return (empty, occupied_prompt(style=style, template=template), *filled)
     return (empty, *filled)
 
 
 def _tuning(config: ModelConfig, encoder: ClipImageEncoder) -> str:
-    """Return which part of the encoder is trained.
-
-    Raises:
-        ConfigError: If the encoder does not allow the setting.
-    """
+    """Resolve the setting ``tuning`` for an encoder, or refuse it."""
     is_transformer = isinstance(encoder.network, GridTransformer)
     tuning = config.tuning
     if tuning == "auto":

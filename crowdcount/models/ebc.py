@@ -29,17 +29,11 @@ class EBC(BlockCounter):
     def __init__(
         self, config: ModelConfig, bins: Bins, *, normalisation: Normalisation, encoder: nn.Module
     ) -> None:
-        """Put neck and head on a backbone.
-
-        Args:
-            config: Settings.
-            bins: The bins to distinguish.
-            normalisation: Channel statistics to apply to images.
-            encoder: A timm model made with ``features_only``.
+        """Put neck and head on ``encoder``, a timm model made with ``features_only``.
 
         Raises:
-            ConfigError: If the backbone has no features as coarse as the blocks ask for, or the
-                settings need an encoder of CLIP.
+            ConfigError: As for :class:`BlockCounter`, or if no features are as coarse as the blocks
+                need, or the settings need an encoder of CLIP.
         """
         check_tuning(config)
         stages: Any = encoder.feature_info

@@ -2,8 +2,8 @@
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec, check_tag
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.hub import weights_file
-from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
+from crowdcount.models.checkpoints.tensor_files import drop_counters, match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import check_tuning, classification_head, joined_logits
 from crowdcount.models.neck import on_grid
@@ -28,6 +28,9 @@ FINE_STRIDE = 16
 
 POOLS = (1, 2, 3, 6)
 """CANNet: sides of the grids over which the context of a block is averaged."""
+
+LAYOUTS = ("vgg", "csrnet", "cannet", "resnet")
+"""Families of backbones that this module builds."""
 
 VGG_DECODER = (256, 128)
 DILATED_DECODER = (512, 512, 512, 256, 128, 64)
@@ -70,15 +73,8 @@ class EncoderDecoder(BlockCounter):
     ) -> None:
         """Put a head on a network.
 
-        Args:
-            config: Settings.
-            bins: The bins to distinguish.
-            normalisation: Channel statistics to apply to images.
-            parts: The network.
-
         Raises:
-            ConfigError: If settings and bins are for blocks of different sides, the head cannot
-                distinguish these bins, or the settings need an encoder of CLIP.
+            ConfigError: As for :class:`BlockCounter`, or if the settings need an encoder of CLIP.
         """
         check_tuning(config)
         if config.frozen_stages:
@@ -145,7 +141,7 @@ class Context(nn.Module):
 
 def bare_parts(spec: BackboneSpec, *, block: int) -> Parts:
     """Build encoder and decoder of a named backbone with random weights."""
-    return LAYOUTS[spec.family](spec.library_name, block)
+    return _resnet(spec.library_name, block=block) if spec.family == "resnet" else _vgg(spec)
 
 
 def pretrained_parts(
@@ -159,49 +155,41 @@ def pretrained_parts(
         UntrustedFileError: If reading the weights file would run code from it.
         BadInputError: If the weights file is damaged or not of this network.
     """
-    if config.weights is None and config.pretrained == "none":
-        return bare_parts(spec, block=block)
-    if config.weights is None:
+    if config.weights is not None:
+        whole = _file_weights(spec, Path(config.weights))
+    elif config.pretrained != "none":
         whole = _library_weights(spec, offline=offline)
     else:
-        whole = _file_weights(spec, Path(config.weights))
+        return bare_parts(spec, block=block)
     parts = bare_parts(spec, block=block)
-    own = [each for each in parts.encoder.state_dict() if not each.endswith("num_batches_tracked")]
-    parts.encoder.load_state_dict({each: whole[parts.prefix + each] for each in own}, strict=False)
+    names = drop_counters(parts.encoder.state_dict())
+    tensors = {name: whole[parts.prefix + name] for name in names}
+    parts.encoder.load_state_dict(tensors, strict=False)
     return parts
 
 
-def _vgg(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts share a signature
-    """Build DM-Count's network: VGG up to its last pooling, and two convolutions."""
-    encoder = _vgg_features(name)
+def _vgg(spec: BackboneSpec) -> Parts:
+    """Build DM-Count's network, CSRNet, or CANNet.
+
+    DM-Count has all of VGG but its last pooling, and two convolutions; CSRNet the first ten
+    convolutions, and dilated ones; CANNet adds the context of each block to CSRNet.
+    """
+    whole = spec.family == "vgg"
+    encoder = _vgg_features(spec.library_name, convolutions=None if whole else 10)
+    width = [layer.out_channels for layer in encoder if isinstance(layer, nn.Conv2d)][-1]
+    widths = VGG_DECODER if whole else DILATED_DECODER
+    batch_norm = not whole and spec.library_name.endswith("_bn")
     return Parts(
         encoder=encoder,
-        stride=16,
-        decoder=_convolutions(_width(encoder), VGG_DECODER, dilation=1, batch_norm=False),
-        channels=VGG_DECODER[-1],
+        stride=16 if whole else 8,
+        decoder=_convolutions(width, widths, dilation=1 if whole else 2, batch_norm=batch_norm),
+        channels=widths[-1],
+        context=Context(width) if spec.family == "cannet" else nn.Identity(),
         prefix="features.",
     )
 
 
-def _csrnet(name: str, block: int) -> Parts:  # noqa: ARG001 - all layouts share a signature
-    """Build CSRNet: the first ten convolutions of VGG16, and dilated ones."""
-    encoder, normed = _vgg_features(name, convolutions=10), name.endswith("_bn")
-    return Parts(
-        encoder=encoder,
-        stride=8,
-        decoder=_convolutions(_width(encoder), DILATED_DECODER, dilation=2, batch_norm=normed),
-        channels=DILATED_DECODER[-1],
-        prefix="features.",
-    )
-
-
-def _cannet(name: str, block: int) -> Parts:
-    """Build CANNet: CSRNet with the context of each block."""
-    parts = _csrnet(name, block)
-    return replace(parts, context=Context(_width(parts.encoder)))
-
-
-def _resnet(name: str, block: int) -> Parts:
+def _resnet(name: str, *, block: int) -> Parts:
     """Build a ResNet and residual blocks; its last stage has stride 1 for blocks up to 16."""
     import torchvision
 
@@ -211,26 +199,16 @@ def _resnet(name: str, block: int) -> Parts:
         for module in network.layer4[0].modules():
             if isinstance(module, nn.Conv2d):
                 module.stride = (1, 1)
-    stages = [each for each in network.named_children() if each[0] not in ("avgpool", "fc")]
+    stages = [stage for stage in network.named_children() if stage[0] not in ("avgpool", "fc")]
     widths = RESNET_DECODERS[name]
     kind = BasicBlock if name in ("resnet18", "resnet34") else Bottleneck
-    channels = network.fc.in_features
-    blocks = (kind(*pair) for pair in itertools.pairwise((channels, *widths)))
+    blocks = (kind(*pair) for pair in itertools.pairwise((network.fc.in_features, *widths)))
     return Parts(
         encoder=nn.Sequential(OrderedDict(stages)),
         stride=FINE_STRIDE if fine else 2 * FINE_STRIDE,
         decoder=nn.Sequential(*blocks),
         channels=widths[-1],
     )
-
-
-LAYOUTS: dict[str, Callable[[str, int], Parts]] = {
-    "vgg": _vgg,
-    "csrnet": _csrnet,
-    "cannet": _cannet,
-    "resnet": _resnet,
-}
-"""Builders of encoder and decoder from torchvision's name and a block side, by family."""
 
 
 def _vgg_features(name: str, *, convolutions: int | None = None) -> nn.Sequential:
@@ -247,11 +225,6 @@ def _vgg_features(name: str, *, convolutions: int | None = None) -> nn.Sequentia
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     return layers
-
-
-def _width(features: nn.Sequential) -> int:
-    """Return the output channels of the last convolution."""
-    return [each.out_channels for each in features if isinstance(each, nn.Conv2d)][-1]
 
 
 def _convolutions(
@@ -275,7 +248,7 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
         import torchvision
 
         known: Any = torchvision.models.get_model_weights(spec.library_name)
-        tags = [each.name for each in known]
+        tags = [weights.name for weights in known]
         check_tag("torchvision", spec.library_name, tag=spec.tag, known=tags)
         source = known[spec.tag].url
     name = f"torchvision's {spec.library_name} ({spec.tag})"
