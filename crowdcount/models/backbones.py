@@ -17,7 +17,7 @@ OPEN_CLIP_PREFIX = "open-clip:"
 
 @dataclass(frozen=True)
 class Figures:
-    """Size and cost of a backbone, for blocks of 8 pixels and five bins."""
+    """Size and cost of a model on a backbone, for blocks of 8 pixels and five bins."""
 
     encoder: float
     """Parameters of the encoder, in millions."""
@@ -219,16 +219,13 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnet152": _torchvision("resnet", "resnet152", 58.1, 70.5, 16, 93, 365),
 }
 # fmt: on
-"""The backbones with a name of their own: all that is known of each. Tests compute the figures."""
+"""The backbones with names of their own. Tests compute the figures."""
 
 
 def check_backbone(name: str) -> None:
-    """Refuse a name that is neither in ``BACKBONES`` nor starts like a library's.
+    """Raise ConfigError for a name that is neither in ``BACKBONES`` nor starts like a library's.
 
     Imports no library.
-
-    Raises:
-        ConfigError: If it is unknown; lists the known names.
     """
     prefixes = (TIMM_PREFIX, OPEN_CLIP_PREFIX)
     if name in BACKBONES or (name.startswith(prefixes) and name not in prefixes):
@@ -276,10 +273,10 @@ def own_window(name: str, *, grid: int | None = None) -> int | None:
     if grid is None:
         return spec.window if spec else None
     if spec is None or spec.patch is None:
-        chosen = ", ".join(each for each, known in BACKBONES.items() if known.patch)
+        fitting = ", ".join(other for other, known in BACKBONES.items() if known.patch)
         raise ConfigError(
             f"model.position_grid: {name} has no position embedding whose grid can be chosen",
-            looked_for=f"one of: {chosen}; or a vision transformer of {OPEN_CLIP_PREFIX}",
+            looked_for=f"one of: {fitting}; or a vision transformer of {OPEN_CLIP_PREFIX}",
             next_step="leave the setting out",
         )
     return grid * spec.patch
@@ -295,11 +292,7 @@ def default_crop(name: str, *, grid: int | None = None) -> int:
 
 
 def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> None:
-    """Refuse a tag of weights that a library does not have for a model.
-
-    Raises:
-        ConfigError: If ``tag`` is not among ``known``; lists these.
-    """
+    """Raise ConfigError for a tag of weights that a library does not have for a model."""
     if tag not in known:
         raise ConfigError(
             f"model.pretrained: {library} has no weights {tag!r} for {model}"
@@ -321,7 +314,7 @@ def _timm_spec(name: str, *, tag: str) -> BackboneSpec:
     tag = tag or tag_in_name
     if tag:
         names = timm.list_models(f"{model}.*", pretrained=True)
-        known = [each.partition(".")[2] for each in names]
+        known = [name.partition(".")[2] for name in names]
         check_tag("timm", model, tag=tag, known=known)
     weights: Any = timm.get_pretrained_cfg(f"{model}.{tag}" if tag else model)
     return BackboneSpec(

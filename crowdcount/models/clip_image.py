@@ -68,9 +68,7 @@ def own_projection(visual: Any) -> ClipProjection | None:
 
     For a ResNet it is the value projection of the attention pool followed by its output projection,
     which the pool would compute if it saw one place alone; for a transformer its last projection.
-
-    Args:
-        visual: The whole image encoder of open_clip's CLIP.
+    ``visual`` is the whole image encoder of open_clip's CLIP.
     """
     pool = getattr(visual, "attnpool", None)
     if pool is not None:
@@ -130,11 +128,7 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
 
 
 def random_clip(spec: BackboneSpec) -> Any:
-    """Build the whole CLIP with random weights.
-
-    Raises:
-        ConfigError: If open_clip's model is of another layout.
-    """
+    """Build the whole CLIP with random weights, initialised by open_clip."""
     import open_clip
 
     architecture(spec)
@@ -142,28 +136,24 @@ def random_clip(spec: BackboneSpec) -> Any:
         return open_clip.create_model(spec.library_name)
 
 
+def bare_clip(spec: BackboneSpec, **replaced: Any) -> Any:
+    """Build CLIP with random weights; ``replaced`` are other descriptions of its encoders."""
+    import open_clip
+
+    shape = architecture(spec) | replaced
+    return open_clip.CLIP(
+        embed_dim=shape["embed_dim"],
+        vision_cfg=shape["vision_cfg"],
+        text_cfg=shape["text_cfg"],
+        quick_gelu=shape.get("quick_gelu", False),
+    )
+
+
 def bare_clip_encoder(
     spec: BackboneSpec, *, block: int, position_grid: int | None = None
 ) -> ClipImageEncoder:
-    """Build the image encoder alone, with random weights, for blocks of ``block`` pixels.
-
-    Args:
-        spec: The backbone.
-        block: Block side in pixels.
-        position_grid: As for :func:`grid_encoder`.
-
-    Raises:
-        ConfigError: If open_clip's model is of another layout.
-    """
-    import open_clip
-
-    shape = architecture(spec)
-    clip = open_clip.CLIP(
-        embed_dim=shape["embed_dim"],
-        vision_cfg=shape["vision_cfg"],
-        text_cfg=_NO_TEXT,
-        quick_gelu=shape.get("quick_gelu", False),
-    )
+    """Build the encoder of :func:`grid_encoder` alone, with random weights."""
+    clip = bare_clip(spec, text_cfg=_NO_TEXT)
     return grid_encoder(clip.visual, spec, block=block, position_grid=position_grid)
 
 
@@ -219,13 +209,13 @@ def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
     pools, that of the shortcut too, become identities, which have no weights either.
     """
     resnet.attnpool = nn.Identity()
-    fine = block <= FINE_STRIDE
-    if fine:
+    stride = FINE_STRIDE if block <= FINE_STRIDE else STRIDE
+    if stride == FINE_STRIDE:
         resnet.layer4[0].avgpool = nn.Identity()
         resnet.layer4[0].downsample[0] = nn.Identity()
     return ClipImageEncoder(
         network=resnet,
-        stride=FINE_STRIDE if fine else STRIDE,
+        stride=stride,
         channels=resnet.layer4[-1].conv3.out_channels,
         embedding=embedding,
         stages=(
@@ -233,12 +223,8 @@ def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
             *((f"layer{number}",) for number in range(1, 5)),
         ),
         levels=tuple(
-            Level(stage[-1].conv3.out_channels, stride)
-            for stage, stride in zip(
-                (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4),
-                (4, 8, 16, FINE_STRIDE if fine else STRIDE),
-                strict=True,
-            )
+            Level(resnet.get_submodule(f"layer{number}")[-1].conv3.out_channels, cell)
+            for number, cell in enumerate((4, 8, 16, stride), start=1)
         ),
     )
 
@@ -309,21 +295,22 @@ def _other_layout(spec: BackboneSpec, reason: str) -> ConfigError:
 def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
     model, tag = spec.library_name, spec.tag
 
-    def fetched(source: str) -> Path:
+    def fetch(source: str) -> Path:
         name = f"open_clip's {model} ({tag})"
         return weights_file(name, source=source, names=OPEN_CLIP_FILES, offline=offline)
 
     # Before the import, which takes seconds, so that missing weights are reported at once.
-    path = fetched(spec.source) if spec.source else None
+    path = fetch(spec.source) if spec.source else None
     import open_clip
 
+    tags = open_clip.list_pretrained_tags_by_model(model)
     if not tag:
         raise ConfigError(
             f"model.pretrained: which weights of open_clip's {model}?",
-            looked_for=f"one of: {', '.join(open_clip.list_pretrained_tags_by_model(model))}",
+            looked_for=f"one of: {', '.join(tags)}",
             next_step=f"--backbone {OPEN_CLIP_PREFIX}{model}/ONE-OF-THEM, or --no-pretrained",
         )
-    check_tag("open_clip", model, tag=tag, known=open_clip.list_pretrained_tags_by_model(model))
+    check_tag("open_clip", model, tag=tag, known=tags)
     weights = open_clip.get_pretrained_cfg(model, tag)
     if weights.get("quick_gelu", False) != architecture(spec).get("quick_gelu", False):
         other = (
@@ -333,7 +320,7 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
             f"model.backbone: the weights {tag} of {model} were trained with another activation",
             next_step=f"--backbone {OPEN_CLIP_PREFIX}{other}/{tag}",
         )
-    path = path or fetched(weights.get("hf_hub") or weights["url"])
+    path = path or fetch(weights.get("hf_hub") or weights["url"])
     with quiet_root_logger():
         return open_clip.create_model(model, pretrained=str(path))
 

@@ -10,27 +10,15 @@ from torch import Tensor
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec
 from crowdcount.models.checkpoints.hub import fetch_tokeniser
-from crowdcount.models.clip_image import architecture, quiet_root_logger
+from crowdcount.models.clip_image import bare_clip, quiet_root_logger
 
 _NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
 """The smallest image encoder, for a CLIP that only encodes text."""
 
 
 def bare_clip_text(spec: BackboneSpec) -> Any:
-    """Build CLIP with random weights for its text encoder alone; its image encoder is a stub.
-
-    Raises:
-        ConfigError: If open_clip's model is of another layout.
-    """
-    import open_clip
-
-    shape = architecture(spec)
-    return open_clip.CLIP(
-        embed_dim=shape["embed_dim"],
-        vision_cfg=_NO_IMAGE,
-        text_cfg=shape["text_cfg"],
-        quick_gelu=shape.get("quick_gelu", False),
-    )
+    """Build CLIP with random weights for its text encoder alone; its image encoder is a stub."""
+    return bare_clip(spec, vision_cfg=_NO_IMAGE)
 
 
 @torch.no_grad()
@@ -50,10 +38,8 @@ def orthonormalise(
 
     A random text encoder gives nearly the same direction to all sentences. If the cosine of the
     first two is 0.95, no block can be empty with a probability above 0.99 at CLIP's initial
-    temperature, and thousands of empty blocks count as a crowd for hundreds of steps.
-
-    Args:
-        features: Features of at most as many sentences as the embedding has dimensions.
+    temperature, and thousands of empty blocks count as a crowd for hundreds of steps. There must be
+    at most as many sentences as the embedding has dimensions.
     """
     directions: Tensor = torch.linalg.qr(features.T).Q
     return directions.T.contiguous()
@@ -85,7 +71,14 @@ def tokenise(
     else:
         options = {}
         if name is not None:
-            _require_transformers(spec)
+            try:
+                import transformers  # noqa: F401
+            except ImportError as error:
+                raise ConfigError(
+                    f"model.backbone: the sentences of open_clip's {spec.library_name} are read by "
+                    "the package transformers, which is not installed",
+                    next_step="pip install 'crowdcount-ebc[siglip]', or choose another backbone",
+                ) from error
             fetch_tokeniser(name, offline=offline)
             options["local_files_only"] = True
         with quiet_root_logger():
@@ -96,17 +89,6 @@ def tokenise(
             looked_for=f"sentences that differ within {tokens.shape[1]} tokens",
         )
     return tokens
-
-
-def _require_transformers(spec: BackboneSpec) -> None:
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"model.backbone: the sentences of open_clip's {spec.library_name} are read by the "
-            "package transformers, which is not installed",
-            next_step="pip install 'crowdcount-ebc[siglip]', or choose another backbone",
-        ) from error
 
 
 def _bytes_as_tokens(

@@ -68,11 +68,7 @@ class EBC(BlockCounter):
 
 
 def check_tuning(config: ModelConfig) -> None:
-    """Refuse settings that only CLIP's backbones have.
-
-    Raises:
-        ConfigError: If there are any.
-    """
+    """Raise ConfigError for settings that only CLIP's backbones have."""
     for setting, usual in (("decoder", "paper"), ("projection_init", "random")):
         if (value := getattr(config, setting)) != usual:
             raise ConfigError(

@@ -72,13 +72,9 @@ class GridTransformer(nn.Module):
         images: Float[Tensor, "batch 3 height width"],
         prompts: Sequence[Float[Tensor, "batch _ channels"]] = (),
     ) -> list[Float[Tensor, "batch channels rows cols"]]:
-        """Compute the features of every patch after each quarter of the blocks.
+        """Compute the features of :meth:`forward` after each quarter of the blocks.
 
-        The last ones are normed.
-
-        Args:
-            images: Sides are multiples of the patch.
-            prompts: As for :meth:`forward`.
+        Only the last ones are normed.
         """
         features: Tensor = self.conv1(images)
         rows, cols = features.shape[-2:]
@@ -100,7 +96,7 @@ class GridTransformer(nn.Module):
             tokens = block(tokens)
             quarters += [tokens[:, first + prompted :]] * ends.count(number + 1)
         quarters.append(self.ln_post(tokens[:, first + prompted :]))
-        return [each.transpose(1, 2).reshape(len(images), -1, rows, cols) for each in quarters]
+        return [part.transpose(1, 2).reshape(len(images), -1, rows, cols) for part in quarters]
 
     def regrid(self, side: int) -> None:
         """Resize the position embedding to ``side`` x ``side`` patches permanently.
@@ -167,11 +163,7 @@ class SelfAttention(nn.Module):
     """
 
     def __init__(self, own: nn.MultiheadAttention) -> None:
-        """Take over the weights.
-
-        Args:
-            own: Attention with queries, keys and values of one width, and biases.
-        """
+        """Take over the weights of an attention with queries, keys and values of one width."""
         super().__init__()
         self.heads = own.num_heads
         self.in_proj_weight = own.in_proj_weight

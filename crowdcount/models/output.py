@@ -15,11 +15,7 @@ Head = Literal["ebc", "zip", "regression"]
 
 
 def check_head(head: str, bins: Bins) -> None:
-    """Refuse bins that a head cannot distinguish.
-
-    Raises:
-        ConfigError: If the head is ``zip`` and the first bin holds more than empty blocks.
-    """
+    """Raise ConfigError if the head is ``zip`` and the first bin holds more than empty blocks."""
     low, high = bins.ranges[0]
     if head == "zip" and high != 0:
         raise ConfigError(

@@ -20,11 +20,7 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 
 
 def check_template(template: str) -> None:
-    """Refuse a template that does not have exactly one placeholder, for the people.
-
-    Raises:
-        ConfigError: If it does not.
-    """
+    """Raise ConfigError for a template that does not have :data:`PLACE` as its only placeholder."""
     before, place, after = template.partition(PLACE)
     if not place or any(brace in before + after for brace in "{}"):
         raise ConfigError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from crowdcount.errors import BadInputError, ConfigError
 from crowdcount.models.backbones import BackboneSpec
 from crowdcount.models.checkpoints.hub import TIMM_FILES, weights_file
-from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
+from crowdcount.models.checkpoints.tensor_files import drop_counters, match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
 
 
@@ -47,7 +47,12 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
         try:
             encoder: nn.Module = timm.create_model(spec.library_name, features_only=True, **options)
             if card.fixed_input_size:
-                _try_other_size(encoder)
+                # Of another size than its own, so that it fails now and not in training.
+                stages: Any = encoder.feature_info
+                stride = max(stages.reduction())
+                with torch.no_grad():
+                    encoder.eval()(torch.zeros(1, 3, 2 * stride, 3 * stride))
+                encoder.train()
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error)
         else:
@@ -57,14 +62,6 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
         f"size: {' '.join(reason.split())}",
         next_step="choose another backbone, such as timm:tf_efficientnet_lite0",
     )
-
-
-@torch.no_grad()
-def _try_other_size(encoder: Any) -> None:
-    """Run a model made for one image size on another, so that it fails now and not in training."""
-    stride = max(encoder.feature_info.reduction())
-    encoder.eval()(torch.zeros(1, 3, 2 * stride, 3 * stride))
-    encoder.train()
 
 
 def first_stages(encoder: nn.Module, *, number: int) -> tuple[str, ...]:
@@ -131,12 +128,11 @@ def _load(encoder: nn.Module, whole: Mapping[str, Tensor], *, model: str) -> Non
     """
     by_plain_name = {_plain(name): tensor for name, tensor in whole.items()}
     own = encoder.state_dict()
-    found = {name: by_plain_name[_plain(name)] for name in own if _plain(name) in by_plain_name}
-    for name, tensor in own.items():
-        is_counter = name.endswith("num_batches_tracked")
-        if not is_counter and (name not in found or found[name].shape != tensor.shape):
+    tensors = {name: by_plain_name[_plain(name)] for name in own if _plain(name) in by_plain_name}
+    for name, tensor in drop_counters(own).items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
             raise BadInputError(f"weights of timm's {model}: none for {name} of its feature stages")
-    encoder.load_state_dict(found, strict=False)
+    encoder.load_state_dict(tensors, strict=False)
 
 
 def _plain(name: str) -> str:

@@ -57,11 +57,7 @@ class HubName:
 
 
 def check_repository(name: str) -> None:
-    """Refuse a name that is not of the form ``OWNER/NAME``.
-
-    Raises:
-        UsageError: If it is not.
-    """
+    """Raise UsageError for a name that is not of the form ``OWNER/NAME``."""
     if not re.fullmatch(_REPOSITORY, name):
         raise UsageError(f"{name}: not a repository of the model hub", looked_for="OWNER/NAME")
 
@@ -165,8 +161,8 @@ def hub_answers() -> bool:
     """Return whether the model hub answers within :data:`ANSWER_SECONDS`.
 
     The hub's own client sends the request, so its proxy, certificates and endpoint are used. It
-    runs on a thread, because looking up a host name knows no time limit. The client itself repeats
-    failed requests for most of a minute.
+    runs on a thread, because looking up a host name has no time limit, and because the client
+    repeats failed requests for most of a minute.
     """
     from huggingface_hub import constants, get_session
 
@@ -212,15 +208,7 @@ def _snapshot(
 ) -> Path:
     """Return the cached folder of one commit after downloading and verifying its files.
 
-    Args:
-        source: The repository.
-        needed: Names of files.
-        useful: Names or patterns of files.
-        cached_only: Send no request.
-
-    Raises:
-        _UnavailableError: If a needed file, or the repository, cannot be had.
-        UntrustedFileError: If a file differs from the one that the hub lists.
+    ``needed`` are names of files, ``useful`` names or patterns.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
@@ -247,7 +235,7 @@ def _snapshot(
     for name in needed:
         if not (folder / name).is_file():
             raise _UnavailableError(f"cannot be loaded: it has no {name}")
-    for path in {each for pattern in patterns for each in folder.glob(pattern)}:
+    for path in {path for pattern in patterns for path in folder.glob(pattern)}:
         # The cache calls a file by its ETag, which for large files is their SHA-256. The client
         # itself compares nothing but sizes.
         blob = path.resolve()
@@ -261,9 +249,9 @@ def _first_of(source: str, names: Sequence[str], *, cached_only: bool) -> Path:
     owner, name, *file = source.rstrip("/").split("/", 2)
     repository = HubName.parse(f"{HUB_PREFIX}{owner}/{name}")
     failures: list[_UnavailableError] = []
-    for each in file or names:
+    for name in file or names:
         try:
-            return _snapshot(repository, needed=(each,), cached_only=cached_only) / each
+            return _snapshot(repository, needed=(name,), cached_only=cached_only) / name
         except _UnavailableError as error:
             failures.append(error)
     raise failures[0]
@@ -290,15 +278,9 @@ def _download(url: str, path: Path, *, cached_only: bool) -> Path:
 
 
 def _verify(path: Path, stated: str, *, source: str = "") -> None:
-    """Compare a file with the stated start of its SHA-256.
+    """Refuse a file whose SHA-256 does not start with ``stated``.
 
-    Args:
-        path: The file.
-        stated: Hexadecimal digits.
-        source: The URL of a file that was just downloaded and will be deleted.
-
-    Raises:
-        UntrustedFileError: If they differ.
+    ``source`` is the URL of a file that was just downloaded and will be deleted.
     """
     if not (digest := sha256_file(path)).startswith(stated):
         raise UntrustedFileError(

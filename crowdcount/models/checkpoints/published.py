@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError
-from crowdcount.models.backbones import BACKBONES, BackboneSpec, backbone_spec
+from crowdcount.models.backbones import BACKBONES, backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.checkpoints.tensor_files import drop_counters, exact_tensors
@@ -108,15 +108,18 @@ def published_model(
     """
     if backbone is None:
         backbone = recognise_backbone(tensors)
-    else:
-        _check_asked(tensors, backbone)
-    spec = backbone_spec(backbone)
+    elif (fitting := _fitting_backbones(tensors)) and backbone not in fitting:
+        raise BadInputError(
+            f"its tensors are those of {fitting[0]}, but {backbone} was asked for",
+            next_step=f"leave --backbone out, or pass --backbone {fitting[0]}",
+        )
+    spec, grid = backbone_spec(backbone), _grid(tensors)
     config = ModelConfig(
         backbone=backbone,
         block=bins.block,
         pretrained="none",
         normalisation=NORMALISATION,
-        position_grid=_position_grid(tensors, spec),
+        position_grid=None if grid * (spec.patch or 0) in (0, spec.window) else grid,
         window=window,
         window_stride=window_stride,
         **_tuning(tensors) | {"prompts": prompts},
@@ -127,7 +130,11 @@ def published_model(
     own = model.state_dict()
     theirs = _published_names(own, family=spec.family)
     wanted = {theirs[name]: own[name] for name in theirs}
-    text = {} if clip is None else _text_tensors(clip)
+    text = {
+        TEXT + name: tensor
+        for name, tensor in (() if clip is None else clip.state_dict().items())
+        if not name.startswith(("visual.", "logit_"))
+    }
     left_out = unused_names(tensors)
     found = exact_tensors(
         drop_counters({k: v for k, v in tensors.items() if k not in left_out}),
@@ -137,9 +144,8 @@ def published_model(
     own |= {name: found[theirs[name]] for name in theirs if theirs[name] in found}
     if clip is not None:
         clip.load_state_dict({k.removeprefix(TEXT): found[k] for k in text}, strict=False)
-        own["text_features"] = text_features(
-            clip, tokenise(spec, bin_prompts(config, bins), offline=True)
-        )
+        tokens = tokenise(spec, bin_prompts(config, bins), offline=True)
+        own["text_features"] = text_features(clip, tokens)
     model.load_state_dict(own)
     return model.eval()
 
@@ -165,16 +171,6 @@ def recognise_backbone(tensors: Mapping[str, Tensor]) -> str:
 def bin_count(tensors: Mapping[str, Tensor]) -> int | None:
     """Return the number of bins of a published checkpoint; None: not visible, as with CLIP."""
     return _length(tensors.get("classifier.weight")) or None
-
-
-def _check_asked(tensors: Mapping[str, Tensor], backbone: str) -> None:
-    """Refuse a backbone if the tensors are clearly those of another."""
-    fitting = _fitting_backbones(tensors)
-    if fitting and backbone not in fitting:
-        raise BadInputError(
-            f"its tensors are those of {fitting[0]}, but {backbone} was asked for",
-            next_step=f"leave --backbone out, or pass --backbone {fitting[0]}",
-        )
 
 
 def _fitting_backbones(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -211,11 +207,11 @@ def _fitting_plain(tensors: Mapping[str, Tensor]) -> list[str]:
     fitting = []
     for name in PLAIN:
         family = BACKBONES[name].family
-        if all(each.startswith(tuple(BEGINNINGS[family].values())) for each in shapes):
+        if all(key.startswith(tuple(BEGINNINGS[family].values())) for key in shapes):
             with torch.device("meta"):
                 own = empty_model(ModelConfig(backbone=name), some).state_dict()
             theirs = _published_names(own, family=family)
-            if _shapes({theirs[each]: own[each] for each in theirs}) == shapes:
+            if _shapes({theirs[key]: own[key] for key in theirs}) == shapes:
                 fitting.append(name)
     return fitting
 
@@ -226,7 +222,7 @@ def _published_names(own: Mapping[str, Tensor], *, family: str) -> dict[str, str
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(each.shape) for name, each in drop_counters(tensors).items()}
+    return {name: tuple(tensor.shape) for name, tensor in drop_counters(tensors).items()}
 
 
 def _length(tensor: Tensor | None) -> int:
@@ -238,14 +234,6 @@ def _grid(tensors: Mapping[str, Tensor]) -> int:
     return math.isqrt(max(_length(tensors.get(_POSITIONS)) - 1, 0))
 
 
-def _position_grid(tensors: Mapping[str, Tensor], spec: BackboneSpec) -> int | None:
-    """Return the setting ``position_grid`` of a published transformer; None: the usual grid."""
-    grid = _grid(tensors)
-    if not grid or spec.patch is None or grid * spec.patch == spec.window:
-        return None
-    return grid
-
-
 def _tuning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the settings of the prompt tokens in the file."""
     prompts = [tensors[name] for name in tensors if PROMPTS.fullmatch(name)]
@@ -255,15 +243,6 @@ def _tuning(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "tuning": "prompts",
         "prompt_tokens": _length(prompts[0]),
         "prompt_depth": "shallow" if len(prompts) == 1 else "deep",
-    }
-
-
-def _text_tensors(clip: Any) -> dict[str, Tensor]:
-    """Return the tensors of CLIP's text encoder under their published names."""
-    return {
-        TEXT + name: tensor
-        for name, tensor in clip.state_dict().items()
-        if not name.startswith(("visual.", "logit_"))
     }
 
 

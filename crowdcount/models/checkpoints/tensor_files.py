@@ -44,9 +44,7 @@ class TensorFile:
     """The tensors of a file by name."""
 
     path: Path
-
     tensors: dict[str, Tensor]
-
     ordered: bool
     """Whether they are in the order of their model."""
 
@@ -69,7 +67,13 @@ def read_tensors(path: Path) -> TensorFile:
         raise InputMissingError(f"{path}: no such file")
     safe = path.suffix.lower() == ".safetensors"
     program = not safe and is_torchscript(path)
-    content = _read_safetensors(path) if safe else _read_pickle(path, program=program)
+    if safe:
+        try:
+            content: object = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise BadInputError(f"{path}: not a readable safetensors file: {error}") from error
+    else:
+        content = _read_pickle(path, program=program)
     beside: list[str] = []
     for key in _WRAPPINGS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -110,7 +114,7 @@ def match_tensors(
     wanted = drop_counters(wanted)
     needed = [name for name in wanted if not name.startswith(optional)]
     missing = [name for name in needed if name not in found]
-    if missing and file.ordered and not first_difference(found, wanted):
+    if missing and file.ordered and not _first_difference(found, wanted):
         log.info(
             "%s: matched to %s in order: the %d tensors have its number, order and shapes, "
             "but other names (%s for %s)",
@@ -122,19 +126,15 @@ def match_tensors(
         )
         return dict(zip(wanted, found.values(), strict=True))
     if len(missing) > len(needed) / 2:
-        reason = (
-            first_difference(found, wanted)
-            if file.ordered
-            else "the same names: such a file does not keep the order of its tensors"
+        reason = "the same names: such a file does not keep the order of its tensors"
+        raise BadInputError(
+            f"{file.path}: its tensors are not those of {model}",
+            looked_for=_first_difference(found, wanted) if file.ordered else reason,
         )
-        raise BadInputError(f"{file.path}: its tensors are not those of {model}", looked_for=reason)
     if missing:
         raise BadInputError(f"{file.path}: {model} needs a tensor {missing[0]}, which is missing")
-    exact_tensors(
-        {name: found[name] for name in needed},
-        {name: wanted[name] for name in needed},
-        source=str(file.path),
-    )
+    own, expected = ({name: tensors[name] for name in needed} for tensors in (found, wanted))
+    exact_tensors(own, expected, source=str(file.path))
     return {
         name: found[name]
         for name, tensor in wanted.items()
@@ -145,38 +145,34 @@ def match_tensors(
 def exact_tensors(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
 ) -> dict[str, Tensor]:
-    """Return tensors after a check that they are exactly those of a model.
-
-    Args:
-        found: The tensors.
-        wanted: The state dict of the model.
-        source: Their origin, for messages.
+    """Return tensors after a check that they are exactly those of a model's state dict.
 
     Raises:
-        BadInputError: If any is missing, unknown or of another shape; lists all of them.
+        BadInputError: If any is missing, unknown or of another shape; lists all of them, and names
+            ``source`` as their origin.
     """
     problems = []
     if missing := sorted(wanted.keys() - found.keys()):
-        problems.append(f"lacks {_named(missing)}")
+        problems.append(f"lacks {_listed(missing)}")
     if unknown := sorted(found.keys() - wanted.keys()):
-        problems.append(f"has {_named(unknown)} that the model does not know")
-    shapes = [
+        problems.append(f"has {_listed(unknown)} that the model does not know")
+    problems += [
         f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
         if name in found and found[name].shape != tensor.shape
     ]
-    if problems or shapes:
-        raise BadInputError(f"{source}: {'; '.join([*problems, *shapes])}")
+    if problems:
+        raise BadInputError(f"{source}: {'; '.join(problems)}")
     return dict(found)
 
 
-def _named(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     if len(names) == 1:
         return f"the tensor {names[0]}"
     return f"{len(names)} tensors ({', '.join(names)})"
 
 
-def first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Return why two lists of tensors cannot be matched in order; empty if they can."""
     pairs = zip(found.items(), wanted.items(), strict=False)
     for number, ((name, tensor), (own_name, own)) in enumerate(pairs, start=1):
@@ -198,13 +194,6 @@ def first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) 
 def drop_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove the counters of batch normalisation, which not every file has."""
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-
-
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadInputError(f"{path}: not a readable safetensors file: {error}") from error
 
 
 def _read_pickle(path: Path, *, program: bool) -> object:

@@ -21,7 +21,11 @@ def fuse_batch_norm(model: BlockCounter) -> None:
     Args:
         model: The model, in evaluation mode; changed in place.
     """
-    norms = {name: each for name, each in model.named_modules() if _is_norm(each)}
+    norms: dict[str, nn.Module] = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+    }
     if not norms:
         return
     for name, convolution in _convolutions_before(model, norms).items():
@@ -30,10 +34,6 @@ def fuse_batch_norm(model: BlockCounter) -> None:
         convolution.weight, convolution.bias = folded.weight, folded.bias
         # timm's batch normalisation includes the activation that follows.
         model.set_submodule(name, getattr(norm, "act", nn.Identity()))
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
 
 
 def _convolutions_before(model: BlockCounter, norms: dict[str, nn.Module]) -> dict[str, nn.Conv2d]:
@@ -52,7 +52,7 @@ def _convolutions_before(model: BlockCounter, norms: dict[str, nn.Module]) -> di
 
     def note_input(name: str, _: object, inputs: tuple[object, ...]) -> None:
         for output, convolution in outputs:
-            if any(output is each for each in inputs):
+            if any(output is value for value in inputs):
                 readers.setdefault(convolution, []).append(name)
 
     hooks = []

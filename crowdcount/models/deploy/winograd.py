@@ -57,10 +57,9 @@ class WinogradConv2d(nn.Module):
 
 
 def use_winograd(model: nn.Module) -> None:
-    """Replace every convolution of a model that this one makes faster.
+    """Replace every convolution that :class:`WinogradConv2d` makes faster in a model, in place.
 
-    Args:
-        model: The model, in evaluation mode; changed in place, and can no longer be trained.
+    The model is in evaluation mode, and can no longer be trained.
     """
     for name, module in list(model.named_modules()):
         if _suits(module):
@@ -92,7 +91,7 @@ def _spread(
     piece: Float[Tensor, "_ _ channels"],
 ) -> Float[Tensor, "16 tiles channels"]:
     """Compute B^T d B of each tile."""
-    rows, cols = (each // 2 - 1 for each in piece.shape[:2])
+    rows, cols = (side // 2 - 1 for side in piece.shape[:2])
     strips = piece.new_empty(4, rows, *piece.shape[1:])
     _combine([piece[i : i + 2 * rows : 2] for i in range(4)], into=strips)
     spread = piece.new_empty(4, 4, rows, cols, piece.shape[2])
