@@ -19,7 +19,6 @@ from crowdcount.models.checkpoints.card import (
     Measured,
     Provenance,
     Source,
-    Timed,
 )
 from crowdcount.models.checkpoints.format import Description, load_checkpoint, save_checkpoint
 from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
@@ -85,10 +84,7 @@ class ShownCheckpoint:
             "window_stride": model.window_stride,
             "training": provenance or None,
             "validation": card.to_json()["metrics"] or None,
-            "software": {
-                "crowdcount": description.crowdcount,
-                "torch": card.provenance.torch,
-            },
+            "software": {"crowdcount": description.crowdcount, "torch": card.provenance.torch},
         }
 
 
@@ -154,11 +150,7 @@ def pack(
 
 
 def check_free(out: Path, *, force: bool) -> None:
-    """Refuse to write a checkpoint where something else would be lost.
-
-    Raises:
-        UsageError: If ``out`` exists and is not a checkpoint, or ``force`` is not set.
-    """
+    """Raise UsageError if ``out`` exists and is not a checkpoint, or ``force`` is not set."""
     refuse_existing(out, force=force)
     if out.exists() and not (out / CONFIG_NAME).is_file():
         raise UsageError(
@@ -239,9 +231,9 @@ def _text_lines(text: CardText | None) -> dict[str, list[str]]:
         list(map(_source_line, text.weights)),
         [text.licence],
         [text.protocol] if text.protocol else [],
-        [line for measured in text.metrics for line in _measured_lines(measured)],
+        list(map(_measured_lines, text.metrics)),
         list(text.known_failures),
-        [line for timed in text.speed for line in _timed_lines(timed)],
+        [f"{t.image}, {t.machine}: {t.seconds:g} s\n  {t.command}" for t in text.speed],
     )
     return dict(zip(labels, lines, strict=True))
 
@@ -273,18 +265,13 @@ def _source_line(source: Source) -> str:
     return f"{source.name}{images}{url}: {source.terms}"
 
 
-def _measured_lines(measured: Measured) -> list[str]:
+def _measured_lines(measured: Measured) -> str:
     nae = "" if measured.nae is None else f" NAE {measured.nae:.3f}"
     note = "" if measured.note is None else f" ({measured.note})"
-    return [
+    return (
         f"{measured.data}, {measured.images:,} images: "
-        f"MAE {measured.mae:.2f} RMSE {measured.rmse:.2f}{nae}{note}",
-        f"  {measured.command}",
-    ]
-
-
-def _timed_lines(timed: Timed) -> list[str]:
-    return [f"{timed.image}, {timed.machine}: {timed.seconds:g} s", f"  {timed.command}"]
+        f"MAE {measured.mae:.2f} RMSE {measured.rmse:.2f}{nae}{note}\n  {measured.command}"
+    )
 
 
 def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:

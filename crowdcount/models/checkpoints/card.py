@@ -1,4 +1,4 @@
-"""The card of a checkpoint: what is known of a model beside its weights and settings."""
+"""The card of a checkpoint: origin, data, measurements and terms of a model."""
 
 import dataclasses
 from dataclasses import dataclass, field

@@ -43,15 +43,8 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        values = dataclasses.asdict(self)
-        return (
-            {"format": FORMAT}
-            | values
-            | {
-                "bins": self.bins.to_json(),
-                "card": self.card.to_json(),
-            }
-        )
+        values = {"format": FORMAT} | dataclasses.asdict(self)
+        return values | {"bins": self.bins.to_json(), "card": self.card.to_json()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +68,7 @@ def save_checkpoint(folder: Path, model: BlockCounter, *, card: Card, half: bool
     Args:
         folder: The folder; an earlier checkpoint there is replaced.
         model: The model, with its bins, statistics and, for CLIP, text features.
-        card: What is known of it.
+        card: Its card.
         half: Store matrices and kernels in float16, which halves the size.
     """
     description = Description(

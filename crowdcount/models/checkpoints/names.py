@@ -32,7 +32,7 @@ class ResolvedCheckpoint:
     """Its folder."""
 
     name: str
-    """The name it was asked for by. Of the model hub it includes the commit."""
+    """The name that the user gave; for a checkpoint of the model hub with its commit."""
 
     revision: str | None = None
     """Commit on the model hub; None: it is not from there."""
@@ -76,12 +76,8 @@ def resolve_checkpoint(
         return given
     if isinstance(given, str) and given.startswith(HUB_PREFIX):
         source = HubName.parse(given)
-        folder = hub_folder(
-            source,
-            needed=(CONFIG_NAME, WEIGHTS_NAME),
-            useful=(README_NAME,),
-            offline=offline,
-        )
+        needed, useful = (CONFIG_NAME, WEIGHTS_NAME), (README_NAME,)
+        folder = hub_folder(source, needed=needed, useful=useful, offline=offline)
         pinned = HubName(source.repository, folder.name)
         return ResolvedCheckpoint(path=folder, name=str(pinned), revision=folder.name)
     path = _shipped() if given == STARTER else _local(Path(given))

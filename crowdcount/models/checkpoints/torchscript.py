@@ -47,9 +47,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             (data,) = (
-                each
-                for each in archive.namelist()
-                if each.count("/") == 1 and each.endswith("/data.pkl")
+                name
+                for name in archive.namelist()
+                if name.count("/") == 1 and name.endswith("/data.pkl")
             )
             module = _Unpickler(archive, data).load()
             return dict(_tensors(module))

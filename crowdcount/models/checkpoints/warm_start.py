@@ -9,7 +9,7 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import backbone_spec
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
-from crowdcount.models.checkpoints.format import Description, describe, load_checkpoint
+from crowdcount.models.checkpoints.format import describe, load_checkpoint
 from crowdcount.models.checkpoints.names import ResolvedCheckpoint
 from crowdcount.models.config import ModelConfig
 
@@ -32,10 +32,10 @@ def initial_bins(init: ResolvedCheckpoint) -> Bins:
 def with_initial_settings(
     given: Mapping[str, Any], *, init: ResolvedCheckpoint, part: str = "all"
 ) -> dict[str, Any]:
-    """Complete the settings of a model with those of the checkpoint that it starts from.
+    """Complete settings of the section ``model`` with those of the checkpoint that it starts from.
 
     Args:
-        given: Settings of the section ``model``.
+        given: The settings.
         init: The checkpoint.
         part: ``all``, or ``encoder``: only the encoder comes from the checkpoint.
 
@@ -45,7 +45,9 @@ def with_initial_settings(
         ConfigError: If a given setting contradicts it, or a new head needs more than its encoder.
     """
     own = describe(init.path)
-    settings = _own_settings(own)
+    # Without its own sources of weights and bins.
+    sources = {"pretrained": "none", "weights": None, "bins": None}
+    settings = dataclasses.asdict(own.model) | sources
     if part == "encoder":
         if backbone_spec(own.model.backbone).family == "clip":
             raise ConfigError(
@@ -56,17 +58,24 @@ def with_initial_settings(
         settings = {key: settings[key] for key in ENCODER_SETTINGS}
     for key, value in given.items():
         if key in settings and key not in FREE_WITH_INIT and value != settings[key]:
-            raise _contradiction(key, value, own=own, init=init)
+            if key in ("pretrained", "weights"):
+                reason = f"but the weights are those of train.init, {init.name!r}"
+            elif key == "bins":
+                ranges = ", ".join(format_range(*ends) for ends in own.bins.ranges)
+                reason = f"but the bins are those of train.init, {init.name!r}: {ranges}"
+            else:
+                reason = f"but train.init, {init.name!r}, was made with {settings[key]!r}"
+            raise ConfigError(
+                f"model.{key}: {value!r}, {reason}",
+                next_step=f"leave out model.{key}, or train.init",
+            )
     return {**settings, **given}
 
 
 def initial_model(config: ModelConfig, *, init: ResolvedCheckpoint) -> BlockCounter:
     """Build a model for training with the weights, bins and statistics of a checkpoint.
 
-    Raises:
-        InputMissingError: If the checkpoint is missing.
-        BadInputError: If it is damaged.
-        ConfigError: If ``config`` contradicts it.
+    Raises errors as :func:`with_initial_settings` does.
     """
     with_initial_settings(dataclasses.asdict(config), init=init)
     first = load_checkpoint(init.path).model
@@ -87,35 +96,11 @@ def model_around_initial_encoder(
 ) -> BlockCounter:
     """Build a model for training with the encoder and statistics of a checkpoint; the rest is new.
 
-    Random weights come from PyTorch's global generator, which the caller seeds.
-
-    Raises:
-        InputMissingError: If the checkpoint is missing.
-        BadInputError: If it is damaged.
-        ConfigError: If ``config`` contradicts it, or a new head would need more than its encoder.
+    Random weights come from PyTorch's global generator, which the caller seeds. Raises errors as
+    :func:`with_initial_settings` does.
     """
     with_initial_settings(dataclasses.asdict(config), init=init, part="encoder")
     first = load_checkpoint(init.path).model
     model = build_model(config, bins, normalisation=first.normalisation, offline=True)
     model.get_submodule("encoder").load_state_dict(first.get_submodule("encoder").state_dict())
     return model
-
-
-def _own_settings(own: Description) -> dict[str, Any]:
-    """Return the settings of a checkpoint's model without its own sources of weights and bins."""
-    return {**dataclasses.asdict(own.model), "pretrained": "none", "weights": None, "bins": None}
-
-
-def _contradiction(
-    key: str, value: Any, *, own: Description, init: ResolvedCheckpoint
-) -> ConfigError:
-    if key in ("pretrained", "weights"):
-        reason = f"but the weights are those of train.init, {init.name!r}"
-    elif key == "bins":
-        ranges = ", ".join(format_range(*ends) for ends in own.bins.ranges)
-        reason = f"but the bins are those of train.init, {init.name!r}: {ranges}"
-    else:
-        reason = f"but train.init, {init.name!r}, was made with {_own_settings(own)[key]!r}"
-    return ConfigError(
-        f"model.{key}: {value!r}, {reason}", next_step=f"leave out model.{key}, or train.init"
-    )
