@@ -34,7 +34,7 @@ MAX_WINDOW = 8192
 
 @settings("model")
 class ModelConfig:
-    """Settings of the network, of how it is shown images, and of its first weights."""
+    """Settings of the network, of the windows it counts in, and of its initial weights."""
 
     backbone: str = "clip-rn50"
     """A name from ``crowdcount models list``; ``timm:NAME`` or ``open-clip:ARCH/PRETRAINED`` for
@@ -61,7 +61,7 @@ class ModelConfig:
     ``digits``."""
 
     prompt_template: str | None = None
-    """Sentence around it, with ``{people}`` where ``two people`` belongs. None: There are ..."""
+    """Sentence around the number, with ``{people}`` for ``two people``. None: There are ..."""
 
     decoder: Decoder = "paper"
     """Layers between a CLIP encoder and the projection."""
@@ -82,22 +82,21 @@ class ModelConfig:
 
     frozen_statistics: bool = False
     """Whether the encoder's batch normalisation uses the statistics of its pretrained weights in
-    training, too, while its scales and shifts learn. A few crops have other statistics than the
-    many images a model will count: those of their own let it lean on their neighbours, and dense
-    crowds are then overcounted."""
+    training, too, while its scales and shifts learn. With the statistics of a few crops, a model
+    learns to rely on the other crops of its batch, and then overcounts dense crowds."""
 
     frozen_head_statistics: bool = False
     """The same for everything behind the encoder (the neck of a timm backbone, the decoder of
     CLIP's), in a model that starts from a checkpoint. A new head has no statistics yet."""
 
     prompt_tokens: Annotated[int, Field(ge=1, le=MAX_PROMPT_TOKENS)] = 32
-    """Tokens that ``tuning = "prompts"`` puts between those of the image."""
+    """Tokens that ``tuning = "prompts"`` adds to those of the image."""
 
     prompt_depth: Depth = "deep"
     """Blocks before which prompt tokens are put: ``deep``, all; ``shallow``, the first."""
 
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the numbers in prompt tokens that are set to zero in a step of training."""
+    """Share of the numbers in prompt tokens that are set to zero in a training step."""
 
     normalisation: Literal["backbone", "clip", "imagenet", "half", "none"] = "backbone"
     """Channel statistics of the input. ``backbone``: those its weights were trained with."""

@@ -174,15 +174,15 @@ def _vgg(spec: BackboneSpec) -> Parts:
     DM-Count has all of VGG but its last pooling, and two convolutions; CSRNet the first ten
     convolutions, and dilated ones; CANNet adds the context of each block to CSRNet.
     """
-    whole = spec.family == "vgg"
-    encoder = _vgg_features(spec.library_name, convolutions=None if whole else 10)
+    is_vgg = spec.family == "vgg"
+    encoder = _vgg_features(spec.library_name, convolutions=None if is_vgg else 10)
     width = [layer.out_channels for layer in encoder if isinstance(layer, nn.Conv2d)][-1]
-    widths = VGG_DECODER if whole else DILATED_DECODER
-    batch_norm = not whole and spec.library_name.endswith("_bn")
+    widths = VGG_DECODER if is_vgg else DILATED_DECODER
+    batch_norm = not is_vgg and spec.library_name.endswith("_bn")
     return Parts(
         encoder=encoder,
-        stride=16 if whole else 8,
-        decoder=_convolutions(width, widths, dilation=1 if whole else 2, batch_norm=batch_norm),
+        stride=16 if is_vgg else 8,
+        decoder=_convolutions(width, widths, dilation=1 if is_vgg else 2, batch_norm=batch_norm),
         channels=widths[-1],
         context=Context(width) if spec.family == "cannet" else nn.Identity(),
         prefix="features.",

@@ -117,7 +117,7 @@ def import_checkpoint(
         method = f"windows of {config.window} pixels, one every {stride}"
     log.info("%s: %s, %d bins, %s", path, config.backbone, len(table.starts), method)
     log.info("assumed: %s", assumptions_line(assumed))
-    for name in (*file.beside, *unused_names(file.tensors)):
+    for name in (*file.other_keys, *unused_names(file.tensors)):
         log.info("not used: %s", name)
     if dry_run:
         log.info("to be written to %s", out)

@@ -129,21 +129,21 @@ def published_model(
         clip = bare_clip_text(spec) if spec.family == "clip" else None
     own = model.state_dict()
     theirs = _published_names(own, family=spec.family)
-    wanted = {theirs[name]: own[name] for name in theirs}
+    expected = {theirs[name]: own[name] for name in theirs}
     text = {
         TEXT + name: tensor
         for name, tensor in (() if clip is None else clip.state_dict().items())
         if not name.startswith(("visual.", "logit_"))
     }
-    left_out = unused_names(tensors)
-    found = exact_tensors(
-        drop_counters({k: v for k, v in tensors.items() if k not in left_out}),
-        drop_counters({**wanted, **text}),
+    unused = unused_names(tensors)
+    published = exact_tensors(
+        drop_counters({k: v for k, v in tensors.items() if k not in unused}),
+        drop_counters({**expected, **text}),
         source=f"published checkpoint as {backbone}",
     )
-    own |= {name: found[theirs[name]] for name in theirs if theirs[name] in found}
+    own |= {name: published[theirs[name]] for name in theirs if theirs[name] in published}
     if clip is not None:
-        clip.load_state_dict({k.removeprefix(TEXT): found[k] for k in text}, strict=False)
+        clip.load_state_dict({k.removeprefix(TEXT): published[k] for k in text}, strict=False)
         tokens = tokenise(spec, bin_prompts(config, bins), offline=True)
         own["text_features"] = text_features(clip, tokens)
     model.load_state_dict(own)

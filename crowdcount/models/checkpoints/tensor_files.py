@@ -48,7 +48,7 @@ class TensorFile:
     ordered: bool
     """Whether they are in the order of their model."""
 
-    beside: tuple[str, ...] = ()
+    other_keys: tuple[str, ...] = ()
     """Keys of other content, such as the state of an optimiser."""
 
 
@@ -74,26 +74,26 @@ def read_tensors(path: Path) -> TensorFile:
             raise BadInputError(f"{path}: not a readable safetensors file: {error}") from error
     else:
         content = _read_pickle(path, program=program)
-    beside: list[str] = []
+    other_keys: list[str] = []
     for key in _WRAPPINGS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            beside += [str(other) for other in content if other != key]
+            other_keys += [str(other) for other in content if other != key]
             content = content[key]
     tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        beside += [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
+        other_keys += [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
     if not tensors:
         raise BadInputError(f"{path}: holds no tensors by name, so it is no weights file")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     # The safetensors format sorts its tensors by type and name; TorchScript, as it likes.
     ordered = not (safe or program)
-    return TensorFile(path=path, tensors=tensors, ordered=ordered, beside=tuple(beside))
+    return TensorFile(path=path, tensors=tensors, ordered=ordered, other_keys=tuple(other_keys))
 
 
 def match_tensors(
-    file: TensorFile, wanted: Mapping[str, Tensor], *, model: str, optional: tuple[str, ...] = ()
+    file: TensorFile, expected: Mapping[str, Tensor], *, model: str, optional: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
     """Rename the tensors of a file to those of a model.
 
@@ -103,47 +103,47 @@ def match_tensors(
 
     Args:
         file: The tensors.
-        wanted: The state dict of the model.
+        expected: The state dict of the model.
         model: The model, for messages.
         optional: Prefixes of names that the file need not have.
 
     Raises:
         BadInputError: If the tensors are not those of the model; names the first difference.
     """
-    found = drop_counters(file.tensors)
-    wanted = drop_counters(wanted)
-    needed = [name for name in wanted if not name.startswith(optional)]
-    missing = [name for name in needed if name not in found]
-    if missing and file.ordered and not _first_difference(found, wanted):
+    tensors = drop_counters(file.tensors)
+    expected = drop_counters(expected)
+    needed = [name for name in expected if not name.startswith(optional)]
+    missing = [name for name in needed if name not in tensors]
+    if missing and file.ordered and not _first_difference(tensors, expected):
         log.info(
             "%s: matched to %s in order: the %d tensors have its number, order and shapes, "
             "but other names (%s for %s)",
             file.path,
             model,
-            len(found),
-            next(name for name in found if name not in wanted),
+            len(tensors),
+            next(name for name in tensors if name not in expected),
             missing[0],
         )
-        return dict(zip(wanted, found.values(), strict=True))
+        return dict(zip(expected, tensors.values(), strict=True))
     if len(missing) > len(needed) / 2:
         reason = "the same names: such a file does not keep the order of its tensors"
         raise BadInputError(
             f"{file.path}: its tensors are not those of {model}",
-            looked_for=_first_difference(found, wanted) if file.ordered else reason,
+            looked_for=_first_difference(tensors, expected) if file.ordered else reason,
         )
     if missing:
         raise BadInputError(f"{file.path}: {model} needs a tensor {missing[0]}, which is missing")
-    own, expected = ({name: tensors[name] for name in needed} for tensors in (found, wanted))
-    exact_tensors(own, expected, source=str(file.path))
+    required = {name: expected[name] for name in needed}
+    exact_tensors({name: tensors[name] for name in needed}, required, source=str(file.path))
     return {
-        name: found[name]
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape == tensor.shape
+        name: tensors[name]
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape == tensor.shape
     }
 
 
 def exact_tensors(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str
 ) -> dict[str, Tensor]:
     """Return tensors after a check that they are exactly those of a model's state dict.
 
@@ -152,18 +152,18 @@ def exact_tensors(
             ``source`` as their origin.
     """
     problems = []
-    if missing := sorted(wanted.keys() - found.keys()):
+    if missing := sorted(expected.keys() - tensors.keys()):
         problems.append(f"lacks {_listed(missing)}")
-    if unknown := sorted(found.keys() - wanted.keys()):
+    if unknown := sorted(tensors.keys() - expected.keys()):
         problems.append(f"has {_listed(unknown)} that the model does not know")
     problems += [
-        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
     ]
     if problems:
         raise BadInputError(f"{source}: {'; '.join(problems)}")
-    return dict(found)
+    return dict(tensors)
 
 
 def _listed(names: list[str]) -> str:
@@ -172,22 +172,22 @@ def _listed(names: list[str]) -> str:
     return f"{len(names)} tensors ({', '.join(names)})"
 
 
-def _first_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _first_difference(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Return why two lists of tensors cannot be matched in order; empty if they can."""
-    pairs = zip(found.items(), wanted.items(), strict=False)
+    pairs = zip(tensors.items(), expected.items(), strict=False)
     for number, ((name, tensor), (own_name, own)) in enumerate(pairs, start=1):
         ending, own_ending = name.rpartition(".")[2], own_name.rpartition(".")[2]
         # Scale, shift, mean and variance of a norm have one shape and differ by name alone.
         swapped = ending != own_ending and {ending, own_ending} <= _TELLING_ENDINGS
         # A name in both lists must be the same tensor.
-        moved = name != own_name and (name in wanted or own_name in found)
+        moved = name != own_name and (name in expected or own_name in tensors)
         if tensor.shape != own.shape or swapped or moved:
             return (
                 f"tensor {number}: {own_name} {tuple(own.shape)} in the model, "
                 f"{name} {tuple(tensor.shape)} in the file"
             )
-    if len(found) != len(wanted):
-        return f"{len(wanted)} tensors in the model, {len(found)} in the file"
+    if len(tensors) != len(expected):
+        return f"{len(expected)} tensors in the model, {len(tensors)} in the file"
     return ""
 
 
