@@ -111,22 +111,8 @@ def _openai(
     )
 
 
-_TORCHVISION_HASHES = {
-    **{"vgg11": "8a719046", "vgg13": "19584684", "vgg16": "397923af", "vgg19": "dcbb9e9d"},
-    **{"vgg11_bn": "6002323d", "vgg13_bn": "abd245e5", "vgg16_bn": "6c64b313"},
-    **{"vgg19_bn": "c79401a0", "resnet18": "f37072fd", "resnet34": "b627a593"},
-    **{"resnet50": "0676ba61", "resnet101": "63fe2227", "resnet152": "394f9c45"},
-}
-
-
 def _torchvision(
-    family: str,
-    library_name: str,
-    encoder: float,
-    parameters: float,
-    stride: int,
-    gmac_448: int,
-    gmac_1024: int,
+    family: str, library_name: str, encoder: float, parameters: float, *stride_and_gmac: int
 ) -> BackboneSpec:
     """Describe a network of the crowd counting literature on an encoder trained on ImageNet."""
     file = f"{library_name}-{_TORCHVISION_HASHES[library_name]}.pth"
@@ -138,11 +124,18 @@ def _torchvision(
         source=f"https://download.pytorch.org/models/{file}",
         publisher="torchvision, IMAGENET1K_V1",
         licence="none stated",
-        figures=Figures(encoder, parameters, parameters, stride, gmac_448, gmac_1024),
+        figures=Figures(encoder, parameters, parameters, *stride_and_gmac),
     )
 
 
 # fmt: off
+_TORCHVISION_HASHES = {
+    "vgg11": "8a719046", "vgg13": "19584684", "vgg16": "397923af", "vgg19": "dcbb9e9d",
+    "vgg11_bn": "6002323d", "vgg13_bn": "abd245e5", "vgg16_bn": "6c64b313", "vgg19_bn": "c79401a0",
+    "resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba61",
+    "resnet101": "63fe2227", "resnet152": "394f9c45",
+}
+
 BACKBONES: dict[str, BackboneSpec] = {
     "clip-rn50": _openai(
         "RN50", "resnet50_clip", Figures(23.5, 71.8, 71.8, 16, 170, 666), decoder=(2048,)),

@@ -20,13 +20,8 @@ class BasicBlock(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch width rows cols"]:
-        """Add the block's residual to the features.
-
-        Args:
-            features: The features.
-            grid: Rows and columns to which the features are resized first, bilinearly.
-        """
-        features = resized(features, grid)
+        """Add the block's residual to the features, which are resized to ``grid`` first."""
+        features = _resized(features, grid)
         change = F.relu(self.bn1(self.conv1(features)), inplace=True)
         change = self.bn2(self.conv2(change))
         return F.relu(change + self.downsample(features), inplace=True)
@@ -49,23 +44,20 @@ class Bottleneck(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch width rows cols"]:
-        """Add the block's residual to the features.
+        """Add the block's residual to the features, which are resized to ``grid`` first.
 
-        Args:
-            features: The features.
-            grid: Rows and columns to which the features are resized first, bilinearly. The first
-                convolution is applied before resizing, which is equivalent and cheaper.
+        The first convolution is applied before resizing, which is equivalent and cheaper.
         """
-        change = F.relu(self.bn1(resized(self.conv1(features), grid)), inplace=True)
+        change = F.relu(self.bn1(_resized(self.conv1(features), grid)), inplace=True)
         change = F.relu(self.bn2(self.conv2(change)), inplace=True)
         change = self.bn3(self.conv3(change))
-        return F.relu(change + self.downsample(resized(features, grid)), inplace=True)
+        return F.relu(change + self.downsample(_resized(features, grid)), inplace=True)
 
 
-def resized(
+def _resized(
     features: Float[Tensor, "batch channels _ _"], grid: tuple[int, int] | None
 ) -> Float[Tensor, "batch channels rows cols"]:
-    """Resize features bilinearly; None: return them unchanged."""
+    """Resize features bilinearly to ``(rows, cols)``; None: return them unchanged."""
     if grid is None or features.shape[-2:] == grid:
         return features
     return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)

@@ -65,14 +65,12 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
 
 
 def first_stages(encoder: nn.Module, *, number: int) -> tuple[str, ...]:
-    """List the modules with weights up to the end of the first feature stages of an encoder.
+    """List the modules with weights up to the end of the first ``number`` stages, at least one.
 
-    Args:
-        encoder: A timm model made with ``features_only``; modules before a stage belong to it.
-        number: Number of stages, at least one.
+    Modules before a stage belong to it.
 
     Raises:
-        ConfigError: If it has fewer.
+        ConfigError: If the encoder has fewer.
     """
     stages: Any = encoder.feature_info
     ends = stages.module_name()

@@ -10,80 +10,74 @@ from pydantic import ConfigDict, Field
 from crowdcount.core.image import WorkingSize
 from crowdcount.core.limits import MAX_COUNT
 from crowdcount.core.metrics import CountMetrics
-from crowdcount.core.settings import parse
+from crowdcount.core.settings import NonEmptyText, NonNegativeFloat, PositiveInt, parse
 from crowdcount.errors import ConfigError, InputMissingError
 from crowdcount.files import read_toml
 
-Words = Annotated[str, Field(min_length=1)]
-Error = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Images = Annotated[int, Field(ge=1)]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set that a model was trained on, or the weights that its training began with."""
+class _Written:
+    """Refuses unknown keys in the text that a person writes."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    name: Words
-    terms: Words
+
+@dataclass(frozen=True, kw_only=True)
+class Source(_Written):
+    """A data set that a model was trained on, or the weights that its training began with."""
+
+    name: NonEmptyText
+    terms: NonEmptyText
     """Terms of use, and what they mean for the model."""
 
-    images: Images | None = None
+    images: PositiveInt | None = None
     """Number of training images from it."""
 
-    url: Words | None = None
+    url: NonEmptyText | None = None
     """Its home page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(_Written):
     """Errors of counts, and the command that gave them."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    data: Words
+    data: NonEmptyText
     """Which images were counted."""
 
-    images: Images
-    mae: Error
-    rmse: Error
-    command: Words
-    nae: Error | None = None
-    note: Words | None = None
+    images: PositiveInt
+    mae: NonNegativeFloat
+    rmse: NonNegativeFloat
+    command: NonEmptyText
+    nae: NonNegativeFloat | None = None
+    note: NonEmptyText | None = None
     """A condition of the measurement that changes how to read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
+class Timed(_Written):
     """Time to count an image."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    image: Words
+    image: NonEmptyText
     """Its size."""
 
-    machine: Words
-    seconds: Error
-    command: Words
+    machine: NonEmptyText
+    seconds: NonNegativeFloat
+    command: NonEmptyText
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardText:
+class CardText(_Written):
     """The part of a card that a person writes. Fields that are left out are shown as not known."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    title: Words
+    title: NonEmptyText
     """The model in one line."""
 
-    licence: Words
+    licence: NonEmptyText
     """Terms of the weights."""
 
-    name: Words | None = None
+    name: NonEmptyText | None = None
     """Its name in records and reports; None: that of its run."""
 
-    protocol: Words | None = None
+    protocol: NonEmptyText | None = None
     """Which images it was trained, selected and measured on."""
 
     data: tuple[Source, ...] = ()
@@ -94,7 +88,7 @@ class CardText:
 
     metrics: tuple[Measured, ...] = ()
     speed: tuple[Timed, ...] = ()
-    known_failures: tuple[Words, ...] = ()
+    known_failures: tuple[NonEmptyText, ...] = ()
     """Kinds of images that it counts badly."""
 
 
