@@ -49,7 +49,7 @@ class BackboneSpec:
     """Its name in the library."""
 
     tag: str
-    """The library's tag of its usual weights; empty if it has none."""
+    """The library's tag of its usual weights; empty: it has none."""
 
     normalisation: Normalisation
     """Channel statistics of those weights."""
@@ -68,15 +68,14 @@ class BackboneSpec:
     empty: one as wide as the encoder's features."""
 
     source: str = ""
-    """Repository of the model hub, or URL, with the weights of ``tag``; empty: the library knows.
-    With a source, a missing network is reported before the library is imported, which takes
-    seconds."""
+    """Repository of the model hub, or URL, with the weights of ``tag``; empty: ask the library.
+    With a source, a missing network is reported before the slow import of the library."""
 
     publisher: str = ""
     """Publisher and name of those weights, for people; empty: not known."""
 
     licence: str = ""
-    """Terms of those weights, as far as they are stated; docs/backbones.md has details."""
+    """Terms of those weights, if stated; docs/backbones.md has details."""
 
     figures: Figures | None = None
     """None: not computed."""

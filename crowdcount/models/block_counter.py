@@ -86,8 +86,8 @@ class BlockCounter(nn.Module, ABC):
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, math.lcm(self.stride, self.config.block))
         if self.training:
-            # Batch normalisation needs more than one value; an image of one stride has a single one
-            # in the deepest stage.
+            # Batch normalisation needs more than one value; the deepest stage of an image as small
+            # as the stride has one.
             padded = F.pad(padded, (0, max(2 * self.stride - padded.shape[-1], 0)))
         rows, cols = -(-height // self.config.block), -(-width // self.config.block)
         logits = self.block_logits(padded)[..., :rows, :cols]
@@ -111,7 +111,7 @@ class BlockCounter(nn.Module, ABC):
         """Make batch normalisation use its stored statistics in training, too.
 
         Args:
-            head: The batch normalisation outside the encoder, in place of the encoder's.
+            head: Choose the batch normalisation behind the encoder, not the encoder's.
 
         Raises:
             ConfigError: If there is none.

@@ -15,7 +15,7 @@ from crowdcount.models.backbones import BACKBONES, OPEN_CLIP_PREFIX, BackboneSpe
 from crowdcount.models.checkpoints.hub import OPEN_CLIP_FILES, weights_file
 from crowdcount.models.checkpoints.tensor_files import match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.grid_transformer import GridTransformer, of_open_clip, of_timm
+from crowdcount.models.grid_transformer import GridTransformer, from_open_clip, from_timm
 
 STRIDE = 32
 FINE_STRIDE = 16
@@ -122,7 +122,7 @@ def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any
     if config.pretrained == "none":
         return random_clip(spec)
     if config.backbone not in BACKBONES:
-        # A layout that cannot be used is refused before its weights are downloaded.
+        # Refuse a layout that cannot be used before its weights are downloaded.
         bare_clip_encoder(spec, block=config.block)
     return _library_clip(spec, offline=offline)
 
@@ -160,12 +160,10 @@ def bare_clip_encoder(
 def grid_encoder(
     visual: Any, spec: BackboneSpec, *, block: int, position_grid: int | None = None
 ) -> ClipImageEncoder:
-    """Turn the image encoder of open_clip's CLIP into one that ends with a grid of features.
-
-    It takes over the parts of ``visual``, which cannot be used afterwards.
+    """Convert the image encoder of open_clip's CLIP to one that ends with a grid of features.
 
     Args:
-        visual: The image encoder.
+        visual: The image encoder. Its parts are taken over, so it cannot be used afterwards.
         spec: Its backbone.
         block: Block side in pixels.
         position_grid: Side of the patch grid to which the position embedding of CLIP's own
@@ -189,7 +187,7 @@ def grid_encoder(
         return _staged(trunk, embedding=embedding)
     if isinstance(trunk, VisionTransformer):
         if trunk.attn_pool is None and not trunk.final_ln_after_pool:
-            network = of_open_clip(trunk)
+            network = from_open_clip(trunk)
             if position_grid is not None:
                 network.regrid(position_grid)
             return _transformer(network, embedding=embedding)
@@ -198,7 +196,7 @@ def grid_encoder(
         one_convolution = isinstance(trunk.patch_embed.proj, nn.Conv2d)
         class_embedded = trunk.cls_token is None or not trunk.no_embed_class
         if one_convolution and class_embedded and trunk.reg_token is None:
-            return _transformer(of_timm(trunk), embedding=embedding)
+            return _transformer(from_timm(trunk), embedding=embedding)
     raise _other_layout(spec, f"its image encoder is a {type(trunk).__name__} of a kind of its own")
 
 
@@ -206,7 +204,7 @@ def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
     """Describe CLIP's ResNet without its attention pool.
 
     For blocks of up to 16 pixels the last stage keeps the grid of the one before: its average
-    pools, that of the shortcut too, become identities, which have no weights either.
+    pools, which have no weights, become identities.
     """
     resnet.attnpool = nn.Identity()
     stride = FINE_STRIDE if block <= FINE_STRIDE else STRIDE
@@ -248,7 +246,7 @@ def _staged(trunk: Any, *, embedding: int) -> ClipImageEncoder:
 def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncoder:
     """Describe a transformer. Its stages are its blocks.
 
-    Its levels are read like those of a ResNet, the earlier ones on finer grids.
+    Its earlier levels are resized to finer grids, as those of a ResNet have them.
 
     Source:
         Ranftl et al., "Vision Transformers for Dense Prediction", https://arxiv.org/abs/2103.13413,

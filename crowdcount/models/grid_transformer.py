@@ -115,11 +115,11 @@ class GridTransformer(nn.Module):
         if (rows, cols) == self.grid:
             return self.positional_embedding
         first = 0 if self.class_embedding is None else 1
-        of_class, of_patches = self.positional_embedding.tensor_split([first])
-        channels = of_patches.shape[1]
-        grid = of_patches.T.reshape(1, channels, *self.grid)
+        class_row, patch_rows = self.positional_embedding.tensor_split([first])
+        channels = patch_rows.shape[1]
+        grid = patch_rows.T.reshape(1, channels, *self.grid)
         resized = F.interpolate(grid, size=(rows, cols), mode="bicubic", align_corners=False)
-        return torch.cat([of_class, resized.flatten(2).squeeze(0).T])
+        return torch.cat([class_row, resized.flatten(2).squeeze(0).T])
 
 
 class PromptTokens(nn.Module):
@@ -184,7 +184,7 @@ class SelfAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
-def of_open_clip(visual: Any) -> GridTransformer:
+def from_open_clip(visual: Any) -> GridTransformer:
     """Convert open_clip's vision transformer, without attention pool and projection."""
     for block in visual.transformer.resblocks:
         if isinstance(block.attn, nn.MultiheadAttention):
@@ -200,7 +200,7 @@ def of_open_clip(visual: Any) -> GridTransformer:
     )
 
 
-def of_timm(trunk: Any) -> GridTransformer:
+def from_timm(trunk: Any) -> GridTransformer:
     """Convert timm's vision transformer, without pool and classifier."""
     class_token = trunk.cls_token
     return GridTransformer(

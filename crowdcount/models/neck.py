@@ -40,7 +40,7 @@ class Neck(nn.Module):
 
         Args:
             channels: Channels of each stage of the backbone.
-            strides: Stride of each stage in pixels; of equal ones the deepest is used.
+            strides: Stride of each stage in pixels; the deepest stage of each stride is used.
             block: Block side in pixels.
             width: Channels of the fused features.
             norm: A choice of ``Norm``.

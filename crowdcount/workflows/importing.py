@@ -131,7 +131,7 @@ def _table(
 ) -> tuple[Bins, str, str | None]:
     """Return the bins of a checkpoint with ``count`` bins, their name, and their data set if known.
 
-    ``chosen`` is a data set, a published table, or a file.
+    ``chosen`` is a data set, a published table or a file; ``count`` is None if it is not known.
     """
     if chosen is None:
         raise UsageError(

@@ -21,9 +21,9 @@ from crowdcount.data.training.cache import CachedSamples, Room, make_cache
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import build_model, empty_model
+from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import ResolvedCheckpoint, resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import (
-    initial_bins,
     initial_model,
     model_around_initial_encoder,
     with_initial_settings,
@@ -174,7 +174,7 @@ def first_bins(
     Bins that are made from the data are saved beside it, unless ``write`` is false.
     """
     if init is not None and config.train.init_part == "all":
-        return initial_bins(init)
+        return describe(init.path).bins
     model = config.model
     return training_bins(data, block=model.block, chosen=model.bins, write=write, track=track)
 

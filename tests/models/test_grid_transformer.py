@@ -10,8 +10,8 @@ from crowdcount.models.grid_transformer import (
     GridTransformer,
     PromptTokens,
     SelfAttention,
-    of_open_clip,
-    of_timm,
+    from_open_clip,
+    from_timm,
 )
 from tests.models import small_backbones  # noqa: F401 - registers shrunken_siglip with timm
 
@@ -33,7 +33,7 @@ def open_clip_transformer():
 
 @pytest.fixture
 def encoder():
-    return of_open_clip(open_clip_transformer()).eval()
+    return from_open_clip(open_clip_transformer()).eval()
 
 
 def prompts(depth="deep", tokens=4, dropout=0.0):
@@ -83,7 +83,7 @@ def test_the_grid_is_what_open_clip_pools():
     visual, images = open_clip_transformer(), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         _, tokens = visual(images)
-        features = of_open_clip(visual)(images)
+        features = from_open_clip(visual)(images)
     assert_close(features.flatten(2).transpose(1, 2), tokens)
 
 
@@ -96,7 +96,7 @@ def test_the_grid_is_what_timm_pools(name):
     images = torch.rand(2, 3, height, width)
     with torch.no_grad():
         tokens = trunk.forward_features(images)[:, trunk.num_prefix_tokens :]
-        features = of_timm(trunk)(images)
+        features = from_timm(trunk)(images)
     assert_close(features.flatten(2).transpose(1, 2), tokens)
 
 

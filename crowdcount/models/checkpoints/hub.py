@@ -171,7 +171,7 @@ def hub_answers() -> bool:
     answered = threading.Event()
 
     def ask() -> None:
-        # Any answer will do; the errors of an unreachable hub depend on the client's version.
+        # The errors of an unreachable hub depend on the client's version.
         with contextlib.suppress(Exception):
             get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
             answered.set()
@@ -245,7 +245,7 @@ def _snapshot(
 
 
 def _first_of(source: str, names: Sequence[str], *, cached_only: bool) -> Path:
-    """Return the first file that a repository has of several names."""
+    """Return the first of several files that a repository has."""
     owner, name, *file = source.rstrip("/").split("/", 2)
     repository = HubName.parse(f"{HUB_PREFIX}{owner}/{name}")
     failures: list[_UnavailableError] = []

@@ -24,11 +24,6 @@ ENCODER_SETTINGS = ("backbone", "normalisation", "pretrained", "weights")
 """Settings of a model that describe its encoder."""
 
 
-def initial_bins(init: ResolvedCheckpoint) -> Bins:
-    """Return the bins of a checkpoint."""
-    return describe(init.path).bins
-
-
 def with_initial_settings(
     given: Mapping[str, Any], *, init: ResolvedCheckpoint, part: str = "all"
 ) -> dict[str, Any]:
