@@ -270,7 +270,7 @@ def architecture(spec: BackboneSpec) -> dict[str, Any]:
     """Return open_clip's description of a model, which determines all shapes.
 
     Raises:
-        ConfigError: If its text encoder works otherwise than CLIP's.
+        ConfigError: If its text encoder does not work as CLIP's does.
     """
     import open_clip
 

@@ -26,7 +26,7 @@ MAX_POSITION_GRID = 256
 """Windows of 4096 pixels in patches of 16; attention costs the fourth power of the side."""
 
 MAX_NECK_WIDTH = 4096
-"""As wide as the widest backbones; far beyond it, a layer takes more memory than there is."""
+"""As wide as the widest backbones; a far wider layer does not fit into memory."""
 
 MAX_WINDOW = 8192
 """A window of this side has as many pixels as any image that is counted."""
@@ -51,7 +51,7 @@ class ModelConfig:
     """``auto``: the usual weights of the backbone. ``none``: random. Else a tag of the library."""
 
     weights: NonEmptyText | None = None
-    """File with weights of the backbone, in place of what ``pretrained`` would download."""
+    """File with weights of the backbone, in place of those of ``pretrained``."""
 
     bins: NonEmptyText | None = None
     """Table of bins: a file, or the name of a published one. None: the one of the data."""

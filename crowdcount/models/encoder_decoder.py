@@ -30,7 +30,7 @@ POOLS = (1, 2, 3, 6)
 """CANNet: sides of the grids over which the context of a block is averaged."""
 
 LAYOUTS = ("vgg", "csrnet", "cannet", "resnet")
-"""Families of backbones that this module builds."""
+"""Families (``BackboneSpec.family``) of the backbones that this module builds."""
 
 VGG_DECODER = (256, 128)
 DILATED_DECODER = (512, 512, 512, 256, 128, 64)

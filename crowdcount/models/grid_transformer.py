@@ -176,7 +176,7 @@ class SelfAttention(nn.Module):
         *_others: Tensor,
         **_options: object,
     ) -> tuple[Float[Tensor, "batch tokens channels"], None]:
-        """Attend to all tokens; takes and returns what PyTorch's module does, without weights."""
+        """Attend to all tokens, with the arguments of PyTorch's module; return no weights."""
         batch, number, _ = tokens.shape
         projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         separate = projected.view(batch, number, 3, self.heads, -1).permute(2, 0, 3, 1, 4)

@@ -47,7 +47,7 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
         try:
             encoder: nn.Module = timm.create_model(spec.library_name, features_only=True, **options)
             if card.fixed_input_size:
-                # Of another size than its own, so that it fails now and not in training.
+                # Try another size, so that such a model fails now and not in training.
                 stages: Any = encoder.feature_info
                 stride = max(stages.reduction())
                 with torch.no_grad():

@@ -27,7 +27,7 @@ class Source(_Written):
 
     name: NonEmptyText
     terms: NonEmptyText
-    """Terms of use, and what they mean for the model."""
+    """Terms of use, and their consequences for the model."""
 
     images: PositiveInt | None = None
     """Number of training images from it."""

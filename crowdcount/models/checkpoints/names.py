@@ -35,7 +35,7 @@ class ResolvedCheckpoint:
     """The name that the user gave; for a checkpoint of the model hub with its commit."""
 
     revision: str | None = None
-    """Commit on the model hub; None: it is not from there."""
+    """Commit on the model hub; None: a checkpoint of this machine."""
 
     def __str__(self) -> str:
         if self.path == starter_folder():
