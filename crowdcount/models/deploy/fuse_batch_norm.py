@@ -21,7 +21,7 @@ def fuse_batch_norm(model: BlockCounter) -> None:
     Args:
         model: The model, in evaluation mode; changed in place.
     """
-    norms: dict[str, nn.Module] = {
+    norms: dict[str, nn.BatchNorm2d] = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
@@ -36,7 +36,9 @@ def fuse_batch_norm(model: BlockCounter) -> None:
         model.set_submodule(name, getattr(norm, "act", nn.Identity()))
 
 
-def _convolutions_before(model: BlockCounter, norms: dict[str, nn.Module]) -> dict[str, nn.Conv2d]:
+def _convolutions_before(
+    model: BlockCounter, norms: dict[str, nn.BatchNorm2d]
+) -> dict[str, nn.Conv2d]:
     """Map the name of each batch normalisation to the convolution whose only reader it is.
 
     Operations that are not modules are not seen. An operation between convolution and norm, like
