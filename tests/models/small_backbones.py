@@ -18,7 +18,6 @@ import torchvision
 from timm.models import register_model
 from timm.models.fastvit import FastVit
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 from torchvision.models import resnet, vgg
 
 from crowdcount.models import clip_ebc, encoder_decoder
@@ -65,23 +64,13 @@ def _thin(widths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(width // FACTOR for width in widths)
 
 
-class ThinResNet(resnet.ResNet):
-    """A ResNet with one thin block in each stage."""
-
-    def __init__(self, block: type) -> None:
-        super().__init__(block, [1, 1, 1, 1])
-        self.conv1 = nn.Conv2d(3, 64 // FACTOR, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64 // FACTOR)
-        self.fc = nn.Linear(512 // FACTOR * block.expansion, 1)
-
-    def _make_layer(self, block: type, planes: int, *rest, **options) -> nn.Sequential:
-        if planes == 64:  # the first stage
-            self.inplanes //= FACTOR
-        return super()._make_layer(block, planes // FACTOR, *rest, **options)
-
-
 def _shallow(name: str) -> resnet.ResNet:
-    return ThinResNet(resnet.BasicBlock if name in ("resnet18", "resnet34") else resnet.Bottleneck)
+    """Return a ResNet with one block in each stage; its widths stay.
+
+    Backward passes of far thinner ones abort now and then inside oneDNN.
+    """
+    block = resnet.BasicBlock if name in ("resnet18", "resnet34") else resnet.Bottleneck
+    return resnet.ResNet(block, [1, 1, 1, 1])
 
 
 @register_model
