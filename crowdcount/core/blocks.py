@@ -122,11 +122,8 @@ def _histogram_of_touched(
     top = pixels[:, 1, None] - offsets
     window = top[:, :, None] * cols + left[:, None, :]
     fits = ((top >= 0) & (top < rows))[:, :, None] & ((left >= 0) & (left < cols))[:, None, :]
-    visits = window[fits]
-    heads = np.bincount(visits, minlength=rows * cols)
-    # A window with k heads was visited k times, so it stands k times in heads[visits].
-    histogram = np.bincount(heads[visits], minlength=1).astype(np.int64)
-    histogram[1:] //= np.arange(1, len(histogram))
+    _, heads = np.unique(window[fits], return_counts=True)
+    histogram = np.bincount(heads, minlength=1).astype(np.int64)
     histogram[0] = rows * cols - histogram[1:].sum()
     return histogram
 

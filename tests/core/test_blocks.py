@@ -132,6 +132,12 @@ def test_collapsing_counts_each_occupied_pixel_once(points, height, width, block
     assert collapsed.tolist() == window_histogram(array(once), **size).tolist()
 
 
+def test_the_claim_of_a_huge_image_takes_no_memory():
+    side = 2**30
+    histogram = window_histogram(array([(5.0, 5.0)]), height=side, width=side, block=2)
+    assert histogram.tolist() == [(side - 1) ** 2 - 4, 4]
+
+
 def test_two_heads_on_one_pixel_by_hand():
     # 3 x 2 windows of side 2 in a 4 x 3 image; the pixel (1, 1) is in four of them.
     points = array([(1.2, 1.7), (1.9, 1.1)])
