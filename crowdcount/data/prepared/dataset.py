@@ -95,13 +95,8 @@ class PreparedDataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits; ``val`` may be the held-out part of ``train``."""
-        names = {record.split for record in self.manifest.images}
-        if self.manifest.held_out:
-            names.add("val")
-        if self.manifest.calibration:
-            names.add(CALIBRATION)
-        return tuple(split for split in (*SPLITS, CALIBRATION) if split in names)
+        """Names of the splits with images; ``val`` may be the held-out part of ``train``."""
+        return tuple(split for split in (*SPLITS, CALIBRATION) if self._images(split))
 
     def records(self, split: str) -> tuple[ImageRecord, ...]:
         """Return the records of a split; ``train`` is without its images kept for other uses.
@@ -109,18 +104,24 @@ class PreparedDataset:
         Raises:
             InputMissingError: If the data set has no such split.
         """
-        if split not in self.splits:
+        records = self._images(split)
+        if not records:
             problem = f"has no split {split!r}"
             if split in self.manifest.unlabelled:
                 problem = f"the annotations of {split} were not published"
             raise InputMissingError(
                 f"{self.folder}: {problem}", looked_for=f"its splits: {', '.join(self.splits)}"
             )
+        return records
+
+    def _images(self, split: str) -> tuple[ImageRecord, ...]:
+        """Return the records of a split; none where it does not exist."""
         kept = {"val": self.manifest.held_out, CALIBRATION: self.manifest.calibration}
-        if kept.get(split):
-            chosen = set(kept[split])
-            return tuple(record for record in self.all_training() if record.file in chosen)
-        images = tuple(record for record in self.manifest.images if record.split == split)
+        chosen = set(kept.get(split, ()))
+        folder = "train" if chosen else split
+        images = (record for record in self.manifest.images if record.split == folder)
+        if chosen:
+            return tuple(record for record in images if record.file in chosen)
         left_out = set().union(*kept.values()) if split == "train" else set()
         return tuple(record for record in images if record.file not in left_out)
 

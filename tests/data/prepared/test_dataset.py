@@ -53,6 +53,15 @@ def test_held_out_images_are_the_validation_split(written):
     assert data.all_training() == tuple(images)
 
 
+def test_a_split_without_images_is_none(written):
+    images = (record("train", "1.jpg"), record("test", "1.jpg"))
+    assert written(*images, held_out=("2.jpg",)).splits == ("train", "test")
+    data = written(*images, held_out=("1.jpg",))
+    assert data.splits == ("val", "test")
+    with pytest.raises(InputMissingError, match="no split 'train'"):
+        data.records("train")
+
+
 def test_an_official_validation_split_is_used(written):
     data = written(record("train", "1.jpg"), record("val", "1.jpg"))
     assert [each.name for each in data.records("val")] == ["val/1.jpg"]
