@@ -28,10 +28,12 @@ _LISTS = {f"build_{kind}list" for kind in ("int", "double", "bool", "tensor")}
 
 def is_torchscript(path: Path) -> bool:
     """Return whether a file is a TorchScript archive."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    # Of a damaged archive; reading it as a PyTorch file says what is wrong with it.
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
