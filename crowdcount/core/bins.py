@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from crowdcount.core.limits import MAX_BLOCK, MAX_COUNT
@@ -71,11 +72,11 @@ class Bins:
         }
 
     @classmethod
-    def from_json(cls, mapping: Mapping[str, Any]) -> "Bins":
+    def from_json(cls, mapping: Any) -> "Bins":
         """Read bins from the mapping that :meth:`to_json` writes.
 
         Raises:
-            ValueError: If a key is missing or the bins leave a gap.
+            ValueError: If it is no such mapping or the bins leave a gap.
         """
         try:
             table = parse(_Table, mapping)
@@ -89,6 +90,10 @@ class Bins:
         if bins.ranges != tuple((row.low, row.high) for row in table.bins):
             raise ValueError("the bins must follow each other without a gap, the last open")
         return bins
+
+
+StoredBins = Annotated[Bins, BeforeValidator(lambda bins: Bins.from_json(bins))]
+"""Bins as a field of a file that holds them as :meth:`Bins.to_json` writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ import torch
 from pydantic import TypeAdapter
 
 from crowdcount.config import RunConfig
-from crowdcount.core.bins import Bins
+from crowdcount.core.bins import Bins, StoredBins
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST
@@ -106,7 +106,7 @@ class RunRecord:
 
     data: tuple[DataSource, ...]
     fold: int | None
-    bins: dict[str, Any]
+    bins: StoredBins
     device: str
     threads: int
     """Threads of PyTorch on the CPU, which determine the order in which it adds."""
@@ -119,6 +119,10 @@ class RunRecord:
     finished: bool = False
     best: CountMetrics | None = None
     """Validation of the best checkpoint of a finished run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dataclasses.asdict(self) | {"bins": self.bins.to_json()}
 
 
 class RunFolder:
@@ -159,7 +163,7 @@ class RunFolder:
             started=datetime.datetime.now(datetime.UTC).isoformat(),
             data=tuple(map(DataSource.of, data)),
             fold=data[0].fold,
-            bins=bins.to_json(),
+            bins=bins,
             device=str(device),
             threads=torch.get_num_threads(),
             torch=torch.__version__,
@@ -168,7 +172,7 @@ class RunFolder:
         )
         with atomic_folder(folder) as temporary:
             write_text(temporary / SETTINGS, tomli_w.dumps(config.to_mapping()))
-            write_json(temporary / RECORD, dataclasses.asdict(record))
+            write_json(temporary / RECORD, record.to_json())
             (temporary / LOG).touch()
         return cls(folder, config=config, record=record)
 
@@ -279,7 +283,7 @@ class RunFolder:
         """Draw the curves, record the run as finished, and remove its large state."""
         self._draw_curves()
         self.record = dataclasses.replace(self.record, finished=True, best=self.best)
-        write_json(self.folder / RECORD, dataclasses.asdict(self.record))
+        write_json(self.folder / RECORD, self.record.to_json())
         (self.folder / STATE).unlink(missing_ok=True)
         self.checkpoints.finish()
 

@@ -3,13 +3,32 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
+from pydantic import ConfigDict, Field, create_model
+
+from crowdcount.core.metrics import CountMetrics
+from crowdcount.core.settings import explain, field_types
 from crowdcount.drawing.charts import Panel, line_chart
 from crowdcount.errors import BadInputError
+from crowdcount.training.loop import EpochReport
 from crowdcount.wording import duration
 
 Line = Mapping[str, Any]
+
+_Number = Annotated[int, Field(ge=0, lt=2**63)]
+_types: dict[str, Any] = field_types(EpochReport) | {"best": bool}
+for _split in ("val", "test"):
+    _types |= {_split: CountMetrics | None, f"{_split}_sets": dict[str, CountMetrics] | None}
+# Lines of earlier versions lack some of these, but not the epoch.
+_fields: dict[str, Any] = {
+    name: (_Number if kind is int else kind, ... if name == "epoch" else None)
+    for name, kind in _types.items()
+}
+_LogLine = create_model(
+    "_LogLine", __config__=ConfigDict(strict=True, allow_inf_nan=False), **_fields
+)
 
 WAITING_SHOWN_ABOVE = 0.05
 """Share of the time spent waiting for data above which an epoch's text names it."""
@@ -31,12 +50,17 @@ def read_log(path: Path) -> list[Line]:
     """
     try:
         *lines, _ = path.read_text(encoding="utf-8").split("\n")
-        log = [json.loads(line) for line in lines]
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BadInputError(f"{path}: not the log of a run: {error}") from error
-    for number, line in enumerate(log, start=1):
-        if not (isinstance(line, dict) and isinstance(line.get("epoch"), int)):
-            raise BadInputError(f"{path}: line {number} is not part of a run's log")
+    log = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            log.append(_LogLine.model_validate_json(line).model_dump(exclude_unset=True))
+        except pydantic.ValidationError as error:
+            problem = explain(error, EpochReport)
+            raise BadInputError(
+                f"{path}: line {number} is not part of a run's log: {problem}"
+            ) from error
     return log
 
 

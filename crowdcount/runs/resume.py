@@ -1,6 +1,7 @@
 """Checks before a run is resumed: settings, data, first weights, machine."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def warn_of_differences(run: RunFolder, device: torch.device) -> None:
 def _recorded_data(run: RunFolder) -> list[PreparedDataset]:
     folders = [Path(source.folder) for source in run.record.data]
     for folder in folders:
-        if not (folder / MANIFEST).is_file():
+        # Path.is_file() raises an error for a name that is too long, as a damaged record may hold.
+        if not os.path.isfile(folder / MANIFEST):  # noqa: PTH113
             raise InputMissingError(
                 f"{run.folder}: its data has moved or was deleted",
                 looked_for=str(folder / MANIFEST),

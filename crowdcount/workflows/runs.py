@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crowdcount.config import differing_settings
-from crowdcount.core.bins import Bins
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
 from crowdcount.runs.folder import (
     LOG,
@@ -150,7 +149,7 @@ def _validated(run: RunFolder, line: Line) -> Mapping[str, Any]:
 
 def _inputs(record: RunRecord) -> dict[str, str]:
     """Return the inputs of a run besides its settings, as text."""
-    bins = Bins.from_json(record.bins)
+    bins = record.bins
     return {
         "data": ", ".join(
             f"{Path(source.folder).name} ({source.manifest_sha256[:HASH_LENGTH]})"

@@ -14,7 +14,6 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 
 from crowdcount.config import RunConfig
-from crowdcount.core.bins import Bins
 from crowdcount.core.device import resolve_device
 from crowdcount.core.image import Normalisation
 from crowdcount.core.metrics import CountMetrics
@@ -224,7 +223,7 @@ def resume(
             return _result(RunFolder.open(run.folder))
         mark_latest(run.folder)
         state = run.rewind()
-        bins = Bins.from_json(run.record.bins)
+        bins = run.record.bins
         if state is None:
             init = initial_checkpoint(config, offline=offline)
             check_init(run, init)

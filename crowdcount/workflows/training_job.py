@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crowdcount.config import RunConfig, given_settings
-from crowdcount.core.bins import Bins
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.find import open_prepared
@@ -37,9 +36,7 @@ class TrainingJob:
             return estimate_run(self.config, self.data or (), track=track)
         check_settings(self.run, self.config)
         data = data_of_run(self.run, self.data)
-        return estimate_run(
-            self.config, data, bins=Bins.from_json(self.run.record.bins), track=track
-        )
+        return estimate_run(self.config, data, bins=self.run.record.bins, track=track)
 
     def carry_out(
         self,

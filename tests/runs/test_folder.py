@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crowdcount.core.bins import Bins
 from crowdcount.errors import InputMissingError, UsageError
 from crowdcount.runs.folder import (
     RECORD,
@@ -76,8 +77,9 @@ def test_a_system_without_fcntl_locks_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+BINS = Bins(block=8, starts=(0, 1), values=(0.0, 1.5))
 RUN = {
-    **{"data": [], "fold": None, "bins": {}},
+    **{"data": [], "fold": None, "bins": BINS.to_json()},
     **{"device": "cpu", "threads": 1, "torch": "2", "deterministic": False},
 }
 

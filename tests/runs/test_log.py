@@ -1,10 +1,13 @@
 """What a run tells people while it goes on, and for how long."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdcount.runs.log import epoch_summary, time_left
+from crowdcount.errors import BadInputError
+from crowdcount.runs.log import epoch_summary, read_log, time_left
 
 LINE = {
     "epoch": 3,
@@ -48,3 +51,29 @@ def test_steps_of_an_earlier_process_do_not_make_this_one_faster(before, taken, 
     steps = before + taken
     left = time_left(steps, total=1000, before=before, seconds=taken * each)
     assert left == pytest.approx((1000 - steps) * each)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epoch": None}, "epoch"),
+        ({"seconds": "a while"}, "seconds"),
+        ({"images": 10**400}, "images"),
+        ({"images": None}, "images"),
+        ({"loss": float("nan")}, "loss"),
+        ({"val": {"mae": "low", "rmse": 1.0, "nae": None, "images": 1}}, "val.mae"),
+        ({"val": {"mae": 1.0}}, "val.rmse"),
+        ({"best": 1}, "best"),
+    ],
+)
+def test_a_line_of_a_log_with_another_type_is_named(tmp_path, changes, named):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(LINE) + "\n" + json.dumps(LINE | changes) + "\n")
+    with pytest.raises(BadInputError, match=f"line 2 is not part of a run's log: {named}: "):
+        read_log(path)
+
+
+def test_a_log_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(LINE | {"kept": 3}) + '\n{"epoch": 4}\n{"half a li')
+    assert read_log(path) == [LINE, {"epoch": 4}]

@@ -4,14 +4,13 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BeforeValidator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crowdcount.core.bins import Bins
+from crowdcount.core.bins import StoredBins
 from crowdcount.core.image import Normalisation
 from crowdcount.core.settings import parse
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError
@@ -36,7 +35,7 @@ class Description:
     """Version that wrote it."""
 
     model: ModelConfig
-    bins: Annotated[Bins, BeforeValidator(lambda bins: Bins.from_json(bins))]
+    bins: StoredBins
     prompts: tuple[str, ...] | None = None
     normalisation: Normalisation
     card: Card
