@@ -1,17 +1,23 @@
-"""Two thousand damaged files: each is one error for people, or a result. Never anything else.
+"""Thousands of damaged files: each is one error for people, or a result. Never anything else.
 
 The damage is drawn from a fixed seed. Image formats, readers of points and readers of tables are
-iterated, so that a new one is damaged on the day it is added.
+iterated, so that a new one is damaged on the day it is added. ``CROWDCOUNT_TEST_MUTATIONS=3000``
+draws that many of each kind.
 """
 
+import dataclasses
 import io
 import json
+import os
+import pickle
 import random
 import re
 import shutil
 import signal
 import sys
 import time
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,22 +29,37 @@ import pytest
 import scipy.io
 import torch
 from PIL import Image
+from safetensors.torch import save as to_safetensors
 
 from crowdcount.cli import main
 from crowdcount.config import load_run_config
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST
+from crowdcount.data.prepared.verify import record_problems
 from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
 from crowdcount.data.sources.images import IMAGE_SUFFIXES, check_pixels, image_header, load_image
 from crowdcount.errors import CrowdCountError
 from crowdcount.files import sha256_file
-from crowdcount.models.checkpoints.format import load_checkpoint
+from crowdcount.models.checkpoints.format import describe, load_checkpoint
+from crowdcount.models.checkpoints.tensor_files import read_tensors
+from crowdcount.runs.folder import LOG, RECORD, SETTINGS, STATE, RunFolder, find_run
+from crowdcount.runs.resume import data_of_run
 from crowdcount.workflows.bins import BinsTable, make_bins, write_bins
 from crowdcount.workflows.bins_tables import read_table
+from crowdcount.workflows.card import card_lines, read_card
 from crowdcount.workflows.counter import load
+from crowdcount.workflows.models import list_checkpoints
 from crowdcount.workflows.preprocess import preprocess
+from crowdcount.workflows.runs import compare, list_runs, summary
+from crowdcount.workflows.show import summaries
+from crowdcount.workflows.train import train
+from crowdcount.workflows.verify import verify
+from tests.tiny_run import tiny_config
 
 T = TypeVar("T")
+
+MUTATIONS = int(os.environ.get("CROWDCOUNT_TEST_MUTATIONS", "0"))
+"""How many damaged files of each kind to draw, if more than the suite does."""
 
 SECONDS = 10
 """No file of a few kilobytes may keep us longer."""
@@ -147,14 +168,18 @@ def rewritten(content: bytes, rng: random.Random) -> bytes:
     """JSON that is still JSON, with one value somewhere in it replaced, left out or made deep."""
     value = json.loads(content)
     holder, key = rng.choice(list(_places(value)))
-    odd = rng.choice(
-        [None, True, -1, 0, 0.5, 1e308, 10**30, 10**400, "", "x", "\0", "../../x", [], {}, [[]]]
-    )
+    odd = rng.choice(ODD_VALUES)
     if isinstance(holder, dict) and rng.random() < 0.2:
         del holder[key]
     else:
         holder[key] = odd
     return json.dumps(value).encode()
+
+
+ODD_VALUES = [
+    *(None, True, -1, 0, 0.5, 1e308, 10**9, 2**31 - 1, 2**31, 10**30, 10**400, float("nan")),
+    *("", "x", "\0", "../../x", "9" * 5000, "a" * 300, "\ud800", [], {}, [[]], {"x": {}}),
+]
 
 
 def _places(value: object) -> Iterator[tuple[dict | list, object]]:
@@ -170,7 +195,7 @@ def damaged(
 ) -> Iterator[tuple[str, bytes]]:
     """Damaged copies of each seed in turn, by each way in turn, with what was done to them."""
     names = sorted(seeds)
-    for number in range(count):
+    for number in range(max(count, MUTATIONS)):
         name, way = names[number % len(names)], ways[number // len(names) % len(ways)]
         rng = random.Random(crc32(f"{name} {way.__name__} {number}".encode()))
         yield f"{name}, {way.__name__}, number {number}", way(seeds[name], rng)
@@ -260,17 +285,19 @@ KEYS = {"mat": ("annPoints", "image_info[0][0][0][0][0]", "points"), "mat-frames
 IMAGES_EACH, READERS_EACH, TABLES_EACH = 80, 160, 100
 PREPARED_IMAGES, PREPARED_COPIES, PREPARED_POINTS = 80, 30, 40
 RECIPES, RUN_FILES, TABLES_OF_BINS, BINS_FILES = 80, 80, 160, 160
-MANIFESTS, POINTS, JOURNALS, DESCRIPTIONS, WEIGHTS = 200, 80, 30, 120, 30
+MANIFESTS, POINTS, BLOCKS, JOURNALS, LISTS = 200, 80, 100, 30, 100
+DESCRIPTIONS, CARDS, WEIGHTS, WEIGHTS_EACH, STATES, RUNS_EACH = 120, 100, 30, 100, 100, 100
 COMMANDS_EACH = 8
 
 
-def test_there_are_two_thousand():
+def test_there_are_thousands():
     drawn = IMAGES_EACH * len(formats() - {"HEIF"})
     drawn += READERS_EACH * len(READERS) + TABLES_EACH * len(TABLES)
     drawn += PREPARED_IMAGES + PREPARED_COPIES + PREPARED_POINTS * len(ANNOTATIONS)
     drawn += RECIPES + RUN_FILES + TABLES_OF_BINS + BINS_FILES
-    drawn += MANIFESTS + POINTS + JOURNALS + DESCRIPTIONS + WEIGHTS
-    assert drawn >= 2000
+    drawn += MANIFESTS + POINTS + BLOCKS + JOURNALS + LISTS + DESCRIPTIONS + CARDS + STATES
+    drawn += WEIGHTS + WEIGHTS_EACH * len(WEIGHTS_FILES) + RUNS_EACH * len(RUN_PARTS)
+    assert drawn >= 3000
 
 
 # ---- images and annotations, one by one
@@ -460,11 +487,13 @@ def test_manifests(small, tmp_path):
                 data.sample(record)
         make_bins([data], block=8)
         make_bins([data], block=16)
+        summaries(data)
 
     for what, content in json_damages("manifest", path.read_bytes(), count=MANIFESTS):
         path.write_bytes(content)
         outcome = refused_or(use, what=what)
         assert outcome is None or str(path.parent) in str(outcome), what
+        refused_or(lambda: verify(path.parent), what=what)
 
 
 def test_prepared_points(small, tmp_path):
@@ -480,6 +509,32 @@ def test_prepared_points(small, tmp_path):
         else:
             assert outcome.shape == (record.heads, 2), what
             assert np.isfinite(outcome).all(), what
+
+
+def test_prepared_blocks(small, tmp_path):
+    # Their hash is made to fit, so that it is not all that is wrong with them.
+    folder = shutil.copytree(small.folder, tmp_path / "own")
+    record = small.manifest.images[0]
+    path = folder / record.split / "blocks" / f"{record.file}.npz"
+    for what, content in damaged(
+        {"blocks": path.read_bytes()}, count=BLOCKS, ways=(*DAMAGES, claiming)
+    ):
+        path.write_bytes(content)
+        hashes = dataclasses.replace(record.sha256, blocks=sha256_file(path))
+        told = dataclasses.replace(record, sha256=hashes)
+        with in_time(what):
+            list(record_problems(told, folder=folder, manifest=small.manifest))
+
+
+def test_lists_of_images(tmp_path):
+    source = write_own(tmp_path / "own", table="csv").parent
+    recipe = tmp_path / "street.toml"
+    listed = b'images = "{id}.png", list = "all.txt"'
+    recipe.write_bytes(RECIPE.replace(b'images = "*.png"', listed))
+    seeds = {"list": b"b 1\na,2\n", "numbers": b"1\n002\n10 x\n"}
+    for what, content in damaged(seeds, count=LISTS):
+        (source / "all.txt").write_bytes(content)
+        prepare(source, tmp_path / "out", what, recipe=recipe)
 
 
 def test_journals(small, tmp_path):
@@ -573,12 +628,211 @@ def test_descriptions_of_checkpoints(copied_checkpoint):
             refused_or(lambda c=outcome: c.count(np.asarray(colours())), what=what)
 
 
+CARD = {
+    "name": "street",
+    "provenance": {
+        "data": ["own"],
+        "training_images": 2,
+        "mean_heads": 1.5,
+        "selected_on": "val",
+        "fold": 1,
+        "init": {"name": "earlier", "weights_sha256": "00"},
+        "imported": {"file": "published.pth", "sha256": "00"},
+        "assumed": {"bins": "sha", "block": 8, "window": 224, "normalisation": "clip"},
+        "torch": "2.7",
+        "epoch": 3,
+    },
+    "metrics": {"val": {"mae": 1.0, "rmse": 2.0, "nae": 0.5, "images": 1}},
+    "settings": {"model": {"weights": "/home/me/w.pth"}, "train": {"init": "runs/earlier"}},
+    "text": {
+        "title": "Streets",
+        "licence": "MIT",
+        "data": [{"name": "own", "terms": "free", "images": 2}],
+        "metrics": [{"data": "own", "images": 2, "mae": 1, "rmse": 2, "command": "eval"}],
+        "speed": [{"image": "VGA", "machine": "laptop", "seconds": 1, "command": "predict"}],
+        "known_failures": ["fog"],
+    },
+}
+
+
+def test_cards(copied_checkpoint, workplace):
+    path = copied_checkpoint / "config.json"
+    described = json.loads(path.read_bytes())
+    described["card"] |= CARD
+    run = shutil.copytree(copied_checkpoint, workplace / "runs/run/best").parent
+    (run / RECORD).touch()
+
+    whole = read_card(copied_checkpoint)
+
+    def use() -> None:
+        shown = dataclasses.replace(whole, description=describe(copied_checkpoint))
+        json.dumps(shown.to_json())
+        "\n".join(card_lines(shown)).encode()
+
+    for what, content in json_damages("config", json.dumps(described).encode(), count=CARDS):
+        path.write_bytes(content)
+        outcome = refused_or(use, what=what)
+        assert outcome is None or str(copied_checkpoint) in str(outcome), what
+        (run / "best" / path.name).write_bytes(content)
+        with in_time(what):
+            list_checkpoints()
+
+
 def test_weights(copied_checkpoint):
     path = copied_checkpoint / "model.safetensors"
     for what, content in damaged({"weights": path.read_bytes()}, count=WEIGHTS):
         path.write_bytes(content)
         outcome = refused_or(lambda: load_checkpoint(copied_checkpoint), what=what)
         assert not isinstance(outcome, Exception) or str(path) in str(outcome), what
+
+
+def torchscript() -> bytes:
+    """An archive as ``torch.jit`` writes it, with a module inside a module."""
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
+        module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+        torch.jit.save(torch.jit.script(module), content)
+    return content.getvalue()
+
+
+def pytorch(*, archive: bool) -> bytes:
+    content = io.BytesIO()
+    state = {"epoch": 3, "state_dict": {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2)}}
+    torch.save(state, content, _use_new_zipfile_serialization=archive)
+    return content.getvalue()
+
+
+WEIGHTS_FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "safetensors": (".safetensors", lambda: to_safetensors({"a.weight": torch.ones(2, 3)})),
+    "pytorch": (".pth", lambda: pytorch(archive=True)),
+    "early pytorch": (".pth", lambda: pytorch(archive=False)),
+    "torchscript": (".pt", torchscript),
+    "pickle": (".pkl", lambda: pickle.dumps({"a.weight": [1.0, 2.0]})),
+}
+"""The files of weights that people bring, with their endings."""
+
+
+def claiming(content: bytes, rng: random.Random) -> bytes:
+    """A zip archive whose directory claims other sizes, places, names or flags of one file."""
+    start = rng.choice([found.start() for found in re.finditer(b"PK\x01\x02", content)])
+    at, length = rng.choice([(8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (42, 4)])
+    claim = rng.choice([b"\xff", b"\x00", b"\x01", b"\x7f", rng.randbytes(1)]) * length
+    damaged = content[: start + at] + claim + content[start + at + length :]
+    if rng.random() < 0.3 and len(damaged) > 22:
+        end = damaged.rfind(b"PK\x05\x06")
+        at, length = rng.choice([(8, 2), (10, 2), (12, 4), (16, 4), (20, 2)])
+        damaged = damaged[: end + at] + rng.randbytes(length) + damaged[end + at + length :]
+    return damaged
+
+
+def repacked(content: bytes, rng: random.Random) -> bytes:
+    """A zip archive that is whole, with one file in it damaged, renamed, packed or left out."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(packed, "w") as target:
+        chosen = rng.choice(source.namelist())
+        for name in source.namelist():
+            inner = source.read(name)
+            kind = zipfile.ZIP_STORED
+            if name == chosen:
+                way = rng.choice(["damage", "damage", "damage", "name", "pack", "leave out"])
+                if way == "damage" and inner:
+                    inner = rng.choice(DAMAGES)(inner, rng)
+                elif way == "name":
+                    name = rng.choice(["x", "../x", f"{name}/x", "a/b/data.pkl"])
+                elif way == "pack":
+                    kind = zipfile.ZIP_DEFLATED
+                elif way == "leave out":
+                    continue
+            target.writestr(name, inner, compress_type=kind)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("kind", WEIGHTS_FILES)
+def test_weights_of_others(kind, tmp_path):
+    ending, write = WEIGHTS_FILES[kind]
+    path = tmp_path / f"weights{ending}"
+    content = write()
+    archive = zipfile.is_zipfile(io.BytesIO(content))
+    ways = (*DAMAGES, claiming, repacked, repacked) if archive else DAMAGES
+    for what, mutated in damaged({kind: content}, count=WEIGHTS_EACH, ways=ways):
+        path.write_bytes(mutated)
+        outcome = refused_or(lambda: read_tensors(path), what=what)
+        if isinstance(outcome, Exception):
+            assert str(path) in str(outcome), what
+        else:
+            assert all(isinstance(name, str) for name in outcome.tensors), what
+
+
+# ---- runs
+
+
+@pytest.fixture(scope="module")
+def begun(prepared, tmp_path_factory):
+    """A run of two epochs that was stopped in the second."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    stop = iter([False, False, True])
+    config = tiny_config(train__epochs=2)
+    train(config, [prepared], out=out, device="cpu", should_stop=lambda: next(stop, True))
+    assert (out / STATE).is_file()
+    return out
+
+
+RUN_PARTS = (RECORD, SETTINGS, LOG)
+
+
+def log_damages(content: bytes, *, count: int) -> Iterator[tuple[str, bytes]]:
+    """Damaged logs: one value of a line, or any bytes."""
+    for what, line in json_damages("log", content.splitlines()[0], count=count):
+        yield what, line + b"\n"
+
+
+@pytest.mark.parametrize("part", RUN_PARTS)
+def test_runs(part, begun, workplace):
+    run = shutil.copytree(begun, workplace / "runs/run")
+    shutil.copytree(run, "runs/other")
+    content = (run / part).read_bytes()
+    damages = {
+        RECORD: lambda: json_damages(RECORD, content, count=RUNS_EACH),
+        LOG: lambda: log_damages(content, count=RUNS_EACH),
+        SETTINGS: lambda: damaged({SETTINGS: content}, count=RUNS_EACH),
+    }[part]()
+    other = RunFolder.open(Path("runs/other"))
+
+    def use() -> None:
+        opened = RunFolder.open(run)
+        json.dumps(dataclasses.asdict(summary(opened)))
+        compared = compare([opened, other])
+        json.dumps(dataclasses.asdict(compared))
+        data_of_run(opened)
+
+    for what, mutated in damages:
+        (run / part).write_bytes(mutated)
+        outcome = refused_or(use, what=what)
+        assert outcome is None or str(outcome), what
+        with in_time(what):
+            runs, problems = list_runs()
+            assert len(runs) + len(problems) == 2, what
+            find_run("auto")
+
+
+def test_states(begun, tmp_path):
+    # The tensors of a learner are many, and damage to them would seldom meet anything else.
+    state = torch.load(begun / STATE, weights_only=True)
+    state["learner"] = {"model": {"a": torch.ones(2)}, "progress": state["learner"]["progress"]}
+    small = tmp_path / STATE
+    torch.save(state, small)
+    leave = shutil.ignore_patterns("last", "best", "curves.png", STATE)
+    run = RunFolder.open(shutil.copytree(begun, tmp_path / "run", ignore=leave))
+    path, log = run.folder / STATE, (run.folder / LOG).read_bytes()
+    ways = (*DAMAGES, claiming, repacked, repacked)
+    for what, mutated in damaged({"state": small.read_bytes()}, count=STATES, ways=ways):
+        path.write_bytes(mutated)
+        outcome = refused_or(run.rewind, what=what)
+        if isinstance(outcome, Exception):
+            assert str(path) in str(outcome), what
+            assert (run.folder / LOG).read_bytes() == log, what
+        (run.folder / LOG).write_bytes(log)
 
 
 # ---- whole commands
