@@ -224,6 +224,42 @@ def _log_summaries(name: str, summaries: dict[str, "CountSummary"], *, histogram
         log.info("  %s  %s", f"{label:>{width}}  {images:>5,}", bar)
 
 
+@app.command("convert", cls=options.Command)
+def convert(
+    context: typer.Context,
+    data: Annotated[Path, typer.Argument(help="Prepared data set, or folder of its originals.")],
+    to: Annotated[str, typer.Option(help="Format: coco, labelme, labelstudio, cvat or csv.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    dataset: options.Dataset = None,
+    recipe: options.Recipe = None,
+    skip_unpaired: Annotated[
+        bool, typer.Option("--skip-unpaired", help="Leave out images without annotation.")
+    ] = False,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
+    force: options.Force = False,
+) -> None:
+    """Write images and points for an annotation tool, in which people correct them.
+
+    Each split becomes a folder of images with their annotations. Prints the folder.
+
+    Example: crowdcount datasets convert data/sha --to labelme -o sha-labelme
+    """
+    from crowdcount.workflows import convert as workflow
+
+    heads = workflow.convert(
+        data,
+        to=to,
+        output=output,
+        dataset=options.one_recipe(dataset, recipe),
+        skip_unpaired=skip_unpaired,
+        force=force,
+        max_pixels=max_pixels,
+        track=context.obj.track,
+    )
+    log.info("%s: %s for %s", data, counted(heads, "head"), to)
+    print_paths([output])
+
+
 @app.command("correction", cls=options.Command)
 def correction(
     context: typer.Context,

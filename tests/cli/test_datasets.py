@@ -62,3 +62,11 @@ def test_datasets_check_of_nothing_exits_3(run, workplace):
     Path("empty").mkdir()
     assert run("datasets", "check", "empty")[:2] == (3, "")
     assert run("datasets", "check", "none")[:2] == (3, "")
+
+
+def test_datasets_convert_prints_the_folder_that_it_wrote(run, data):
+    code, out, err = run("datasets", "convert", data.folder, "--to", "labelme", "-o", "tool")
+    assert (code, out) == (0, "tool\n")
+    assert "heads for labelme" in err
+    assert len(list(Path("tool").rglob("*.json"))) == len(data.manifest.images)
+    assert run("datasets", "convert", data.folder, "--to", "labelme", "-o", "tool")[:2] == (2, "")

@@ -99,6 +99,31 @@ def convert(
     )
 
 
+def annotated_heads(
+    image: SourceImage, content: bytes, *, points: PointsFormat, max_pixels: int = MAX_PIXELS
+) -> tuple[Points, tuple[int, int]]:
+    """Return the heads of an original as annotated, and its ``(width, height)``, both upright.
+
+    Heads outside the image stay where they are; those that are not finite are left out.
+
+    Args:
+        image: The image and its annotation.
+        content: The image file.
+        points: How its annotation is read.
+        max_pixels: A larger image is refused by its header.
+
+    Raises:
+        InputMissingError: If the annotation does not exist.
+        BadInputError: If the image or its annotation cannot be used.
+    """
+    header = image_header(content, name=str(image.path), max_pixels=max_pixels)
+    heads = finite(_annotation(image, points)[0])
+    size = (header.width, header.height)
+    turn = header.orientation if points.frame == "stored" else 1
+    stored = size if turn < 5 else size[::-1]
+    return upright_points(heads, size=stored, orientation=turn), size
+
+
 def is_up_to_date(record: ImageRecord, image: SourceImage, *, folder: Path) -> bool:
     """Return whether the prepared files and the source of an image have the recorded hashes."""
     paths = prepared_paths(folder, split=record.split, file=record.file)
