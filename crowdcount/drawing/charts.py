@@ -68,15 +68,15 @@ def bar_chart(
     with context("default"):
         wanted = max(1.5 + LABEL_WIDTH * len(labels), 4.0)
         figure = Figure(figsize=(min(wanted, LARGEST_WIDTH), 4.0), layout="constrained")
-        axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes = figure.add_subplot(title=_literal(title), xlabel=xlabel, ylabel=ylabel)
         width = 0.8 / len(series)
         for index, (name, heights) in enumerate(series.items()):
             shift = (index - (len(series) - 1) / 2) * width
             centres = [group + shift for group in range(len(labels))]
             colour = COLOURS[index % len(COLOURS)]
-            axes.bar(centres, list(heights), width=width, label=name, color=colour)
+            axes.bar(centres, heights, width=width, label=_literal(name), color=colour)
         step = math.ceil(wanted / LARGEST_WIDTH)
-        axes.set_xticks(range(0, len(labels), step), labels[::step])
+        axes.set_xticks(range(0, len(labels), step), list(map(_literal, labels[::step])))
         positive = [height for heights in series.values() for height in heights if height > 0]
         if log and positive:
             # From a power of ten well below the smallest bar, which stays visible.
@@ -210,12 +210,12 @@ def heat_table(
         width = max(_CELL_WIDTH * len(columns), 2.4) * len(panels) + 1.9
         height = _CELL_HEIGHT * len(rows) + 1.5
         figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-        figure.suptitle(title)
+        figure.suptitle(_literal(title))
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, panel in zip(grid, panels, strict=True):
             image = _draw_table(axes, panel, top=top, framed=framed)
-            axes.set_xticks(range(len(columns)), columns)
-            axes.set_yticks(range(len(rows)), rows)
+            axes.set_xticks(range(len(columns)), list(map(_literal, columns)))
+            axes.set_yticks(range(len(rows)), list(map(_literal, rows)))
             axes.set_xlabel(column_label)
         grid[0].set_ylabel(row_label)
         bar = figure.colorbar(image, ax=list(grid), label=scale_label, shrink=0.9, pad=0.02)
@@ -236,7 +236,7 @@ def _draw_table(
         for column, (share, text) in enumerate(zip(shares, texts, strict=True)):
             ink = "white" if norm(share) > 0.6 else "black"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8.5)
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(_literal(panel.title), fontsize=10)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for line, count in ((axes.axhline, len(panel.shares)), (axes.axvline, len(panel.shares[0]))):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdcount.drawing.charts import COLOURS, Panel, bar_chart, line_chart
+from crowdcount.drawing.charts import COLOURS, HeatPanel, Panel, bar_chart, heat_table, line_chart
 
 ARGUMENTS = {"title": "Crowds", "labels": ["0", "1", "2+"], "xlabel": "bin", "ylabel": "share, %"}
 
@@ -121,3 +121,17 @@ def test_any_name_can_be_drawn(name):
     named = line_chart(title=name, xlabel="epoch", panels=[panel])
     other = Panel(ylabel="MAE, heads", lines={"other": points})
     assert named != line_chart(title=name, xlabel="epoch", panels=[other])
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "_hidden"])
+def test_any_name_can_stand_on_bars_and_tables(name):
+    def bars(series):
+        return bar_chart(title=name, labels=[name], series={series: [1.0]})
+
+    def table(title):
+        panel = HeatPanel(title=title, shares=((0.5,),), texts=(("x",),))
+        words = {"row_label": "r", "column_label": "s", "scale_label": "share"}
+        return heat_table([panel], title=name, rows=[name], columns=[name], **words)
+
+    assert bars(name) != bars("other")
+    assert table(name) != table("other")
