@@ -1,9 +1,11 @@
 """A small demo: it learns to count scenes it never saw, and keeps to its folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crowdcount.config import load_run_config
 from crowdcount.errors import UsageError
 from crowdcount.workflows import demo
 from crowdcount.workflows.demo import plan_demo, run_demo
@@ -11,9 +13,16 @@ from crowdcount.workflows.demo import plan_demo, run_demo
 
 @pytest.fixture
 def smaller(monkeypatch):
-    """A demo with a third of the scenes."""
+    """A demo with a third of the scenes, and a fifth of the pixels to train on."""
     monkeypatch.setattr(demo, "TRAINING_SCENES", 40)
     monkeypatch.setattr(demo, "UNSEEN_SCENES", 12)
+
+    def settings(*, preset):
+        config = load_run_config(preset=preset)
+        train = replace(config.train, epochs=8, crop=112, batch_size=4, workers=0)
+        return replace(config, train=train)
+
+    monkeypatch.setattr(demo, "load_run_config", settings)
 
 
 def test_it_learns_and_keeps_to_its_folder(smaller, workplace):
