@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,11 @@ from crowdcount.models.checkpoints import names
 from crowdcount.models.checkpoints.card import Card, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.config import ModelConfig
+from crowdcount.runs.log import Line
 from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.workflows.preprocess import preprocess
 from crowdcount.workflows.train import train
-from tests.tiny_run import TINY, tiny_config
+from tests.tiny_run import TIMES, TINY, tiny_config
 
 # Torch's first call takes longer than Hypothesis allows an example by default.
 settings.register_profile("crowdcount", deadline=None, max_examples=50, derandomize=True)
@@ -46,6 +47,22 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("CROWDCOUNT_") and name != "CROWDCOUNT_TEST_DATA":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _curves_are_text() -> Iterator[None]:
+    """Drawing curves takes longer than a tiny run: keep what is drawn, as text.
+
+    ``tests/runs/test_log.py`` draws them, as do the processes of ``tests/runs/test_resume.py``.
+    """
+
+    def write_curves(log: Sequence[Line], *, title: str, split: str) -> bytes:
+        lines = [{key: line[key] for key in line if key not in TIMES} for line in log]
+        return b"\x89PNG of " + repr((title, split, lines)).encode()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crowdcount.runs.folder.draw_curves", write_curves)
+        yield
 
 
 @pytest.fixture(scope="session")

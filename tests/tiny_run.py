@@ -4,6 +4,9 @@ from crowdcount.config import RunConfig
 
 TINY = "timm:test_resnet"
 
+TIMES = ("seconds", "waiting", "images_per_second", "peak_memory")
+"""Keys of a run's log that differ between two runs with the same result."""
+
 TINY_RUN = (
     *("--backbone", TINY, "--no-pretrained", "--epochs", "1", "--batch-size", "4"),
     *("--set", "train.crop=64", "--set", "train.workers=0", "--set", "model.neck_width=8"),

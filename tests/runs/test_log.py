@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crowdcount.errors import BadInputError
-from crowdcount.runs.log import epoch_summary, read_log, time_left
+from crowdcount.runs.log import draw_curves, epoch_summary, read_log, time_left
 
 LINE = {
     "epoch": 3,
@@ -77,3 +77,15 @@ def test_a_log_of_an_earlier_version_is_read(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(LINE | {"kept": 3}) + '\n{"epoch": 4}\n{"half a li')
     assert read_log(path) == [LINE, {"epoch": 4}]
+
+
+def test_the_curves_of_a_log_are_drawn_and_times_do_not_change_them():
+    line = LINE | {"classification": 330.0, "count": 5.851, "lr": 1e-4, "encoder_lr": 1e-5}
+    sets = {"sha": METRICS, "shb": {"mae": 2.0, "rmse": 3.0}}
+    log = [line | {"epoch": 1}, line | {"epoch": 2, "val": METRICS, "val_sets": sets}]
+    curves = draw_curves(log, title="ours", split="val")
+    assert curves.startswith(b"\x89PNG\r\n")
+    timed = [each | {"seconds": 9.0, "waiting": 0.5} for each in log]
+    assert draw_curves(timed, title="ours", split="val") == curves
+    for changed in (log[:1], [log[0], log[1] | {"lr": 1e-5}], [log[0], log[1] | {"val_sets": {}}]):
+        assert draw_curves(changed, title="ours", split="val") != curves
