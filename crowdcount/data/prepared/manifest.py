@@ -42,6 +42,8 @@ FORMAT: Literal[1] = 1
 # Limits of a manifest's numbers: their sums stay far below the largest integer of numpy.
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
 _Side = Annotated[int, Field(ge=1, lt=2**31)]
+# The system refuses a path with NUL by an error of another kind than for all other paths.
+_Path = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
 @settings("preprocess")
@@ -116,10 +118,10 @@ class ImageRecord:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    split: str
+    split: _Path
     """The folder of its files: ``train``, ``val`` or ``test``."""
 
-    file: str
+    file: _Path
     """Path below the split's images, with ``/``."""
 
     source: str

@@ -43,9 +43,10 @@ def test_an_unfinished_folder_says_so(tmp_path):
         ("images.0.orientation", {"orientation": 9}),
         ("images.0.heads", {"heads": -1}),
         ("images.0.heads_cut", {"heads_cut": "many"}),
+        ("images.0.file", {"file": "1\0.jpg"}),
     ],
 )
-def test_an_impossible_number_is_named(written, tmp_path, key, changes):
+def test_an_impossible_value_is_named(written, tmp_path, key, changes):
     written(record("test", "1.jpg"))
     content = json.loads((tmp_path / MANIFEST).read_text())
     content["images"][0] |= changes
