@@ -1,6 +1,7 @@
 """Names of checkpoints: the shipped model, folders of checkpoints and runs, the model hub."""
 
 import importlib.resources
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from crowdcount.errors import InputMissingError
 from crowdcount.files import present_folder
 from crowdcount.models.checkpoints.hub import HUB_PREFIX, HubName, hub_folder
+
+log = logging.getLogger("crowdcount")
 
 STARTER = "starter"
 """The name of the shipped checkpoint. A folder with this name is written ``./starter``."""
@@ -95,10 +98,21 @@ def starter_ships() -> bool:
 
 
 def _default(directory: Path) -> str | Path:
-    """Return the latest run, or the starter if there is no run."""
-    latest = (directory / LATEST_RUN).resolve()
-    if latest.exists():
-        return latest
+    """Return the latest run that holds a checkpoint, or the starter if there was never a run."""
+    latest = directory / LATEST_RUN
+    if _checkpoint_in(latest) is not None:
+        return latest.resolve()
+    runs = [run for run in latest.parent.glob("[!.]*/") if _checkpoint_in(run) is not None]
+    if runs:
+        newest = max(runs, key=lambda run: run.stat().st_mtime)
+        log.warning("%s holds no checkpoint; the newest run that does is %s", latest, newest)
+        return newest
+    if latest.is_symlink():
+        raise InputMissingError(
+            f"{latest}: points at {latest.readlink()}, which holds no checkpoint",
+            next_step=f"count with --checkpoint {STARTER}, or finish a run: "
+            "crowdcount train --resume auto",
+        )
     if starter_ships():
         return STARTER
     raise InputMissingError(
@@ -120,11 +134,17 @@ def _shipped() -> Path:
 
 
 def _local(given: Path) -> Path:
-    for folder in map(present_folder, (given, given / "best", given / "last")):
-        if (folder / CONFIG_NAME).is_file():
-            return folder
+    folder = _checkpoint_in(given)
+    if folder is not None:
+        return folder
     raise InputMissingError(
         f"{given}: no checkpoint",
         looked_for=f"{CONFIG_NAME} in it, in its best/ and in its last/",
         next_step="name a checkpoint or a run, such as runs/latest",
     )
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
+    """Return the folder of a checkpoint, or the best or last one of a run; None: there is none."""
+    folders = map(present_folder, (folder, folder / "best", folder / "last"))
+    return next((path for path in folders if (path / CONFIG_NAME).is_file()), None)

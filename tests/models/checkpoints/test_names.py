@@ -1,5 +1,6 @@
 """Names of checkpoints: the shipped one, folders, runs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,26 @@ def test_the_shipped_one_is_small_and_counts(prepared):
     assert counter.count(np.zeros((448, 640, 3), dtype=np.uint8)).total < 3
     fullest = max(prepared.records("test"), key=lambda each: each.heads)
     assert counter.count(prepared.image_path(fullest)).total > 3
+
+
+def test_a_latest_run_without_a_checkpoint_gives_way_to_the_newest_that_has_one(
+    tmp_path, starter, caplog
+):
+    for second, name in enumerate(("new", "old")):
+        described(tmp_path / f"runs/{name}/best")
+        os.utime(tmp_path / "runs" / name, (-second, -second))
+    latest = tmp_path / "runs/latest"
+    latest.symlink_to("moved")
+    assert found(None, directory=tmp_path) == tmp_path / "runs/new/best"
+    assert "runs/latest holds no checkpoint" in caplog.text
+    latest.unlink()
+    latest.mkdir()
+    assert found(None, directory=tmp_path) == tmp_path / "runs/new/best"
+
+
+def test_a_latest_run_that_is_gone_is_never_silently_the_starter(tmp_path, starter):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/latest").symlink_to("moved")
+    with pytest.raises(InputMissingError, match="points at moved, which holds no checkpoint"):
+        found(None, directory=tmp_path)
+    assert found("starter", directory=tmp_path) == starter  # as the error advises
