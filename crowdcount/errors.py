@@ -17,6 +17,8 @@ Any other exception is a bug of crowdcount and keeps its traceback.
 
 from typing import ClassVar
 
+from crowdcount.wording import one_line
+
 
 class CrowdCountError(Exception):
     """A problem that the user can fix.
@@ -46,7 +48,7 @@ class CrowdCountError(Exception):
             lines.append(f"  looked for  {self.looked_for}")
         if self.next_step:
             lines.append(f"  next step   {self.next_step}")
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))
 
 
 class MemoryExhaustedError(CrowdCountError):

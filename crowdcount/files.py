@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; move it into place when the block succeeds.
 
     The temporary name ends like ``path``, because image writers choose their format by the ending.
-    On an exception the temporary file is removed and ``path`` is as it was before.
+    On an exception the temporary file is removed and ``path`` is as it was before. A device or a
+    pipe is written to directly.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if _is_device(path):
+        with naming(path):
+            yield path
+        return
     temporary = _temporary(path)
     try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):  # it was moved, or its folder could not be made
+            temporary.unlink()
 
 
 @contextmanager
@@ -42,15 +48,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     folder it points to is replaced.
     """
     path = path.resolve() if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    restore_folder(path)
     temporary = _temporary(path)
-    temporary.mkdir()
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        restore_folder(path)
+        temporary.mkdir()
     try:
-        yield temporary
-        if path.exists():
-            path.rename(_set_aside(path))
-        temporary.rename(path)
+        with naming(path):
+            yield temporary
+            if path.exists():
+                path.rename(_set_aside(path))
+            temporary.rename(path)
     finally:
         restore_folder(path)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -72,9 +80,29 @@ def present_folder(path: Path) -> Path:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Replace ``target`` by a copy of ``source``, whole or not at all."""
+    """Replace ``target`` by a copy of the files in ``source``, whole or not at all."""
     with atomic_folder(target) as temporary:
-        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        for file in source.iterdir():
+            shutil.copy2(file, temporary)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let a full or read-only disk in the block raise an ``OSError`` that names ``path``.
+
+    By itself the error of a write names no file, that of a temporary file a name that means nothing
+    to the user, and PyTorch hides both behind a ``RuntimeError``.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if type(error) is RuntimeError else error
+        if not isinstance(cause, OSError) or cause.errno is None:
+            raise
+        parts = Path(os.fsdecode(cause.filename or "")).parts
+        if not parts or any(is_temporary(Path(part)) for part in parts):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise
 
 
 def is_temporary(path: Path) -> bool:
@@ -88,6 +116,12 @@ def _temporary(path: Path) -> Path:
 
 def _set_aside(path: Path) -> Path:
     return path.parent / f".earlier.{path.name}"
+
+
+def append_text(path: Path, content: str) -> None:
+    """Add text to a file in UTF-8."""
+    with naming(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(content)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -128,13 +162,25 @@ def _parse(path: Path, parser: Callable[[str], Any]) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def describe_stand_in(content: bytes) -> str | None:
+    """Describe what is often found in place of a file, by its first bytes; None: something else."""
+    start = content[:256].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return "holds a web page; the download went wrong"
+    if start.startswith((b"{", b"[")):
+        return "holds JSON; the download went wrong"
+    if start.startswith(b"version https://git-lfs"):
+        return "holds a Git LFS pointer in place of the file; git lfs pull fetches it"
+    return None
+
+
 def refuse_existing(path: Path | None, *, force: bool) -> None:
-    """Refuse to write to a path where something exists; None means that nothing is written.
+    """Refuse to write to a path where a file or folder exists; None: nothing is written.
 
     Raises:
         UsageError: If ``path`` exists and ``force`` is not set.
     """
-    if path is not None and path.exists() and not force:
+    if path is not None and path.exists() and not force and not _is_device(path):
         raise UsageError(f"{path}: already exists", next_step="name another, or pass --force")
 
 
@@ -149,6 +195,10 @@ def check_format(path: Path, version: Any, *, expected: int, next_step: str) -> 
             f"{path}: format {version}; this version of crowdcount reads format {expected}",
             next_step=next_step,
         )
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def point_link(link: Path, target: Path) -> None:

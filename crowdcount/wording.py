@@ -35,6 +35,11 @@ def natural_key(name: str) -> list[tuple[bool, tuple[int, str], str]]:
     return [(not digits, number_key(digits), digits or text) for digits, text in parts]
 
 
+def one_line(text: str) -> str:
+    """Escape line ends, so that the name of a file cannot fake a line of output."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
 def duration(seconds: float) -> str:
     """Write a time as ``3 d 4 h``, ``4 h 12 min``, ``12 min`` or ``40 s``."""
     if seconds < 59.5:

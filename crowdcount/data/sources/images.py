@@ -16,6 +16,7 @@ from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import BadInputError, InputMissingError, MemoryExhaustedError
+from crowdcount.files import describe_stand_in
 
 log = logging.getLogger("crowdcount")
 
@@ -310,7 +311,8 @@ def _identified(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
     if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
         return _heif(content, name=name)
     raise BadInputError(
-        f"{name}: {_instead_of_an_image(content)}", next_step=f"known formats are {_KNOWN}"
+        f"{name}: {describe_stand_in(content) or 'is not an image of a known format'}",
+        next_step=f"known formats are {_KNOWN}",
     )
 
 
@@ -403,18 +405,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # noqa: BLE001
         return 1
     return orientation if orientation in _UPRIGHT else 1
-
-
-def _instead_of_an_image(content: bytes) -> str:
-    """Describe content that is not an image."""
-    start = content[:256].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        return "holds a web page, not an image; the download went wrong"
-    if start.startswith((b"{", b"[")):
-        return "holds JSON, not an image; the download went wrong"
-    if start.startswith(b"version https://git-lfs"):
-        return "holds a Git LFS pointer, not the image; git lfs pull fetches it"
-    return "is not an image of a known format"
 
 
 def _rgb(image: Image.Image, *, name: str) -> Image.Image:
