@@ -1,19 +1,24 @@
 """A file or folder is there whole or as it was before."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+import torch
 
+from crowdcount import files
 from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import (
     atomic_file,
     atomic_folder,
     check_format,
     copy_folder,
+    naming,
     point_link,
     present_folder,
     read_json,
@@ -40,6 +45,68 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
         fail()
     assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
     assert path.read_text() == "old"
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("save", [lambda stream: stream.write(b"new"), partial(torch.save, [1, 2])])
+def test_a_full_disk_is_named_by_the_file_and_leaves_the_old_one(tmp_path, monkeypatch, save):
+    path = tmp_path / "state.pt"
+    write_text(path, "old")
+
+    def temporary_on_a_full_disk(path):
+        link = path.with_name(".01234567.state.pt")
+        link.symlink_to("/dev/full")
+        return link
+
+    monkeypatch.setattr(files, "_temporary", temporary_on_a_full_disk)
+
+    def write():
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            save(stream)
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert [each.name for each in tmp_path.iterdir()] == ["state.pt"]
+    assert path.read_text() == "old"
+
+
+def test_a_full_disk_is_named_by_the_folder_and_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "best"
+    write_text(folder / "weights", "old")
+
+    def write(error):
+        with atomic_folder(folder) as temporary:
+            (temporary / "weights").touch()
+            raise error(temporary)
+
+    for error in (
+        lambda _: FULL,
+        lambda temporary: OSError(errno.ENOSPC, "No space left", str(temporary / "weights")),
+    ):
+        with pytest.raises(OSError, match="No space left") as caught:
+            write(error)
+        assert caught.value.filename == str(folder)
+        assert (folder / "weights").read_text() == "old"
+        assert [each.name for each in tmp_path.iterdir()] == ["best"]
+
+
+def test_errors_of_other_kinds_keep_their_own_words(tmp_path):
+    for error in (RuntimeError("a bug"), FileNotFoundError(errno.ENOENT, "none", "input.png")):
+        with pytest.raises(type(error)) as caught, naming(tmp_path / "output"):
+            raise error
+        assert caught.value is error
+
+
+def test_a_device_is_written_to_and_stays(tmp_path):
+    device = tmp_path / "null"
+    device.symlink_to("/dev/null")
+    refuse_existing(device, force=False)
+    write_text(device, "nothing")
+    assert device.is_char_device()
+    assert [each.name for each in tmp_path.iterdir()] == ["null"]
 
 
 def test_the_temporary_name_keeps_the_ending(tmp_path):

@@ -4,13 +4,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from crowdcount.files import naming
+from crowdcount.wording import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -36,7 +39,7 @@ class Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a log record."""
-        message = record.getMessage()
+        message = _one_line_arguments(record).getMessage()
         if record.levelno >= logging.WARNING:
             message = f"{record.levelname.lower()}: {message}"
         self.rich.print(message, style=_STYLES.get(record.levelno), soft_wrap=True)
@@ -86,6 +89,28 @@ class Console(logging.Handler):
         )
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose failure to write ends the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with naming(Path(self.baseFilename)):
+            super().emit(_one_line_arguments(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002
+        raise
+
+
+def _one_line_arguments(record: logging.LogRecord) -> logging.LogRecord:
+    """Escape line ends in texts and paths of a record, so that a name cannot fake a line."""
+    if not isinstance(record.args, tuple):
+        return record
+    record.args = tuple(
+        one_line(str(argument)) if isinstance(argument, str | Path) else argument
+        for argument in record.args
+    )
+    return record
+
+
 def open_console(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more.")] = False,
@@ -102,6 +127,8 @@ def open_console(
     # Not rich.is_terminal: FORCE_COLOR asks for colours in a pipe, but not for bars.
     terminal = sys.stderr.isatty() and not rich.is_dumb_terminal
     console = Console(rich, level=level, bars=terminal and not (quiet or no_progress))
+    # Where its folder is read-only, Matplotlib warns that it keeps its fonts elsewhere.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
@@ -110,7 +137,7 @@ def open_console(
     log.addHandler(console)
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        file_handler = logging.FileHandler(log_file, encoding="utf-8")
+        file_handler = _LogFile(log_file, encoding="utf-8")
         file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file_handler)
     return console
@@ -135,31 +162,30 @@ def stop_signals() -> Iterator[list[int]]:
         yield received
 
 
-class _Stopped(KeyboardInterrupt):
-    """A signal that ends the command."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 @contextmanager
-def stops_cleanly(advice: str) -> Iterator[None]:
+def stops_cleanly(advice: str = "") -> Iterator[None]:
     """Let SIGINT and SIGTERM stop work at any point, and exit with 130 or 143.
 
     Args:
         advice: Printed as the user's next step.
     """
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - every handler gets it
-        raise _Stopped(number)
+        received.append(number)
+        raise KeyboardInterrupt
 
     try:
         with _handling(stop):
             yield
-    except _Stopped as stopped:
-        log.error("%s: stopped; %s", signal.Signals(stopped.number).name, advice)
-        raise typer.Exit(128 + stopped.number) from None
+    except BaseException:
+        # An import or a library may have turned the interrupt into an error of its own.
+        if not received:
+            raise
+    if received:
+        name = signal.Signals(received[0]).name
+        log.error("%s: stopped%s", name, f"; {advice}" if advice else "")
+        raise typer.Exit(128 + received[0])
 
 
 @contextmanager
@@ -194,15 +220,36 @@ def table_lines(
     ]
 
 
-def write_out(data: bytes) -> None:
-    """Write bytes to stdout; paths need not be UTF-8."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+@contextmanager
+def open_output(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that writes bytes to a file at once; ``-`` is stdout."""
+    standard = path == Path("-")
+    if not standard:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(data: bytes) -> None:
+        with naming(Path("standard output") if standard else path):
+            stream.write(data)
+            stream.flush()
+
+    with nullcontext(sys.stdout.buffer) if standard else path.open("wb") as stream:
+        yield write
+
+
+def flush_output() -> None:
+    """Write what is left in the buffer of stdout; drop it if that fails, for Python tries again."""
+    with naming(Path("standard output")):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise
 
 
 def print_paths(paths: Iterable[Path]) -> None:
-    """Print one path per line."""
-    write_out(b"".join(os.fsencode(path) + b"\n" for path in paths))
+    """Print one path per line; paths need not be UTF-8."""
+    with open_output(Path("-")) as write:
+        write(b"".join(os.fsencode(path) + b"\n" for path in paths))
 
 
 def print_rows(rows: Iterable[Iterable[Any]]) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from crowdcount.cli import options
 from crowdcount.cli.bins import log_bins
-from crowdcount.cli.console import log, log_table, print_paths, stop_signals
+from crowdcount.cli.console import log, log_table, print_paths
 
 
 def demo(
@@ -30,16 +30,8 @@ def demo(
     if dry_run:
         log.info("%s", plan_demo(out))
         return
-    with stop_signals() as received, TrainingBar(context.obj) as bar:
-        result = run_demo(
-            out,
-            device=device,
-            should_stop=lambda: bool(received),
-            watcher=bar,
-            track=context.obj.track,
-        )
-    if result is None:
-        raise typer.Exit(128 + received[0])
+    with TrainingBar(context.obj) as bar:
+        result = run_demo(out, device=device, watcher=bar, track=context.obj.track)
     log_bins(result.bins)
     metrics, guess = result.evaluation.metrics, result.evaluation.mean_guess
     log.info("on %d unseen scenes:", metrics.images)

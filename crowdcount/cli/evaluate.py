@@ -11,6 +11,7 @@ from crowdcount.cli import options
 from crowdcount.cli.console import log
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import GateFailedError
+from crowdcount.files import refuse_existing
 
 
 def evaluate(
@@ -41,6 +42,7 @@ def evaluate(
     """
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
+    refuse_existing(csv, force=force)
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
     # Imported late: PyTorch takes seconds, and a missing checkpoint is reported first.
     from crowdcount.workflows import evaluate as workflow
@@ -52,16 +54,16 @@ def evaluate(
         environment=os.environ,
         fold=fold,
         split=split,
-        csv_file=csv,
         scale=scale,
         max_pixels=max_pixels,
         device=device,
         precision=precision,
-        force=force,
         dry_run=dry_run,
         track=context.obj.track,
     )
     if result is None:
+        if csv is not None:
+            log.info("their counts would be listed in %s", csv)
         return
     if json_:
         typer.echo(json.dumps(result.to_json()))
@@ -77,6 +79,8 @@ def evaluate(
             log.info("%s: MAE %.2f RMSE %.2f, %d images", name, part.mae, part.rmse, part.images)
     if result.mean_guess is not None:
         log.info("always guessing the training mean: MAE %.2f", result.mean_guess.mae)
+    if csv is not None:
+        result.write_csv(csv)
     failed = [str(gate) for gate in gates if gate.fails(result.metrics)]
     if failed:
         raise GateFailedError(f"the gate failed: {', '.join(failed)}")

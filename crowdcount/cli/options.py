@@ -1,13 +1,14 @@
 """Options shared by several commands, and the classes of commands and groups."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from crowdcount.cli.console import open_console
+from crowdcount.cli.console import flush_output, open_console, stops_cleanly
 from crowdcount.errors import UsageError
 
 Data = Annotated[
@@ -73,7 +74,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 class Command(TyperCommand):
     """A command that also takes ``-q``, ``-v``, ``--log-file`` and ``--no-progress``.
 
-    They are the parameters of :func:`open_console`, whose result is ``context.obj``.
+    They are the parameters of :func:`open_console`, whose result is ``context.obj``. SIGINT and
+    SIGTERM stop it, unless the command handles them itself.
     """
 
     context_class = typer.Context
@@ -86,7 +88,21 @@ class Command(TyperCommand):
         """Open the console, then run the command."""
         names = [parameter.name for parameter in _OPEN_CONSOLE.params]
         ctx.obj = _OPEN_CONSOLE.callback(**{name: ctx.params.pop(name) for name in names})
-        return super().invoke(ctx)
+        with stops_cleanly():
+            return super().invoke(ctx)
+
+
+class Program(TyperGroup):
+    """The group of all commands, which a closed pipe ends quietly, as with ``| head``."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        # Typer would exit with 1.
+        with suppress(BrokenPipeError):
+            try:
+                return super().invoke(ctx)
+            finally:
+                flush_output()
 
 
 def command_of(function: Callable[..., Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import log, write_out
+from crowdcount.cli.console import log, open_output
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import UsageError
 from crowdcount.files import refuse_existing
@@ -65,8 +65,7 @@ def predict(
     chosen = [name for name, is_given in flags.items() if is_given]
     if len(chosen) > 1:
         raise UsageError("choose one of --format, --json, --jsonl and --count-only")
-    file = None if output == Path("-") else output
-    refuse_existing(file, force=force)
+    refuse_existing(None if output == Path("-") else output, force=force)
     model = resolve_checkpoint(checkpoint, environment=os.environ, offline=offline)
     # Imported late: PyTorch takes seconds, and a missing checkpoint is reported first.
     from crowdcount.workflows import predict as workflow
@@ -76,7 +75,7 @@ def predict(
     log.info("model %s", model)
     heatmaps = (heatmap_dir or workflow.HEATMAP_FOLDER) if heatmap or heatmap_dir else None
     if dry_run:
-        log.info("%d images to count into %s", len(images), file or "stdout")
+        log.info("%d images to count into %s", len(images), output)
         for path in workflow.heatmap_paths(images, folder=heatmaps) if heatmaps else ():
             log.info("heatmap to draw %s", path)
         return
@@ -90,6 +89,8 @@ def predict(
         strict=strict,
     )
     tracked = context.obj.track(predictions, label="counting", total=len(images))
-    form = chosen[0] if chosen else Format.text
-    if workflow.write_predictions(tracked, form=form, output=file or write_out):
+    with open_output(output) as write:
+        form = chosen[0] if chosen else Format.text
+        failed = workflow.write_predictions(tracked, form=form, write=write)
+    if failed:
         raise typer.Exit(4)

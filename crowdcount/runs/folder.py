@@ -18,6 +18,7 @@
 
 import dataclasses
 import datetime
+import json
 import logging
 import os
 import shutil
@@ -39,6 +40,7 @@ from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.errors import BadInputError, CrowdCountError, InputMissingError, UsageError
 from crowdcount.files import (
+    append_text,
     atomic_folder,
     is_temporary,
     point_link,
@@ -53,7 +55,7 @@ from crowdcount.models.checkpoints.card import Card, InitialWeights
 from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME, ResolvedCheckpoint
 from crowdcount.runs.checkpoints import BEST, LAST, Checkpoints
-from crowdcount.runs.log import append_line, draw_curves, read_log
+from crowdcount.runs.log import draw_curves, read_log
 from crowdcount.training.loop import EpochReport
 from crowdcount.training.state import Learner, SavedState, load_state, save_state
 
@@ -262,7 +264,7 @@ class RunFolder:
             dataclasses.asdict(report) | {split: None} | card.to_json()["metrics"]
         )
         line["best"] = best
-        append_line(self.folder / LOG, line)
+        append_text(self.folder / LOG, json.dumps(line, allow_nan=False) + "\n")
         return line
 
     @contextmanager

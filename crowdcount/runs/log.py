@@ -1,6 +1,5 @@
 """The log of a run: one line for each epoch, as JSON, as curves and as text for people."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,12 +31,6 @@ _LogLine = create_model(
 
 WAITING_SHOWN_ABOVE = 0.05
 """Share of the time spent waiting for data above which an epoch's text names it."""
-
-
-def append_line(path: Path, line: Line) -> None:
-    """Add a line to a log."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def read_log(path: Path) -> list[Line]:

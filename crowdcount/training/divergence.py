@@ -49,8 +49,8 @@ class Evidence:
             "block": target.block,
         }
         content["model"] = dict(self.model)
-        with atomic_file(path) as temporary:
-            torch.save(content, temporary)
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            torch.save(content, stream)
 
     @classmethod
     def load(cls, path: Path) -> "Evidence":

@@ -3,7 +3,6 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,17 +62,13 @@ def run_demo(
     folder: Path,
     *,
     device: str = "auto",
-    should_stop: Callable[[], bool] = lambda: False,
     watcher: Watcher | None = None,
     track: Track = untracked,
-) -> DemoResult | None:
+) -> DemoResult:
     """Render scenes, prepare them, fit bins, train, evaluate, and draw one heatmap.
 
     Calls the functions behind the commands. Touches nothing outside ``folder``, so the demo does
     not become the latest run or a default data set.
-
-    Returns:
-        The results; None if the training was stopped.
 
     Raises:
         UsageError: If ``folder`` holds something that is not an earlier demo.
@@ -99,13 +94,10 @@ def run_demo(
         [data],
         out=folder / RUN,
         device=device,
-        should_stop=should_stop,
         watcher=watcher,
         track=track,
         latest=False,
     )
-    if trained.interrupted:
-        return None
     counter = load(trained.checkpoint, device=device)
     evaluation = evaluate(counter, [data], split="test", track=track)
     fullest = max(evaluation.results, key=lambda result: result.heads)

@@ -17,7 +17,7 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.find import open_prepared
 from crowdcount.errors import UsageError
-from crowdcount.files import refuse_existing, write_text
+from crowdcount.files import write_text
 from crowdcount.models.checkpoints.names import ResolvedCheckpoint
 from crowdcount.workflows.counter import Counter, load
 
@@ -200,12 +200,10 @@ def evaluate_checkpoint(
     environment: Mapping[str, str],
     fold: int | None = None,
     split: str = "val",
-    csv_file: Path | None = None,
     scale: float | None = None,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     precision: str = "fp32",
-    force: bool = False,
     dry_run: bool = False,
     track: Track = untracked,
 ) -> Evaluation | None:
@@ -217,31 +215,24 @@ def evaluate_checkpoint(
         environment: Environment variables.
         fold: Fold to take for validation; None: the images held out by ``preprocess``.
         split: ``val``, ``test``, ``train`` or ``calibration``.
-        csv_file: File to write one line per image to.
         scale: See :func:`evaluate`.
         max_pixels: See :func:`evaluate`.
         device: Device to count on.
         precision: Number format of the network.
-        force: Replace ``csv_file``.
         dry_run: Log what would be done.
         track: Progress reporting.
 
     Returns:
         The evaluation; None for a dry run.
     """
-    refuse_existing(csv_file, force=force)
     data = open_prepared(folders, environment=environment, fold=fold)
     log.info("model %s, split %s of %s", model, split, ", ".join(source.name for source in data))
     if dry_run:
         images = sum(len(source.records(split)) for source in data)
-        target = f", to be listed in {csv_file}" if csv_file else ""
-        log.info("%d images to count%s", images, target)
+        log.info("%d images to count", images)
         return None
     counter = load(model, device=device, precision=precision)
-    result = evaluate(counter, data, split=split, scale=scale, max_pixels=max_pixels, track=track)
-    if csv_file is not None:
-        result.write_csv(csv_file)
-    return result
+    return evaluate(counter, data, split=split, scale=scale, max_pixels=max_pixels, track=track)
 
 
 def _warnings(counter: Counter, *, folds: Sequence[int | None], split: str) -> list[str]:

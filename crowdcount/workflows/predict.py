@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
-from crowdcount.files import atomic_file, write_bytes
+from crowdcount.files import atomic_file
 from crowdcount.workflows.counter import Count, Counter
 
 log = logging.getLogger("crowdcount")
@@ -105,80 +106,83 @@ def predict(
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format of records, which are written one by one."""
+
+    record: Callable[[Prediction], bytes]
+    start: bytes = b""
+    between: bytes = b""
+    end: bytes = b""
+
+
 def write_predictions(
-    predictions: Iterable[Prediction], *, form: str, output: Path | Callable[[bytes], None]
+    predictions: Iterable[Prediction], *, form: str, write: Callable[[bytes], None]
 ) -> int:
-    """Write records as they come; log errors and heatmaps.
+    """Write each record as soon as it is known; log errors and heatmaps.
+
+    When counting ends early, by an error or a signal, the output is complete but for the images
+    that were not counted.
 
     Args:
         predictions: The records.
         form: Key of ``FORMATS``.
-        output: A file, or a function that gets each piece as soon as it is known.
+        write: Writes bytes.
 
     Returns:
         Number of images that failed.
     """
+    layout = FORMATS[form]
     images = failed = 0
-
-    def logged() -> Iterator[Prediction]:
-        nonlocal images, failed
+    try:
         for prediction in predictions:
-            images += 1
             if prediction.error is not None:
                 failed += 1
                 log.error("%s", prediction.error)
             if prediction.heatmap is not None:
                 log.info("heatmap %s", prediction.heatmap)
-            yield prediction
-
-    pieces = FORMATS[form](logged())
-    if callable(output):
-        for piece in pieces:
-            output(piece)
-    else:
-        write_bytes(output, b"".join(pieces))
+            write((layout.between if images else layout.start) + layout.record(prediction))
+            images += 1
+    finally:
+        write(layout.end if images else layout.start + layout.end)
     if failed:
         log.error("%d of %d images failed", failed, images)
     return failed
 
 
-def _text(predictions: Iterable[Prediction]) -> Iterator[bytes]:
-    r"""Format paths and counts; backslash, tab and newline in a path become ``\\ \t \n``."""
-    for prediction in predictions:
-        path = os.fsencode(prediction.path).replace(b"\\", b"\\\\")
-        yield path.replace(b"\t", b"\\t").replace(b"\n", b"\\n") + b"\t" + _count(prediction)
+def _text(prediction: Prediction) -> bytes:
+    r"""Format path and count; backslash, tab and newline in a path become ``\\ \t \n``."""
+    path = os.fsencode(prediction.path).replace(b"\\", b"\\\\")
+    return path.replace(b"\t", b"\\t").replace(b"\n", b"\\n") + b"\t" + _count(prediction)
 
 
 def _count(prediction: Prediction) -> bytes:
     return b"nan\n" if prediction.count is None else f"{prediction.count:.1f}\n".encode()
 
 
-def _json(predictions: Iterable[Prediction]) -> Iterator[bytes]:
-    records = [prediction.to_json() for prediction in predictions]
-    yield (json.dumps(records, indent=2) + "\n").encode()
+def _json(prediction: Prediction) -> bytes:
+    return textwrap.indent(json.dumps(prediction.to_json(), indent=2), "  ").encode()
 
 
-def _csv(predictions: Iterable[Prediction]) -> Iterator[bytes]:
+def _json_line(prediction: Prediction) -> bytes:
+    return (json.dumps(prediction.to_json()) + "\n").encode()
+
+
+def _csv(prediction: Prediction) -> bytes:
     row = io.StringIO()
     writer = csv.DictWriter(row, CSV_FIELDS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for prediction in predictions:
-        writer.writerow(prediction.to_json())
-        yield row.getvalue().encode()
-        row.seek(0)
-        row.truncate()
+    writer.writerow(prediction.to_json())
+    return row.getvalue().encode()
 
 
 CSV_FIELDS = ("path", "width", "height", "count", "model", "heatmap", "error")
-FORMATS: Mapping[str, Callable[[Iterable[Prediction]], Iterator[bytes]]] = MappingProxyType(
+FORMATS: Mapping[str, Format] = MappingProxyType(
     {
-        "text": _text,
-        "count": lambda predictions: map(_count, predictions),
-        "json": _json,
-        "jsonl": lambda predictions: (
-            (json.dumps(prediction.to_json()) + "\n").encode() for prediction in predictions
-        ),
-        "csv": _csv,
+        "text": Format(record=_text),
+        "count": Format(record=_count),
+        "json": Format(record=_json, start=b"[\n", between=b",\n", end=b"\n]\n"),
+        "jsonl": Format(record=_json_line),
+        "csv": Format(record=_csv, start=f"{','.join(CSV_FIELDS)}\n".encode()),
     }
 )
 

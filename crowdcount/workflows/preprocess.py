@@ -31,7 +31,7 @@ from crowdcount.data.sources.convert import is_up_to_date
 from crowdcount.data.sources.find import SourceSet, find_sets
 from crowdcount.data.sources.pair import SourceImage
 from crowdcount.data.sources.point_quality import faults, remarks
-from crowdcount.errors import BadInputError, CrowdCountError, UsageError, ValidationError
+from crowdcount.errors import BadInputError, UsageError, ValidationError
 from crowdcount.files import write_json
 from crowdcount.wording import shorten
 from crowdcount.workflows.scan import Converter, Scan, find_release, refuse_prepared, scan
@@ -116,13 +116,7 @@ def preprocess(
     if strict:
         for plan in plans:
             _refuse_incomplete(plan, converter)
-    results = []
-    for plan in plans:
-        try:
-            results.append(_prepare(plan, converter, dry_run=dry_run))
-        except OSError as error:  # reading raises other errors; this is a full or read-only disk
-            raise CrowdCountError(f"{plan.folder}: cannot be written: {error}") from error
-    return results
+    return [_prepare(plan, converter, dry_run=dry_run) for plan in plans]
 
 
 def _with_order(source: SourceSet, order: Literal["xy", "yx"]) -> SourceSet:

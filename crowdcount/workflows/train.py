@@ -321,6 +321,9 @@ def _carry_out(
         raise NotFiniteError(
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         ) from None
+    except OSError:
+        log.error("go on when that is mended: crowdcount train --resume %s", run.folder)
+        raise
     return _result(run)
 
 

@@ -37,7 +37,7 @@ def test_eval_json_and_csv(run, data, checkpoint):
 def test_eval_dry_run_writes_nothing(run, data, checkpoint):
     code, out, err = run("eval", "--dry-run", "--csv", "each.csv", "--checkpoint", checkpoint)
     assert (code, out) == (0, "")
-    assert "1 images to count, to be listed in each.csv" in err
+    assert "1 images to count\ntheir counts would be listed in each.csv\n" in err
     assert not Path("each.csv").exists()
 
 

@@ -13,6 +13,8 @@ import jsonschema
 import pytest
 from PIL import Image
 
+from crowdcount.workflows.predict import FORMATS, Prediction, write_predictions
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -103,6 +105,24 @@ def test_output_goes_to_a_file_that_is_not_overwritten(run, photos, checkpoint):
     assert Path("counts.txt").read_bytes().startswith(b"a.png\t")
     assert run(*arguments)[0] == 2
     assert run(*arguments, "--force")[0] == 0
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_was_counted_before_a_stop_is_written(tmp_path, form):
+    first = Prediction(path=Path("a.png"), model="tiny", width=1, height=1, count=2.0)
+
+    def stopped():
+        yield first
+        assert written  # before the next image is counted
+        raise KeyboardInterrupt
+
+    written = []
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(stopped(), form=form, write=written.append)
+    whole = []
+    write_predictions([first], form=form, write=whole.append)
+    assert b"".join(written) == b"".join(whole)
+    assert form != "json" or json.loads(b"".join(whole)) == [first.to_json()]
 
 
 def test_scale_acts(run, photos, checkpoint):

@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -205,12 +207,117 @@ def test_forced_colours_draw_no_bars_in_a_pipe(run, data, monkeypatch):
     assert "\x1b[33m" not in run("bins", "--dry-run")[2]
 
 
-def test_a_closed_pipe_ends_quietly(photos, checkpoint):
-    command = f"{sys.executable} -m crowdcount predict -q a.png tiny.png a.png tiny.png"
-    result = subprocess.run(
-        ["bash", "-c", f"{command} --checkpoint {checkpoint} | head -c 1"],
-        capture_output=True,
-        text=True,
+def shell(command):
+    """Run a command line in bash, with ``crowdcount`` as this version."""
+    line = f'crowdcount() {{ {sys.executable} -m crowdcount "$@"; }}; set -o pipefail; {command}'
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+
+
+def test_a_closed_pipe_ends_quietly():
+    # Longer than a pipe holds, so that a write fails while the command runs.
+    result = shell("(crowdcount models list; crowdcount models list --json) | true")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_full_disk_under_stdout_is_one_error():
+    result = shell("crowdcount datasets list --json > /dev/full")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: standard output: no space left on device\n"
+        "  next step   make room on that disk, and run the command again\n"
     )
-    assert "Traceback" not in result.stderr
-    assert "Broken" not in result.stderr
+
+
+WRITING = {
+    "predict -o": ("predict", "a.png", "-o", "file/counts.txt"),
+    "predict --heatmap": ("predict", "a.png", "--heatmap-dir", "file/heatmaps"),
+    "eval --csv": ("eval", "--split", "test", "--csv", "file/images.csv"),
+    "train": ("train", "--out", "file/run"),
+    "bins": ("bins", "-o", "file/bins.json"),
+    "bins --png": ("bins", "--png", "file/bins.png"),
+    "preprocess": ("preprocess", "scenes", "--out", "file/prepared"),
+    "datasets show": ("datasets", "show", "data/square", "-o", "file/show.png"),
+    "datasets correction": ("datasets", "correction", "data/square", "--png", "file/c.png"),
+    "models pack": ("models", "pack", "tiny", "-o", "file/packed"),
+    "demo": ("demo", "--out", "file/demo"),
+    "log file": ("models", "list", "--log-file", "file/log.txt"),
+}
+"""Every command that writes, told to write below a file."""
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_place_that_cannot_be_written_to_is_one_error(
+    run, data, photos, scenes, checkpoint, name
+):
+    Path("file").touch()
+    Path("scenes").symlink_to(scenes)
+    shutil.copytree(checkpoint, "tiny")
+    command = WRITING[name]
+    if command[0] in ("predict", "eval"):
+        command += ("--checkpoint", "tiny")
+    code, out, err = run(*command)
+    assert (code, "Traceback" in err) == (1, False), err
+    *_, problem, advice = err.splitlines()
+    assert re.match(r"error: (.*/)?file[/:]", problem)
+    assert "is a file" in advice or "file is where" in advice
+    assert out.startswith("mae\t") if name == "eval --csv" else out == ""
+
+
+def test_a_log_file_on_a_full_disk_is_one_error(run, photos, checkpoint):
+    code, _, err = run("predict", "a.png", "--checkpoint", checkpoint, "--log-file", "/dev/full")
+    assert (code, "Traceback" in err) == (1, False)
+    assert "error: /dev/full: no space left on device\n" in err
+
+
+def test_a_name_cannot_fake_a_line_of_stderr(run, photos, checkpoint):
+    shutil.copy("a.png", "x\nerror: fake.png")
+    shutil.copy("broken.jpg", "y\nerror: fake.png")
+    code, _, err = run(
+        "predict",
+        "--heatmap",
+        "x\nerror: fake.png",
+        "y\nerror: fake.png",
+        "--checkpoint",
+        checkpoint,
+    )
+    assert code == 4, err
+    assert "\nerror: fake.png" not in err
+    assert "heatmaps/x\\nerror: fake.png.png" in err
+
+
+SIGNAL_WHILE_IMPORTING = """
+import os, signal, sys
+import crowdcount.__main__
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+
+sys.meta_path.insert(0, Finder())
+crowdcount.__main__.main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_while_the_program_loads_ends_it_quietly(name, code):
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNAL_WHILE_IMPORTING, name], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ImportError])
+def test_a_signal_stops_every_command(run, monkeypatch, raised):
+    from crowdcount.workflows import models
+
+    def receives_a_signal(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            # A library may turn it into an error of its own.
+            raise raised from None
+
+    monkeypatch.setattr(models, "list_backbones", receives_a_signal)
+    code, out, err = run("models", "list")
+    assert (code, out, err) == (143, "", "error: SIGTERM: stopped\n")

@@ -1,10 +1,12 @@
 """A small demo: it learns to count scenes it never saw, and keeps to its folder."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crowdcount.cli.train import TrainingBar
 from crowdcount.config import load_run_config
 from crowdcount.errors import UsageError
 from crowdcount.workflows import demo
@@ -49,10 +51,20 @@ def test_it_replaces_an_earlier_demo_and_nothing_else(workplace):
     assert not Path("other").exists()
 
 
-def test_a_stopped_demo_has_no_result(monkeypatch, workplace):
+def test_sigterm_ends_the_demo_in_the_middle_of_training(monkeypatch, run, workplace):
     monkeypatch.setattr(demo, "TRAINING_SCENES", 9)
     monkeypatch.setattr(demo, "UNSEEN_SCENES", 1)
-    assert run_demo(Path("here"), device="cpu", should_stop=lambda: True) is None
+    stepped = TrainingBar.stepped
+
+    def stepped_and_told_to_end(bar, loss):
+        stepped(bar, loss)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingBar, "stepped", stepped_and_told_to_end)
+    code, out, err = run("demo", "--out", "here")
+    assert (code, out) == (143, "")
+    assert err.endswith("SIGTERM: stopped\n")
+    assert run("demo", "--out", "here", "--dry-run")[0] == 0
 
 
 def test_a_demo_that_another_process_runs_stays(monkeypatch, workplace):

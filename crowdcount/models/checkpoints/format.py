@@ -1,13 +1,12 @@
 """A checkpoint: one folder with the settings, bins, card and weights of a model."""
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crowdcount.core.bins import StoredBins
@@ -85,9 +84,8 @@ def save_checkpoint(folder: Path, model: BlockCounter, *, card: Card, half: bool
         tensors |= {name: _halved(tensors[name]) for name in tensors.keys() & weights.keys()}
     with atomic_folder(folder) as temporary:
         write_json(temporary / CONFIG_NAME, description.to_json())
-        save_file(tensors, temporary / WEIGHTS_NAME)
-        # The library lets the owner alone read its file, whatever the umask says.
-        shutil.copymode(temporary / CONFIG_NAME, temporary / WEIGHTS_NAME)
+        # save_file() would let the owner alone read the file, and hide what a full disk says.
+        (temporary / WEIGHTS_NAME).write_bytes(save(tensors))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
