@@ -1,12 +1,23 @@
 """Reading tensors from files without running code, and matching them to a model."""
 
+import argparse
 import logging
 import pickle
+import re
 import struct
+import tarfile
 import warnings
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import (
+    Path,
+    PosixPath,
+    PurePosixPath,
+    PureWindowsPath,
+    WindowsPath,
+)
 from typing import Any
 
 import numpy as np
@@ -16,19 +27,31 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crowdcount.errors import BadInputError, InputMissingError, UntrustedFileError
+from crowdcount.files import describe_stand_in
 from crowdcount.models.checkpoints.torchscript import is_torchscript, read_torchscript
+from crowdcount.wording import shorten
 
 log = logging.getLogger("crowdcount")
 
-_WRAPPINGS = ("state_dict", "model", "model_state_dict")
-_NUMBERS: list[Any] = [
-    # Training states hold NumPy numbers, which are bytes and a type; reading them runs no code.
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    np.dtype,
+_CORES = ("_core", "core")
+"""Name of NumPy's inner package from version 2, and before."""
+
+_LIKELIEST = ("state_dict", "model", "model_state_dict", "weights", "mae")
+"""Keys of the weights to take from a file that holds several, such as those of an average, too."""
+
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Prefixes that data-parallel training, torch.compile and Lightning put before all names."""
+
+_HARMLESS: list[Any] = [
+    # Training states hold NumPy's numbers and arrays, which are bytes and a type, and settings.
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in _CORES),
+    *((np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in _CORES),
+    *(np.ndarray, np.dtype),
     *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    *(argparse.Namespace, list, dict, set, int, float, str),
+    *(PurePosixPath, PosixPath, PureWindowsPath, WindowsPath),
 ]
-"""Types that a pickle may hold beside tensors and plain values."""
+"""Types that a pickle may hold beside tensors and plain values; making them runs no code of it."""
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, ArithmeticError, struct.error),
     # Errors of the pickle reader for instructions that make no sense.
@@ -48,23 +71,25 @@ class TensorFile:
     ordered: bool
     """Whether they are in the order of their model."""
 
-    other_keys: tuple[str, ...] = ()
-    """Keys of other content, such as the state of an optimiser."""
+    other: Mapping[str, object] = field(default_factory=dict)
+    """Other content by key, such as settings, or the state of an optimiser."""
 
 
 def read_tensors(path: Path) -> TensorFile:
     """Read a ``.safetensors`` file or a PyTorch file that holds tensors and nothing to execute.
 
-    The program of a TorchScript archive is not read. Mappings nested under ``state_dict`` or
-    ``model`` are unwrapped, and the prefix ``module.`` of data-parallel training is removed.
+    The program of a TorchScript archive is not read. Tensors may lie in mappings and lists, and
+    all names may have a prefix that is not the model's own (``module.``, ``_orig_mod.``,
+    ``model.``), which is removed.
 
     Raises:
         InputMissingError: If the file is missing.
         UntrustedFileError: If reading it would run code from it.
-        BadInputError: If it is damaged, or holds no tensors.
+        BadInputError: If it is damaged, is no weights file, or holds no tensors.
     """
     if not path.is_file():
         raise InputMissingError(f"{path}: no such file")
+    _refuse_stand_in(path)
     safe = path.suffix.lower() == ".safetensors"
     program = not safe and is_torchscript(path)
     if safe:
@@ -74,22 +99,91 @@ def read_tensors(path: Path) -> TensorFile:
             raise BadInputError(f"{path}: not a readable safetensors file: {error}") from error
     else:
         content = _read_pickle(path, program=program)
-    other_keys: list[str] = []
-    for key in _WRAPPINGS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            other_keys += [str(other) for other in content if other != key]
-            content = content[key]
-    tensors: dict[str, Tensor] = {}
-    if isinstance(content, Mapping):
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        other_keys += [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
-    if not tensors:
+    keys = _path_to_tensors(content)
+    if keys is None:
         raise BadInputError(f"{path}: holds no tensors by name, so it is no weights file")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    other: dict[str, object] = {}
+    for key in keys:
+        items = _items(content)
+        other |= {str(name): value for name, value in items.items() if name != key}
+        content = items[key]
+    tensors = {str(name): v for name, v in _items(content).items() if isinstance(v, Tensor)}
+    other |= {str(name): v for name, v in _items(content).items() if not isinstance(v, Tensor)}
+    while (prefix := _shared_prefix(tensors)) is not None:
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     # The safetensors format sorts its tensors by type and name; TorchScript, as it likes.
     ordered = not (safe or program)
-    return TensorFile(path=path, tensors=tensors, ordered=ordered, other_keys=tuple(other_keys))
+    return TensorFile(path=path, tensors=tensors, ordered=ordered, other=other)
+
+
+def _refuse_stand_in(path: Path) -> None:
+    """Refuse what people often have in place of a weights file."""
+    with path.open("rb") as stream:
+        description = describe_stand_in(stream.read(256))
+    if description is not None:
+        raise BadInputError(f"{path}: {description}", next_step="download the file itself")
+    with suppress(zipfile.BadZipFile, tarfile.TarError, OSError, ValueError, NotImplementedError):
+        names = _packed_names(path)
+        if names:
+            raise BadInputError(
+                f"{path}: is an archive, of {shorten(names)}",
+                next_step="unpack it, and name the weights file in it",
+            )
+
+
+def _packed_names(path: Path) -> list[str]:
+    """List the files in an archive; PyTorch's own are archives, too, and count as none."""
+    # The end of a tar file with a zip file in it looks like that of a zip file.
+    if tarfile.is_tarfile(path):
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+        return [] if "storages" in names else names
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return [] if any(name.endswith("data.pkl") for name in names) else names
+    return []
+
+
+def _items(content: object) -> Mapping[Any, object]:
+    """Return what a mapping or a list holds, by its keys or positions."""
+    if isinstance(content, Mapping):
+        return content
+    return dict(enumerate(content)) if isinstance(content, list | tuple) else {}
+
+
+def _path_to_tensors(content: object, *, depth: int = 3) -> tuple[object, ...] | None:
+    """Return the keys that lead to a mapping of names to tensors; None: there is none."""
+    items = _items(content)
+    named = any(isinstance(k, str) and isinstance(v, Tensor) for k, v in items.items())
+    if named and not items.keys() & set(_LIKELIEST):
+        return ()
+    if depth == 0:
+        return None
+    # Of several the likeliest, then the first.
+    for key in sorted(items, key=lambda key: _LIKELIEST.index(key) if key in _LIKELIEST else 99):
+        rest = _path_to_tensors(items[key], depth=depth - 1)
+        if rest is not None:
+            return (key, *rest)
+    return None
+
+
+def _shared_prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    return next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
+
+
+def refuse_nan(file: TensorFile) -> None:
+    """Refuse weights that are not numbers, as a training that diverged leaves them.
+
+    Raises:
+        BadInputError: If a tensor holds NaN. The masks of attention hold infinite numbers.
+    """
+    for name, tensor in file.tensors.items():
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise BadInputError(
+                f"{file.path}: {name} holds NaN, which is not a number",
+                next_step="take weights from before its training diverged",
+            )
 
 
 def match_tensors(
@@ -110,6 +204,7 @@ def match_tensors(
     Raises:
         BadInputError: If the tensors are not those of the model; names the first difference.
     """
+    refuse_nan(file)
     tensors = drop_counters(file.tensors)
     expected = drop_counters(expected)
     needed = [name for name in expected if not name.startswith(optional)]
@@ -200,13 +295,15 @@ def _read_pickle(path: Path, *, program: bool) -> object:
     try:
         if program:
             return read_torchscript(path)
-        with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             # It warns of a protocol that it may not know, and raises if it does not.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|class) '?([\w.]+\.\w+)", str(error))
+        holds = f"holds {named[1]}" if named else "holds more than tensors"
         raise UntrustedFileError(
-            f"{path}: holds more than tensors, and reading the rest could run code from it",
+            f"{path}: {holds}, and reading that could run code from it",
             next_step="have it written again as .safetensors by someone who trusts it",
         ) from error
     except _DAMAGE as error:

@@ -1,5 +1,11 @@
+import argparse
 import os
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -50,11 +56,78 @@ def test_names_outrank_order(tmp_path_factory, order):
     assert_same(match_tensors(read_tensors(path), MODEL, model="toy"), MODEL)
 
 
-@pytest.mark.parametrize("wrapping", ["state_dict", "model", None])
-@pytest.mark.parametrize("prefix", ["module.", ""])
-def test_wrapped_and_prefixed_files_are_read(match, wrapping, prefix):
-    tensors = {prefix + name: tensor for name, tensor in MODEL.items()}
-    assert_same(match({wrapping: tensors, "epoch": 3} if wrapping else tensors), MODEL)
+PREFIXED = ["", "module.", "_orig_mod.", "model.", "module._orig_mod."]
+WRAPPINGS = {
+    "bare": lambda tensors: tensors,
+    **{
+        key: lambda tensors, key=key: {key: tensors, "epoch": 3}
+        for key in ("state_dict", "model", "net", "params", "ema", "best_model")
+    },
+    "list": lambda tensors: [tensors],
+    "a weight for each metric": lambda tensors: {"weights": {"mae": tensors, "rmse": OTHER}},
+    "an average, too": lambda tensors: {"ema": OTHER, "model": tensors},
+    "a trainer": lambda tensors: {
+        "model_state_dict": tensors,
+        "optimizer_state_dict": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{}]},
+        "rng": torch.get_rng_state(),
+        "best": np.float64(3.2),
+        "history": np.arange(5.0),
+        "args": argparse.Namespace(lr=1e-4),
+        "path": Path("/data/x"),
+    },
+}
+OTHER = {name: torch.zeros_like(tensor) for name, tensor in MODEL.items()}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_wrapped_files_are_read(match, wrapping):
+    assert_same(match(WRAPPINGS[wrapping](MODEL)), MODEL)
+
+
+@pytest.mark.parametrize("prefix", PREFIXED)
+def test_prefixes_of_training_are_removed(match, prefix):
+    assert_same(match({prefix + name: tensor for name, tensor in MODEL.items()}), MODEL)
+
+
+def archived(tmp_path):
+    torch.save(MODEL, tmp_path / "inner.pth")
+    for kind in ("zip", "tar"):
+        shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "inner.pth")
+    return {kind: (tmp_path / f"packed.{kind}").read_bytes() for kind in ("zip", "tar")}
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "model.safetensors"])
+def test_what_people_have_in_place_of_weights_is_named(tmp_path, name):
+    cases = {
+        b"<!DOCTYPE html><html>scan this file for viruses": "web page",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "Git LFS pointer",
+        **dict.fromkeys(archived(tmp_path).values(), "archive, of inner.pth"),
+    }
+    for content, description in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadInputError, match=description):
+            read_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "class_"),
+    [
+        (defaultdict(list, a=[1]), "collections.defaultdict"),
+        (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_a_file_that_holds_objects_is_refused_by_their_class(tmp_path, content, class_):
+    torch.save({"model": MODEL, "log": content}, tmp_path / "weights.pth")
+    with pytest.raises(UntrustedFileError, match=re.escape(f"holds {class_}, and")) as caught:
+        read_tensors(tmp_path / "weights.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_weights_that_are_not_numbers_are_refused_and_masks_are_not(match):
+    mask = {"attn_mask": torch.full((2, 2), -torch.inf)}
+    assert_same(match(MODEL | mask), MODEL)
+    with pytest.raises(BadInputError, match=r"fc\.weight holds NaN"):
+        match(MODEL | {"fc.weight": torch.full((5, 3), torch.nan)})
 
 
 def test_safetensors_are_read(match):
