@@ -45,7 +45,9 @@ def import_(
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Convert a published CLIP-EBC checkpoint into a checkpoint folder, without running its code.
+    """Convert a published checkpoint into a checkpoint folder, without running its code.
+
+    Files of EBC-ZIP state everything themselves; those of CLIP-EBC need --bins.
 
     Prints the folder.
 

@@ -13,9 +13,9 @@ from crowdcount.core.image import Normalisation
 from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.neck import Neck
+from crowdcount.models.neck import Neck, Refiner
 from crowdcount.models.output import zero_inflated
-from crowdcount.models.timm_encoders import first_stages
+from crowdcount.models.timm_encoders import activation_of, first_stages
 
 TYPICAL_HEADS_PER_PIXEL = 1e-3
 """Initial prediction: ShanghaiTech part A has one head on 960 pixels."""
@@ -35,20 +35,31 @@ class EBC(BlockCounter):
             ConfigError: As for :class:`BlockCounter`, or if no features are as coarse as the blocks
                 need, or the settings need an encoder of CLIP.
         """
-        check_tuning(config)
+        check_tuning(config, decoders=("paper", "zip"))
         stages: Any = encoder.feature_info
         strides = stages.reduction()
         super().__init__(config, bins, normalisation=normalisation, stride=max(strides))
         self.encoder = encoder
         self._channels_last = getattr(encoder, "output_fmt", None) == "NHWC"
-        self.neck = Neck(
-            channels=stages.channels(),
-            strides=strides,
-            block=bins.block,
-            width=config.neck_width,
-            norm=config.neck_norm,
-        )
-        self.head = classification_head(config.neck_width, bins, kind=config.head)
+        self.neck: Refiner | Neck
+        if config.decoder == "zip":
+            self.neck = Refiner(
+                channels=stages.channels()[-1],
+                stride=strides[-1],
+                block=bins.block,
+                activation=activation_of(encoder),
+            )
+            channels = self.neck.channels
+        else:
+            channels = config.neck_width
+            self.neck = Neck(
+                channels=stages.channels(),
+                strides=strides,
+                block=bins.block,
+                width=channels,
+                norm=config.neck_norm,
+            )
+        self.head = classification_head(channels, bins, kind=config.head)
         if config.tuning == "frozen":
             self.freeze(["encoder"])
         elif config.frozen_stages:
@@ -67,12 +78,12 @@ class EBC(BlockCounter):
         return joined_logits(outputs, kind=self.config.head)
 
 
-def check_tuning(config: ModelConfig) -> None:
-    """Raise ConfigError for settings that only CLIP's backbones have."""
-    for setting, usual in (("decoder", "paper"), ("projection_init", "random")):
-        if (value := getattr(config, setting)) != usual:
+def check_tuning(config: ModelConfig, *, decoders: Sequence[str] = ("paper",)) -> None:
+    """Raise ConfigError for settings that only other backbones have."""
+    for setting, usual in (("decoder", decoders), ("projection_init", ("random",))):
+        if (value := getattr(config, setting)) not in usual:
             raise ConfigError(
-                f"model.{setting}: {value} is for CLIP's backbones, not for {config.backbone}",
+                f"model.{setting}: {value} is for other backbones, not for {config.backbone}",
                 next_step="leave the setting out",
             )
     if config.tuning == "prompts":

@@ -1,6 +1,8 @@
-"""Neck: fuses features of several strides into one map of blocks."""
+"""Necks: bring features of a backbone to one map of blocks."""
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
+from crowdcount.models.residual import SeparableBlock
 
 Norm = Literal["batch", "layer"]
 """Normalisation of the neck. ``batch``: batch normalisation. ``layer``: layer normalisation over
@@ -78,6 +81,53 @@ class Neck(nn.Module):
         for grid, lateral, smooth in zip(grids[1:], laterals[1:], self.smooth[1:], strict=True):
             fused = smooth(lateral + on_grid(fused, grid))
         return on_grid(fused, (height // self._block, width // self._block))
+
+
+class Refiner(nn.Module):
+    """The light decoder of EBC-ZIP: the deepest stage alone, brought to the stride of a block.
+
+    Each doubling of the grid is bilinear and followed by a residual block; then residual blocks
+    halve the channels down to 256 or fewer.
+
+    Attributes:
+        channels: Channels of its result.
+
+    Source:
+        Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling",
+        https://arxiv.org/abs/2506.19955, and its code, github.com/Yiming-M/EBC-ZIP.
+    """
+
+    def __init__(self, *, channels: int, stride: int, block: int, activation: nn.Module) -> None:
+        """Build the layers for features of ``channels`` channels at ``stride`` pixels.
+
+        Raises:
+            ConfigError: If the stride is not the block side, or 2 or 4 times it.
+        """
+        super().__init__()
+        if stride not in (block, 2 * block, 4 * block):
+            raise ConfigError(
+                f"model.block: the decoder of EBC-ZIP on features of stride {stride} needs blocks "
+                f"of {stride // 4}, {stride // 2} or {stride} pixels, got {block}"
+            )
+        layer = partial(SeparableBlock, activation=activation)
+        self._stride = stride
+        doublings = (stride // block).bit_length() - 1
+        self.refine = nn.ModuleList(layer(channels, channels) for _ in range(doublings))
+        halvings = sum(channels > limit for limit in (256, 512, 1024))
+        widths = [channels // 2**halving for halving in range(halvings + 1)]
+        self.halve = nn.Sequential(*(layer(*pair) for pair in itertools.pairwise(widths)))
+        self.channels = widths[-1]
+
+    def forward(
+        self, stages: Sequence[Float[Tensor, "batch _ _ _"]], *, height: int, width: int
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Refine the deepest stage of images of ``height`` x ``width`` pixels."""
+        features = stages[-1]
+        for doubling, block in enumerate(self.refine, start=1):
+            cell = self._stride // 2**doubling
+            features = block(on_grid(features, (height // cell, width // cell)))
+        result: Tensor = self.halve(features)
+        return result
 
 
 def on_grid(

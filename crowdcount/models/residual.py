@@ -1,4 +1,4 @@
-"""Residual blocks at full width, for the decoders of CLIP-EBC and of the ResNets."""
+"""Residual blocks: at full width for CLIP-EBC and the ResNets, depthwise for EBC-ZIP."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -52,6 +52,34 @@ class Bottleneck(nn.Module):
         change = F.relu(self.bn2(self.conv2(change)), inplace=True)
         change = self.bn3(self.conv3(change))
         return F.relu(change + self.downsample(_resized(features, grid)), inplace=True)
+
+
+class SeparableBlock(nn.Module):
+    """A residual block of a depthwise 3x3 and a 1x1 convolution.
+
+    Source:
+        The small networks of Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson
+        Modeling", https://arxiv.org/abs/2506.19955.
+    """
+
+    def __init__(self, channels: int, width: int, *, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, width, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width)
+        self.activation = activation
+        _start(self)
+
+    def forward(
+        self, features: Float[Tensor, "batch channels rows cols"]
+    ) -> Float[Tensor, "batch width rows cols"]:
+        """Add the block's residual to the features."""
+        change = self.activation(self.norm1(self.conv1(features)))
+        change = self.norm2(self.conv2(change)) + self.downsample(features)
+        result: Tensor = self.activation(change)
+        return result
 
 
 def _resized(

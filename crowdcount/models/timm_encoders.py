@@ -1,5 +1,6 @@
 """Encoders of the library timm: feature stages for images of any size, with or without weights."""
 
+import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,16 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
         f"size: {' '.join(reason.split())}",
         next_step="choose another backbone, such as timm:tf_efficientnet_lite0",
     )
+
+
+def activation_of(encoder: nn.Module) -> nn.Module:
+    """Return the kind of activation that an encoder uses first, or ReLU if none is recognised."""
+    activations = (
+        module
+        for module in encoder.modules()
+        if type(module).__module__ in ("torch.nn.modules.activation", "timm.layers.activations")
+    )
+    return copy.deepcopy(next(activations, nn.ReLU(inplace=True)))
 
 
 def first_stages(encoder: nn.Module, *, number: int) -> tuple[str, ...]:

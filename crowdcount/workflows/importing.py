@@ -10,10 +10,12 @@ from crowdcount.core.published_bins import PUBLISHED_BINS
 from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.errors import BadInputError, ConfigError, UsageError
 from crowdcount.files import sha256_file
+from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Assumptions, Card, ImportedFile, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.checkpoints.published import bin_count, published_model, unused_names
-from crowdcount.models.checkpoints.tensor_files import read_tensors
+from crowdcount.models.checkpoints.published_zip import is_zip, zip_model
+from crowdcount.models.checkpoints.tensor_files import TensorFile, read_tensors, refuse_nan
 from crowdcount.workflows.bins_tables import find_table
 from crowdcount.workflows.card import assumptions_line, check_free
 
@@ -43,7 +45,9 @@ def import_checkpoint(
     force: bool = False,
     dry_run: bool = False,
 ) -> Path:
-    """Convert a published CLIP-EBC checkpoint into a checkpoint folder; log what was assumed.
+    """Convert a published checkpoint into a checkpoint folder; log what was assumed.
+
+    Those of EBC-ZIP state everything themselves; for those of CLIP-EBC, bins are needed.
 
     No code in the file is run.
 
@@ -73,6 +77,15 @@ def import_checkpoint(
     path, out = Path(path), Path(out)
     check_free(out, force=force)
     file = read_tensors(path)
+    refuse_nan(file)
+    if is_zip(file):
+        if bins is not None or backbone is not None:
+            raise UsageError(
+                f"{path}: a checkpoint of EBC-ZIP, which states its bins and its backbone",
+                next_step="leave out --bins and --backbone",
+            )
+        model = zip_model(file)
+        return _save(file, model, out, bins="as in the file", data=None, dry_run=dry_run)
     table, table_name, data = _table(bins, block=block, count=bin_count(file.tensors), path=path)
     try:
         model = published_model(
@@ -90,9 +103,31 @@ def import_checkpoint(
             next_step=error.next_step
             or "see that backbone, block and bins are those it was trained with",
         ) from error
-    rule, config = load_recipe(data or DEFAULT_SET).resize, model.config
+    return _save(file, model, out, bins=table_name, data=data, dry_run=dry_run)
+
+
+def _save(
+    file: TensorFile,
+    model: BlockCounter,
+    out: Path,
+    *,
+    bins: str,
+    data: str | None,
+    dry_run: bool,
+) -> Path:
+    """Write a converted model with its card; log it.
+
+    Args:
+        file: The published file.
+        model: Its model.
+        out: The folder.
+        bins: The source of its bins.
+        data: Its training data set; None: not known.
+        dry_run: Write nothing.
+    """
+    rule, config, path = load_recipe(data or DEFAULT_SET).resize, model.config, file.path
     assumed = Assumptions(
-        bins=table_name,
+        bins=bins,
         block=config.block,
         prompts=None if model.prompts is None else config.prompts,
         window=config.window or 0,
@@ -115,9 +150,9 @@ def import_checkpoint(
     if config.window:
         stride = config.window_stride or config.window
         method = f"windows of {config.window} pixels, one every {stride}"
-    log.info("%s: %s, %d bins, %s", path, config.backbone, len(table.starts), method)
+    log.info("%s: %s, %d bins, %s", path, config.backbone, len(model.bins.starts), method)
     log.info("assumed: %s", assumptions_line(assumed))
-    for name in (*file.other_keys, *unused_names(file.tensors)):
+    for name in (*file.other, *unused_names(file.tensors)):
         log.info("not used: %s", name)
     if dry_run:
         log.info("to be written to %s", out)

@@ -19,7 +19,9 @@ import torch
 HERE = Path(__file__).parent
 
 
-def fill(key: str, shape: list[int], rng: np.random.RandomState) -> np.ndarray:
+def fill(
+    key: str, shape: list[int], rng: np.random.RandomState, *, gain: float = 2.0
+) -> np.ndarray:
     """Values that keep activations alive: fan-in scaled weights, non-trivial norms, statistics."""
     leaf = key.rsplit(".", 1)[-1]
     if leaf == "logit_scale":
@@ -37,19 +39,20 @@ def fill(key: str, shape: list[int], rng: np.random.RandomState) -> np.ndarray:
         return 0.5 * normal
     if leaf == "text_projection":
         return normal / math.sqrt(shape[0])
-    gain = 2.0 if key.startswith("backbone.") else 1.0  # VGG has no norms: He scale
+    gain = gain if key.startswith("backbone.") else 1.0  # VGG has no norms: He scale
     return normal * math.sqrt(gain / math.prod(shape[1:]))
 
 
 def make_weights(model: str, seed: int) -> "OrderedDict[str, torch.Tensor]":
     rng = np.random.RandomState(seed)
+    gain = 1.0 if model.startswith("zip_") else 2.0  # the ZIP networks have norms
     weights = OrderedDict()
     for key, shape, dtype in json.loads((HERE / f"{model}.keys.json").read_text()):
         if "int" in dtype:
             weights[key] = torch.zeros(shape, dtype=torch.int64)
         else:
             weights[key] = torch.from_numpy(
-                np.asarray(fill(key, shape, rng), dtype=np.float32).reshape(shape)
+                np.asarray(fill(key, shape, rng, gain=gain), dtype=np.float32).reshape(shape)
             )
     return weights
 

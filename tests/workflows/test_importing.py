@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import json
 import pickle
 from pathlib import Path
@@ -80,6 +81,70 @@ def test_every_family_without_clip_counts_after_import_what_it_counted_before(im
         assert_close(loaded.model(images).logits, expected.logits, rtol=0, atol=0)
         found = counter.density(model.normalised(images))
     assert_close(found.counts, expected.counts, rtol=0, atol=1e-6)
+
+
+ZIP = {"zip_p_r16": "mobilenetv4_conv_small_050", "zip_n_r16": "mobilenetv4_conv_small"}
+
+
+def zip_file(name, **changes):
+    """The content of a published file of EBC-ZIP; ``changes`` replace settings."""
+    weights = make_weights(name)
+    with np.load(GOLDEN / f"{name}.seed11.npz") as golden:
+        centres = golden["anchors"]
+    weights["bin_centers"] = torch.from_numpy(centres).view(1, -1, 1, 1)
+    lows = [*range(11), 11, 13, 15]
+    bins = [[low, high - 1] for low, high in itertools.pairwise([*lows, float("inf")])]
+    config = {
+        "model_name": ZIP[name],
+        "block_size": 16,
+        "bins": bins,
+        "bin_centers": [float(centre) for centre in centres],
+        "zero_inflated": True,
+        "norm": "none",
+        "act": "none",
+        "input_size": 448,
+        "num_vpt": None,
+    }
+    return {"config": config | changes, "weights": weights}
+
+
+@pytest.mark.parametrize("name", ZIP)
+def test_published_files_of_zip_give_the_published_outputs_without_a_flag(run, name):
+    torch.save(zip_file(name), "zip.pth")
+    assert run("zip.pth", "-o", "imported")[:2] == (0, "imported\n")
+    counter, model = cc.load("imported"), load_checkpoint(Path("imported")).model
+    assert counter.model.normalisation == NORMALISATIONS["clip"]
+    with np.load(GOLDEN / f"{name}.seed11.npz") as golden:
+        for case in ("whole_256x320", "whole_416x352"):
+            images = torch.from_numpy(golden[f"{case}.input"]).float()
+            density = torch.from_numpy(golden[f"{case}.density"])
+            with torch.no_grad():
+                assert_close(model.from_normalised(images).counts, density, atol=1e-4, rtol=0)
+            assert_close(counter.density(images).counts, density, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_name": "CLIP_ViT_B_16"}, "EBC-ZIP with CLIP_ViT_B_16"),
+        ({"zero_inflated": False}, "zero_inflated = False"),
+        ({"bins": [[0, 0], [2, float("inf")]], "bin_centers": [0.0, 2.5]}, "leave gaps"),
+        ({"bin_centers": "many"}, "config is not one of EBC-ZIP"),
+    ],
+)
+def test_other_files_of_zip_are_refused_with_what_they_hold(run, changes, reason):
+    torch.save(zip_file("zip_p_r16", **changes), "zip.pth")
+    code, out, err = run("zip.pth", "-o", "imported")
+    assert (code, out) == (4, "")
+    assert reason in err
+    assert not Path("imported").exists()
+
+
+def test_a_file_of_zip_needs_no_bins(run):
+    torch.save(zip_file("zip_p_r16"), "zip.pth")
+    code, _, err = run("zip.pth", "--bins", "sha", "-o", "imported")
+    assert code == 2
+    assert "leave out --bins" in err
 
 
 PARITY = {
