@@ -34,6 +34,7 @@ from safetensors.torch import save as to_safetensors
 from crowdcount.cli import main
 from crowdcount.config import load_run_config
 from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.journal import journal_line
 from crowdcount.data.prepared.manifest import JOURNAL, MANIFEST
 from crowdcount.data.prepared.verify import record_problems
 from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
@@ -541,7 +542,7 @@ def test_journals(small, tmp_path):
     manifest = json.loads((small.folder / MANIFEST).read_bytes())
     keys = ("name", "recipe", "settings", "resize", "points")
     start = {"origin": {key: manifest[key] for key in keys}, "versions": manifest["versions"]}
-    lines = [json.dumps(each).encode() + b"\n" for each in (start, *manifest["images"])]
+    lines = [journal_line(each).encode() for each in (start, *manifest["images"])]
     source = write_own(tmp_path / "own", table="csv").parent
     for what, content in damaged({"journal": b"".join(lines)}, count=JOURNALS):
         out = shutil.copytree(small.folder, tmp_path / "out")

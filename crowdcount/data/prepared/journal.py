@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -24,7 +24,7 @@ from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, UsageError
-from crowdcount.files import is_temporary, write_text
+from crowdcount.files import is_temporary, sha256_bytes, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,8 @@ def start_journal(
     folder: Path, origin: Origin, records: Iterable[ImageRecord], *, versions: Versions
 ) -> None:
     """Write a journal with earlier records and remove the manifest: the folder is unfinished."""
-    lines = [asdict(_Start(origin=origin, versions=versions)), *map(asdict, records)]
-    write_text(folder / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
+    lines = [_Start(origin=origin, versions=versions), *records]
+    write_text(folder / JOURNAL, "".join(map(journal_line, lines)))
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
@@ -110,8 +110,20 @@ def open_journal(folder: Path) -> TextIO:
 
 def add_record(record: ImageRecord, journal: TextIO) -> None:
     """Add the record of a finished image, flushed so that it survives the end of the process."""
-    journal.write(json.dumps(record, default=vars) + "\n")
+    journal.write(journal_line(record))
     journal.flush()
+
+
+def journal_line(value: Any) -> str:
+    """Write a line of a journal: JSON, a tab, and its hash, without which it is not believed."""
+    text = json.dumps(value, default=vars)
+    return f"{text}\t{sha256_bytes(text.encode())}\n"
+
+
+def _verified(line: bytes) -> bytes | None:
+    """Return the JSON of a line; None: it was cut off, damaged, or written by an old version."""
+    text, _, digest = line.rpartition(b"\t")
+    return text if sha256_bytes(text).encode() == digest else None
 
 
 def unlisted_files(folder: Path, manifest: Manifest) -> list[Path]:
@@ -165,17 +177,14 @@ def _origin(manifest: Manifest) -> Origin:
 
 
 def _read_journal(journal: Path) -> tuple[_Start, list[ImageRecord]]:
-    """Read the first line of a journal and the records after it."""
+    """Read the first line of a journal and those of its records that can be believed."""
     first, *lines = journal.read_bytes().split(b"\n")
     adapter = TypeAdapter(ImageRecord)
-    records = []
-    for line in lines:
-        try:
-            records.append(adapter.validate_json(line))
-        except pydantic.ValidationError:
-            continue  # the run was killed while it wrote this line
     try:
-        return TypeAdapter(_Start).validate_json(first), records
+        records = [adapter.validate_json(text) for text in map(_verified, lines) if text]
+        # Old versions wrote no hashes; their folder is prepared anew if it has this origin.
+        start = first if b"\t" not in first else _verified(first) or b""
+        return TypeAdapter(_Start).validate_json(start), records
     except (pydantic.ValidationError, ConfigError) as error:
         raise BadInputError(
             f"{journal}: damaged", next_step="prepare the data set again, with --force"
