@@ -32,8 +32,10 @@ def resolve_device(name: str) -> "torch.device":
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        # PyTorch goes on with every device it knows.
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ConfigError(
-            f"device: cannot use {name!r}: {str(error).splitlines()[0]}",
+            f"device: cannot use {name!r}: {reason}",
             next_step="use auto, cpu, cuda, cuda:0 or mps, as this machine has it",
         ) from error
     return device

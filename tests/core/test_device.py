@@ -1,10 +1,14 @@
-"""Memory that is freed stays with the process, if it was asked to."""
+"""Devices that this machine lacks, and memory that stays with the process if it was asked to."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from crowdcount.core.device import resolve_device
+from crowdcount.errors import ConfigError
 
 ROUNDS = """
 import ctypes, resource, sys
@@ -38,3 +42,11 @@ def pages_fetched(how: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_a_freed_block_is_not_fetched_again():
     assert pages_fetched("left") > 100 * max(pages_fetched("kept"), 1)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
+def test_a_device_that_is_not_there_is_refused_in_one_line():
+    with pytest.raises(ConfigError, match="device: cannot use 'mps': ") as caught:
+        resolve_device("mps")
+    assert len(caught.value.message) < 200
+    assert "\n" not in caught.value.message
