@@ -183,9 +183,10 @@ def train(
     from crowdcount.config import parse_override
 
     given, flags = options.given(context), context.meta[FLAGS]
-    if {"--init", "--no-pretrained"} <= {flag.flag for flag, _ in flags}:
+    names = {flag.flag for flag, _ in flags}
+    for start in sorted({"--init", "--weights"} & names) if "--no-pretrained" in names else ():
         raise UsageError(
-            "--init starts from weights, --no-pretrained from random ones",
+            f"{start} starts from weights, --no-pretrained from random ones",
             next_step="leave out one of them",
         )
     for name in NEW_RUN_ONLY if resume is not None else ():

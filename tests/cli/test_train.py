@@ -301,6 +301,9 @@ def test_train_starts_from_a_checkpoint(run, data, starter):
     assert (code, out) == (2, "")
     assert "model.backbone: 'clip-rn50', but train.init, 'starter', was made with 'timm:" in err
     assert run(*tuned, "--no-pretrained")[0] == 2
+    code, _, err = run("train", "--weights", "resnet18.pth", "--no-pretrained")
+    assert code == 2
+    assert "--weights starts from weights, --no-pretrained from random ones" in err
     code, _, err = run("train", "--resume", "runs/latest", "--init", "./other")
     assert code == 2
     assert "train.init: was 'starter', now './other'" in err
