@@ -79,8 +79,8 @@ class EpochReport:
     """False if a request to stop ended the epoch early."""
 
     without_gradient: tuple[str, ...] = ()
-    """Trained tensors whose gradient was 0 everywhere in the last step: the units behind them are
-    saturated for every input, so they no longer learn."""
+    """Trained tensors whose gradient was 0 everywhere in the last step. Where that lasts, the units
+    behind them are saturated for every input, and they no longer learn."""
 
 
 def fit(

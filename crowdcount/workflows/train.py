@@ -284,7 +284,7 @@ def _carry_out(
         on_checkpoint=lambda: run.save_state(learner, extra=extra),
         should_stop=should_stop,
     )
-    warned = False
+    warned, previous = False, set[str]()
     card = _card(run, plan)
     try:
         with run.curves_drawn(), _events(run, config) as events:
@@ -304,9 +304,12 @@ def _carry_out(
                 )
                 summary = epoch_summary(line, split=split, epochs=epochs, seconds_left=left)
                 log.info("%s", summary)
-                if report.without_gradient and not warned:
+                # A residual branch that starts at zero gets its first gradient in the second step.
+                lasting = [name for name in report.without_gradient if name in previous]
+                previous = set(report.without_gradient)
+                if lasting and not warned:
                     warned = True
-                    _warn_without_gradient(report)
+                    _warn_without_gradient(lasting, epoch=report.epoch)
                 watcher.finished_epoch(report, None if run.best is None else run.best.mae)
                 finished = report.complete and report.epoch == epochs
                 if evaluation is not None and _out_of_patience(run, report.epoch):
@@ -363,14 +366,14 @@ def _validate(counter: Counter, plan: TrainPlan, report: EpochReport) -> Evaluat
         ) from error
 
 
-def _warn_without_gradient(report: EpochReport) -> None:
-    names = report.without_gradient
+def _warn_without_gradient(names: Sequence[str], *, epoch: int) -> None:
     log.warning(
-        "%d trained tensors got no gradient in the last step of epoch %d, from %s to %s: "
+        "%d trained tensors got no gradient in the last steps of epochs %d and %d, from %s to %s: "
         "they no longer learn, mostly because the units behind them are saturated. A lower "
         "optim.encoder_lr, or optim.lr, avoids it; the log names them in each epoch",
         len(names),
-        report.epoch,
+        epoch - 1,
+        epoch,
         names[0],
         names[-1],
     )

@@ -12,6 +12,7 @@ from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.errors import UsageError
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME
 from crowdcount.runs.folder import LOG, find_run
+from crowdcount.training import loop
 from crowdcount.workflows.counter import load
 from crowdcount.workflows.evaluate import evaluate
 from crowdcount.workflows.preprocess import preprocess
@@ -150,7 +151,17 @@ def test_a_part_that_no_longer_learns_is_warned_of_once(prepared, workplace, cap
     assert all(name.startswith("encoder.") for name in first_epoch)
     (warning,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert warning.startswith(f"{len(first_epoch)} trained tensors got no gradient")
-    assert f"of epoch 1, from {first_epoch[0]} to {first_epoch[-1]}" in warning
+    assert f"of epochs 1 and 2, from {first_epoch[0]} to {first_epoch[-1]}" in warning
+
+
+def test_a_tensor_without_gradient_in_one_epoch_alone_is_not_warned_of(
+    prepared, workplace, caplog, monkeypatch
+):
+    # As in the first step of networks whose residual branches start at zero.
+    names = iter([("encoder.bn1.bias",), ("encoder.bn1.weight",)])
+    monkeypatch.setattr(loop, "_without_gradient", lambda model: next(names))
+    train(CONFIG, [prepared], out=Path("run"), device="cpu")
+    assert "no gradient" not in caplog.text
 
 
 def test_test_images_are_selected_on_only_where_that_is_allowed(prepared, workplace):
