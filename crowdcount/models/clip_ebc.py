@@ -75,6 +75,11 @@ class ClipEBC(BlockCounter):
                 f"model.head: regression reads no sentences, which is all {config.backbone} does",
                 next_step="--set model.head=ebc or zip, or a backbone without CLIP",
             )
+        if config.decoder == "zip":
+            raise ConfigError(
+                f"model.decoder: zip is for timm's backbones, not for {config.backbone}",
+                next_step="leave the setting out",
+            )
         super().__init__(config, bins, normalisation=normalisation, stride=encoder.stride)
         self.prompts = bin_prompts(config, bins)
         self.encoder = encoder.network

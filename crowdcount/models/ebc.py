@@ -83,7 +83,8 @@ def check_tuning(config: ModelConfig, *, decoders: Sequence[str] = ("paper",)) -
     for setting, usual in (("decoder", decoders), ("projection_init", ("random",))):
         if (value := getattr(config, setting)) not in usual:
             raise ConfigError(
-                f"model.{setting}: {value} is for other backbones, not for {config.backbone}",
+                f"model.{setting}: {value} is for {'timm' if value == 'zip' else 'CLIP'}'s "
+                f"backbones, not for {config.backbone}",
                 next_step="leave the setting out",
             )
     if config.tuning == "prompts":

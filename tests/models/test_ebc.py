@@ -93,3 +93,24 @@ def test_the_small_one_is_small():
     config = ModelConfig(backbone="timm:tf_efficientnet_lite0", pretrained="none")
     parameters = sum(p.numel() for p in build_model(config, BINS).parameters())
     assert 3.0e6 < parameters < 3.5e6
+
+
+@pytest.mark.parametrize("block", [8, 16, 32])
+def test_the_decoder_of_zip_gives_a_map_of_blocks(block):
+    config = ModelConfig(
+        backbone="timm:mobilenetv4_conv_small_050", pretrained="none", decoder="zip", block=block
+    )
+    bins = Bins(block=block, starts=(0, 1, 2), values=(0.0, 1.0, 2.5))
+    model = build_model(config, bins)
+    prediction = model(torch.rand(2, 3, 70, 100))
+    assert prediction.counts.shape == (2, 1, -(-70 // block), -(-100 // block))
+    prediction.counts.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.neck.parameters())
+
+
+def test_the_decoder_of_zip_refuses_blocks_that_its_stride_does_not_double_to():
+    config = ModelConfig(
+        backbone="timm:mobilenetv4_conv_small_050", pretrained="none", decoder="zip", block=12
+    )
+    with pytest.raises(ConfigError, match="needs blocks of 8, 16 or 32 pixels, got 12"):
+        build_model(config, Bins(block=12, starts=(0, 1), values=(0.0, 1.5)))

@@ -136,6 +136,8 @@ def test_other_networks_are_refused():
     with shrunken():
         with pytest.raises(ConfigError, match="slim takes CLIP's ResNets and vision transformers"):
             fresh("mobileclip-s1", decoder="slim")
+        with pytest.raises(ConfigError, match="zip is for timm's backbones, not for clip-rn50"):
+            fresh("clip-rn50", decoder="zip")
         with pytest.raises(ConfigError, match="slim is for CLIP's backbones, not for vgg11"):
             fresh("vgg11", decoder="slim")
         with pytest.raises(ConfigError, match="clip is for CLIP's backbones, not for timm"):
