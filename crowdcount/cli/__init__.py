@@ -94,7 +94,7 @@ def main() -> None:
         advice = ADVICE.get(error.errno or 0)
         if advice is None:
             raise
-        reason = f"{error.filename or 'standard output'}: {(error.strerror or '').lower()}"
+        reason = f"{error.filename or 'output'}: {(error.strerror or '').lower()}"
         _fail(CrowdCountError(reason, next_step=advice))
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -131,7 +131,8 @@ def open_console(
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for handler in list(log.handlers):
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # its disk is full
+            handler.close()
     log.propagate = False
     log.setLevel(logging.DEBUG)
     log.addHandler(console)

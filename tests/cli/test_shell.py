@@ -223,7 +223,7 @@ def test_a_full_disk_under_stdout_is_one_error():
     result = shell("crowdcount datasets list --json > /dev/full")
     assert result.returncode == 1
     assert result.stderr == (
-        "error: standard output: no space left on device\n"
+        "error: output: no space left on device\n"
         "  next step   make room on that disk, and run the command again\n"
     )
 

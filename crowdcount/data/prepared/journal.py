@@ -24,7 +24,7 @@ from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.recipe import SPLITS
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, UsageError
-from crowdcount.files import is_temporary, sha256_bytes, write_text
+from crowdcount.files import is_temporary, naming, sha256_bytes, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,9 @@ def open_journal(folder: Path) -> TextIO:
 
 def add_record(record: ImageRecord, journal: TextIO) -> None:
     """Add the record of a finished image, flushed so that it survives the end of the process."""
-    journal.write(journal_line(record))
-    journal.flush()
+    with naming(Path(journal.name)):
+        journal.write(journal_line(record))
+        journal.flush()
 
 
 def journal_line(value: Any) -> str:
