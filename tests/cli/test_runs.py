@@ -35,4 +35,4 @@ def test_runs_are_listed_and_compared(run, data):
     (Path("runs") / names[0] / "log.jsonl").write_text("<html>\n")
     code, out, err = run("runs")
     assert (code, len(out.splitlines())) == (4, 2)
-    assert "not the log of a run" in err
+    assert "not part of a run's log" in err

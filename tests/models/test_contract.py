@@ -20,7 +20,7 @@ from crowdcount.models.backbones import BACKBONES
 from crowdcount.models.build import build_model
 from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
-from crowdcount.models.config import Decoder, ModelConfig
+from crowdcount.models.config import ModelConfig
 from crowdcount.models.deploy import winograd
 from crowdcount.models.deploy.fuse_batch_norm import fuse_batch_norm
 from crowdcount.models.output import Head
@@ -68,7 +68,7 @@ ONE_OF_EACH_FAMILY = (
 MODELS = [
     (backbone, head, decoder)
     for backbone, head, decoder in itertools.product(
-        [*BACKBONES, *TIMM], get_args(Head), get_args(Decoder)
+        [*BACKBONES, *TIMM], get_args(Head), ("paper", "slim")
     )
     if head == "ebc" or (backbone in ONE_OF_EACH_FAMILY and decoder == "paper")
     if not (backbone in CLIP and head == "regression")
@@ -274,7 +274,7 @@ def test_a_checkpoint_gives_back_the_same_model_without_a_text_encoder(model, tm
     [
         *itertools.product([*BACKBONES, *TIMM], [16, 32], ["paper"]),
         *itertools.product([name for name in SLIM if "-14" not in name], [16, 32], ["slim"]),
-        *itertools.product([name for name in CLIP if "-14" in name], [14, 28], get_args(Decoder)),
+        *itertools.product([name for name in CLIP if "-14" in name], [14, 28], ("paper", "slim")),
     ],
 )
 def test_larger_blocks(backbone, block, decoder):

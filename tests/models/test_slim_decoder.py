@@ -2,7 +2,6 @@
 
 import copy
 import functools
-from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from crowdcount.models.build import build_model, empty_model
 from crowdcount.models.checkpoints.card import Card
 from crowdcount.models.checkpoints.format import load_checkpoint, save_checkpoint
 from crowdcount.models.clip_image import level_features, own_projection, random_clip
-from crowdcount.models.config import Decoder, ModelConfig
+from crowdcount.models.config import ModelConfig
 from tests.models.small_backbones import SHRUNKEN, SLIM, shrunken
 
 CARD = Card(name="toy", working_size=WorkingSize(short_side_min=64, long_side_max=512))
@@ -97,7 +96,7 @@ def test_an_untrained_model_takes_blocks_for_empty(backbone, head):
     images = torch.rand(2, 3, 64, 64)
     heads = {}
     with shrunken(), torch.no_grad():
-        for decoder in get_args(Decoder):
+        for decoder in ("paper", "slim"):
             heads[decoder] = fresh(backbone, decoder=decoder, head=head)(images).counts.mean()
     assert heads["slim"] < heads["paper"] / 2
 
