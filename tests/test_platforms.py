@@ -39,3 +39,17 @@ def test_every_module_works_without_what_macos_or_windows_lack():
 
 def test_only_processors_that_may_be_used_are_counted():
     assert 1 <= usable_cpus() <= os.cpu_count()
+
+
+def test_opencv_without_its_system_libraries_ends_a_command_in_one_error(tmp_path):
+    Path(tmp_path / "cv2.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file')", encoding="utf-8"
+    )
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"}
+    command = [sys.executable, "-m", "crowdcount", "predict", "a.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | path)
+    assert done.returncode == 1
+    first, _, advice = done.stderr.splitlines()
+    assert first == "error: OpenCV cannot be loaded: libGL.so.1: cannot open shared object file"
+    assert "libgl1" in advice
+    assert "opencv-python-headless" in advice

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from crowdcount.core.limits import MAX_SIDE
+from crowdcount.opencv import cv2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import cv2
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +15,7 @@ from crowdcount.core.bins import Bins, fine_starts, format_range, middle_values
 from crowdcount.core.blocks import heads_per_block
 from crowdcount.core.image import Sample, scaled_size
 from crowdcount.drawing.heatmap import INK, PAPER, Font, block_of_pixels
+from crowdcount.opencv import cv2
 
 LARGEST_NUMBER = 400
 """Maximum number of tiles on a sheet."""

@@ -2,12 +2,12 @@
 
 import math
 
-import cv2
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from crowdcount.core.types import ImageCount
+from crowdcount.opencv import cv2
 
 PAPER = (24, 24, 28)
 INK = (255, 255, 255)

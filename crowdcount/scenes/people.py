@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 from jaxtyping import Float64, UInt16
 
+from crowdcount.opencv import cv2
 from crowdcount.scenes.scenery import (
     FABRICS,
     HAZE,

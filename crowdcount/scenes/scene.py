@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import UInt16
 
@@ -22,6 +21,7 @@ from crowdcount.core.image import Sample
 from crowdcount.core.progress import Track, untracked
 from crowdcount.errors import UsageError
 from crowdcount.files import atomic_folder
+from crowdcount.opencv import cv2
 from crowdcount.scenes import scenery
 from crowdcount.scenes.people import HEAD_RADIUS, HEAD_UP, OBJECTS, Canvas, Object, Pen, Person
 from crowdcount.scenes.scenery import BACKDROPS, FABRICS, Camera, Light, Pixels, pick, varied

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
+
+from crowdcount.opencv import cv2
 
 # The run-time type check of the tests does not accept an int for a float.
 Number: TypeAlias = int | float

@@ -5,10 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import cv2
-
 from crowdcount.core.progress import Track, untracked
 from crowdcount.errors import UsageError
+from crowdcount.opencv import cv2
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

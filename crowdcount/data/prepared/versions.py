@@ -3,9 +3,9 @@
 import zlib
 from importlib.metadata import version
 
-import cv2
 from PIL import features
 
+from crowdcount.opencv import cv2
 from crowdcount.version import __version__
 
 Versions = dict[str, tuple[str, ...]]

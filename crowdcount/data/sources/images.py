@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
@@ -17,6 +16,7 @@ from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.errors import BadInputError, InputMissingError, MemoryExhaustedError
 from crowdcount.files import describe_stand_in
+from crowdcount.opencv import cv2
 
 log = logging.getLogger("crowdcount")
 

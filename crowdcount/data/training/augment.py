@@ -6,7 +6,6 @@ from dataclasses import asdict, fields, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from crowdcount.core.image import Sample
 from crowdcount.core.settings import OR_NONE, settings
 from crowdcount.data.sources.images import upright_points
 from crowdcount.errors import ConfigError
+from crowdcount.opencv import cv2
 
 # Distance of a pixel's last coordinate from the next pixel: a pixel is [k, k + 1), and the largest
 # float below k + 1 would round to it in float32.

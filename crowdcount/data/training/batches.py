@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -13,6 +12,7 @@ from crowdcount.core.device import usable_cpus
 from crowdcount.core.image import Sample
 from crowdcount.core.types import Batch, block_target
 from crowdcount.data.training.augment import AugmentConfig, augment
+from crowdcount.opencv import cv2
 
 
 @runtime_checkable
