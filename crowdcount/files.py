@@ -1,6 +1,7 @@
 """Atomic writing of files and folders, guarded reading, hashes of content."""
 
 import hashlib
+import importlib.resources
 import json
 import os
 import re
@@ -230,3 +231,10 @@ def sha256_file(path: Path) -> str:
         raise OSError(f"{path}: is not a regular file")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def shipped_folder(name: str) -> Path:
+    """Return a folder that ships: inside an installed package, beside it in a checkout."""
+    package = Path(str(importlib.resources.files("crowdcount")))
+    shipped = package / name
+    return shipped if shipped.is_dir() else package.parent / name

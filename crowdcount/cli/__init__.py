@@ -11,6 +11,8 @@ from crowdcount.cli.bins import bins
 from crowdcount.cli.console import flush_output
 from crowdcount.cli.datasets import app as datasets
 from crowdcount.cli.demo import demo
+from crowdcount.cli.docs import docs
+from crowdcount.cli.doctor import doctor
 from crowdcount.cli.evaluate import evaluate
 from crowdcount.cli.import_ import import_
 from crowdcount.cli.models import app as models
@@ -38,6 +40,8 @@ app.command("eval", cls=Command)(evaluate)
 app.command("predict", cls=Command)(predict)
 app.command("import", cls=Command)(import_)
 app.command("demo", cls=Command)(demo)
+app.command("doctor", cls=Command)(doctor)
+app.command("docs", cls=Command)(docs)
 app.add_typer(datasets, name="datasets")
 app.add_typer(runs, name="runs")
 app.add_typer(models, name="models")

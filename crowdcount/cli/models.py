@@ -89,8 +89,8 @@ def pack(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Text of the card: terms, protocol, metrics, failures; see docs/models.md. "
-            "(default: the text in the checkpoint)",
+            help="Text of the card: terms, protocol, metrics, failures; "
+            "see crowdcount docs models. (default: the text in the checkpoint)",
         ),
     ] = None,
     force: options.Force = False,

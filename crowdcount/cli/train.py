@@ -137,7 +137,8 @@ def train(
     ] = False,
     config: Annotated[Path | None, typer.Option(help="Run file with settings (TOML).")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Run file that ships with crowdcount: docs/training.md.")
+        str | None,
+        typer.Option(help="Run file that ships with crowdcount; see crowdcount docs training."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. (default: runs/<date>-<name>)")

@@ -1,14 +1,19 @@
 """Device, processors and memory allocator of this machine. Loads without torch."""
 
+import contextlib
 import ctypes
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crowdcount.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""The folder in which Linux states the limits of a container."""
 
 # Numbers of glibc's parameters: man 3 mallopt.
 _TRIM_THRESHOLD = -1
@@ -47,6 +52,20 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Return the free bytes of memory of the machine, or of the container if it has fewer."""
+    import psutil  # takes a while, and every command imports this module
+
+    left: int = psutil.virtual_memory().available
+    # Version 2 of control groups; "max" means no limit, and is not a number.
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (
+            int((CONTROL_GROUP / f"memory.{name}").read_text()) for name in ("max", "current")
+        )
+        left = min(left, limit - used)
+    return max(left, 0)
 
 
 def keep_freed_memory() -> bool:

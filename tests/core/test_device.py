@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 
+from crowdcount.core import device
 from crowdcount.core.device import resolve_device
 from crowdcount.errors import ConfigError
 
@@ -50,3 +52,16 @@ def test_a_device_that_is_not_there_is_refused_in_one_line():
         resolve_device("mps")
     assert len(caught.value.message) < 200
     assert "\n" not in caught.value.message
+
+
+def test_free_memory_is_some_and_not_more_than_there_is():
+    assert 0 < device.free_memory() <= psutil.virtual_memory().total
+
+
+def test_the_smaller_limit_of_a_container_counts(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    monkeypatch.setattr(device, "CONTROL_GROUP", tmp_path)
+    assert device.free_memory() == 600000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.free_memory() > 600000

@@ -1,7 +1,6 @@
 """Recipes: descriptions of data sets in TOML files."""
 
 import hashlib
-import importlib.resources
 import itertools
 import json
 import re
@@ -15,7 +14,7 @@ from crowdcount.core.settings import NaturalInt, check_choice, parse, settings
 from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.resize import ResizeRule
 from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
-from crowdcount.files import read_toml
+from crowdcount.files import read_toml, shipped_folder
 from crowdcount.wording import did_you_mean, number_key
 
 SPLITS = ("train", "val", "test")
@@ -232,10 +231,8 @@ class Recipe:
 
 
 def recipes_folder() -> Path:
-    """Return the folder of the recipes: inside an installed package, beside it in a checkout."""
-    package = Path(str(importlib.resources.files("crowdcount")))
-    shipped = package / "data_recipes"
-    return shipped if shipped.is_dir() else package.parent / "data_recipes"
+    """Return the folder of the package's recipes."""
+    return shipped_folder("data_recipes")
 
 
 def recipe_names() -> tuple[str, ...]:

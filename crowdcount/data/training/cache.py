@@ -1,6 +1,5 @@
 """Cache of decoded images, shared by all processes that cut crops from them."""
 
-import contextlib
 import logging
 import mmap
 import os
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from jaxtyping import Float64, UInt8
 
+from crowdcount.core.device import free_memory
 from crowdcount.core.image import Sample
 from crowdcount.data.training.batches import Samples
 from crowdcount.errors import MemoryExhaustedError
@@ -25,9 +24,6 @@ log = logging.getLogger("crowdcount")
 
 LARGEST_SHARE = 0.5
 """Largest share of the free memory or disk that ``auto`` takes."""
-
-CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""The folder in which Linux states the limits of a container."""
 
 _PLACES = {"memory": "in memory", "disk": "on disk"}
 _BYTES_PER_POINT = 16
@@ -181,20 +177,8 @@ def make_cache(rooms: Sequence[Room], *, kind: str, directory: Path) -> SampleCa
 
 
 def memory_left() -> int:
-    """Return the free bytes of the machine, or of the container if it has fewer.
-
-    Zero on platforms where memory cannot be shared as a file.
-    """
-    if not hasattr(os, "memfd_create"):
-        return 0
-    left: int = psutil.virtual_memory().available
-    # Version 2 of control groups; "max" means no limit, and is not a number.
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (
-            int((CONTROL_GROUP / f"memory.{name}").read_text()) for name in ("max", "current")
-        )
-        left = min(left, limit - used)
-    return max(left, 0)
+    """Return the free bytes of memory; zero where memory cannot be shared as a file."""
+    return free_memory() if hasattr(os, "memfd_create") else 0
 
 
 def _bytes(room: Room) -> int:

@@ -191,5 +191,6 @@ def read_card_text(path: Path) -> CardText:
         raise InputMissingError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(
-            f"{path}: no text of a card: {error}", next_step="see docs/models.md for its keys"
+            f"{path}: no text of a card: {error}",
+            next_step="crowdcount docs models describes its keys",
         ) from error

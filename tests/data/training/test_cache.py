@@ -202,16 +202,3 @@ def test_a_disk_that_is_full_is_an_error_and_no_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(caches.os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         SampleCache(Scenes().rooms, directory=tmp_path)
-
-
-def test_memory_left_is_some_and_not_more_than_there_is():
-    assert 0 < caches.memory_left() <= caches.psutil.virtual_memory().total
-
-
-def test_the_smaller_limit_of_a_container_counts(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
-    monkeypatch.setattr(caches, "CONTROL_GROUP", tmp_path)
-    assert caches.memory_left() == 600000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert caches.memory_left() > 600000
