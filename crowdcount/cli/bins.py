@@ -85,7 +85,7 @@ def bins(
     if list_presets:
         print_rows(published_tables())
         return
-    files = workflow.make_bins_files(
+    tables = workflow.make_bins_files(
         data or (),
         environment=os.environ,
         plan=choose_plan(policy=policy, table=table, preset=preset),
@@ -101,13 +101,13 @@ def bins(
         dry_run=dry_run,
         track=context.obj.track,
     )
-    for file in files:
-        log_bins(file.table)
+    for made, _ in tables:
+        log_bins(made)
     if json_ or output == workflow.STDOUT:
-        tables = [file.table.to_json() for file in files]
-        typer.echo(json.dumps(tables[0] if len(tables) == 1 else tables, indent=2))
+        content = [made.to_json() for made, _ in tables]
+        typer.echo(json.dumps(content[0] if len(content) == 1 else content, indent=2))
     elif not dry_run:
-        print_paths(file.path for file in files if file.path)
+        print_paths(path for _, path in tables if path)
 
 
 def log_bins(table: "BinsTable") -> None:

@@ -1,8 +1,10 @@
 """Bins of prepared data: count windows, choose bins and their values, write bins files."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from pydantic import Field
 from crowdcount.core.bins import (
     POLICIES,
     Bins,
+    StoredBins,
     WrittenBins,
     auto_starts,
     average_values,
@@ -22,14 +25,14 @@ from crowdcount.core.bins import (
 from crowdcount.core.blocks import largest_observable_count, window_histogram
 from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.progress import Track, untracked
-from crowdcount.core.settings import parse
+from crowdcount.core.settings import PositiveInt, check_choice, parse
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.find import find_prepared
-from crowdcount.data.prepared.manifest import MANIFEST, Manifest
+from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import read_json, refuse_existing, sha256_file, write_bytes, write_json
-from crowdcount.workflows.bins_tables import find_table
+from crowdcount.workflows.bins_tables import check_block, find_table
 
 log = logging.getLogger("crowdcount")
 
@@ -46,33 +49,42 @@ ENOUGH_BLOCKS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A prepared data set that bins were made from."""
+
+    name: str
+    manifest: str
+    """SHA-256 of its manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BinsTable:
-    """Bins with the settings and data they were made from."""
+    """Bins with the settings and data they were made from: the content of a bins file."""
 
-    bins: Bins
+    bins: StoredBins
 
-    histogram: tuple[int, ...]
-    """Number of windows with 0, 1, 2, ... heads, over all training images and pixel offsets."""
-
-    policy: str
+    # Files of version 0.1 have no policy and no representatives: there was no choice.
+    policy: str = "fine"
     """``fine``, ``dynamic``, ``coarse`` or ``auto``; else the name of the given table."""
 
-    representatives: str
+    representatives: str = "average"
     """``average`` or ``middle``; ``given`` if the values come from a given table."""
 
-    smallest_head: int | None
+    smallest_head: PositiveInt | None
     """Side in pixels of the smallest recognisable head; None: as prepared, or not needed."""
 
     paper: bool
     """Whether heads on the same pixel count once, as in the published tables."""
 
-    sources: tuple[tuple[str, str], ...]
-    """Name of each data set and SHA-256 of its manifest."""
+    histogram: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
+    """Number of windows with 0, 1, 2, ... heads, over all training images and pixel offsets."""
+
+    sources: tuple[Source, ...]
 
     @property
     def name(self) -> str:
         """Names of the data sets, as a title."""
-        return " + ".join(name for name, _ in self.sources)
+        return " + ".join(source.name for source in self.sources)
 
     @property
     def windows(self) -> tuple[int, ...]:
@@ -99,21 +111,14 @@ class BinsTable:
 
     def _sums(self, per_count: Sequence[int]) -> tuple[int, ...]:
         ends = [*self.bins.starts[1:], None]
-        pairs = zip(self.bins.starts, ends, strict=True)
-        return tuple(sum(per_count[low:end]) for low, end in pairs)
+        return tuple(
+            map(sum, (per_count[i:j] for i, j in zip(self.bins.starts, ends, strict=True)))
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of a bins file."""
-        return {
-            "format": 1,
-            **self.bins.to_json(),
-            "policy": self.policy,
-            "representatives": self.representatives,
-            "smallest_head": self.smallest_head,
-            "paper": self.paper,
-            "histogram": list(self.histogram),
-            "sources": [{"name": name, "manifest": digest} for name, digest in self.sources],
-        }
+        """Return the content of a bins file, in which block and bins stand beside the rest."""
+        stored = self.bins.to_json()
+        return {"format": 1, "block": stored["block"]} | dataclasses.asdict(self) | stored
 
     @classmethod
     def from_file(cls, path: Path) -> "BinsTable":
@@ -124,43 +129,12 @@ class BinsTable:
         """
         try:
             content = read_json(path)
-            bins, details = Bins.from_json(content), parse(_Details, content)
-        except (OSError, ValueError) as error:
+            return parse(cls, {**content, "bins": content})
+        except (OSError, TypeError, ValueError) as error:
             raise BadInputError(
                 f"{path}: not a bins file: {error}",
                 next_step="make it again: crowdcount bins --force",
             ) from error
-        return cls(
-            bins=bins,
-            histogram=details.histogram,
-            policy=details.policy,
-            representatives=details.representatives,
-            smallest_head=details.smallest_head,
-            paper=details.paper,
-            sources=tuple((source.name, source.manifest) for source in details.sources),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A data set in a bins file."""
-
-    name: str
-    manifest: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Details:
-    """Content of a bins file besides its bins."""
-
-    histogram: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
-    smallest_head: Annotated[int, Field(ge=1)] | None
-    paper: bool
-    sources: tuple[_Source, ...]
-
-    # Files of version 0.1 lack these: there was no choice.
-    policy: str = "fine"
-    representatives: str = "average"
 
 
 def make_bins(
@@ -201,15 +175,22 @@ def make_bins(
     if isinstance(policy, WrittenBins):
         plan = policy
     else:
-        largest = (
-            min(_largest_count(source.manifest, block=block) for source in data)
-            if smallest_head is None
-            else largest_observable_count(block=block, smallest_head=smallest_head)
+        largest = min(
+            (
+                source.manifest.max_count
+                if smallest_head is None and block == source.manifest.settings.block
+                else largest_observable_count(
+                    block=block,
+                    smallest_head=smallest_head or source.manifest.settings.smallest_head,
+                )
+            )
+            for source in data
         )
-        if policy == AUTO:
-            starts = auto_starts(largest, histogram, least=ENOUGH_BLOCKS * block**2)
-        else:
-            starts = POLICIES[policy](largest)
+        starts = (
+            auto_starts(largest, histogram, least=ENOUGH_BLOCKS * block**2)
+            if policy == AUTO
+            else POLICIES[policy](largest)
+        )
         plan = WrittenBins(name=policy, starts=starts)
     if representatives is None and plan.values is not None:
         values, representatives = plan.values, "given"
@@ -228,35 +209,17 @@ def make_bins(
     )
 
 
-def _largest_count(manifest: Manifest, *, block: int) -> int:
-    """Return m for a block side: as prepared, or for another side from the smallest head."""
-    settings = manifest.settings
-    if block == settings.block:
-        return manifest.max_count
-    return largest_observable_count(block=block, smallest_head=settings.smallest_head)
-
-
 def _check_choices(
     policy: str | WrittenBins, representatives: str | None, *, block: int, smallest_head: int | None
 ) -> None:
     if block > MAX_BLOCK:
         raise UsageError(f"block: must be at most {MAX_BLOCK} pixels, got {block}")
-    if representatives not in (None, *REPRESENTATIVES):
-        raise UsageError(
-            f"representatives: unknown value {representatives!r}",
-            looked_for=", ".join(REPRESENTATIVES),
-        )
+    if representatives is not None:
+        check_choice("representatives", representatives, REPRESENTATIVES)
     if isinstance(policy, str):
-        if policy not in (*POLICIES, AUTO):
-            raise UsageError(
-                f"policy: unknown policy {policy!r}", looked_for=", ".join((*POLICIES, AUTO))
-            )
+        check_choice("policy", policy, (*POLICIES, AUTO))
         return
-    if policy.block not in (None, block):
-        raise UsageError(
-            f"{policy.name}: this table is for blocks of {policy.block} pixels, not {block}",
-            next_step=f"pass --block {policy.block}, or use another table",
-        )
+    check_block(policy, block=block)
     if smallest_head is not None:
         raise UsageError(
             f"{policy.name}: the table sets the starts of bins, so the smallest head has no effect",
@@ -272,7 +235,7 @@ def count_windows(
     track: Track = untracked,
 ) -> Int64[np.ndarray, " counts"]:
     """Count the windows with 0, 1, 2, ... heads over all training images."""
-    total: Int64[np.ndarray, " counts"] = np.zeros(1, dtype=np.int64)
+    total = [0]
     images = [(source, record) for source in data for record in source.all_training()]
     for source, record in track(images, label="counting windows"):
         histogram = window_histogram(
@@ -282,18 +245,8 @@ def count_windows(
             block=block,
             collapse_duplicates=collapse_duplicates,
         )
-        longer, shorter = sorted((total, histogram), key=len, reverse=True)
-        longer[: len(shorter)] += shorter
-        total = longer
-    return total
-
-
-@dataclass(frozen=True, kw_only=True)
-class BinsFile:
-    """A table of bins, and the path of its file, if any."""
-
-    table: BinsTable
-    path: Path | None
+        total = list(map(sum, zip_longest(total, histogram.tolist(), fillvalue=0)))
+    return np.array(total, dtype=np.int64)
 
 
 def make_bins_files(
@@ -312,24 +265,16 @@ def make_bins_files(
     force: bool = False,
     dry_run: bool = False,
     track: Track = untracked,
-) -> list[BinsFile]:
-    """Make the bins of each data set, or of all together, and write them.
+) -> list[tuple[BinsTable, Path | None]]:
+    """Make the bins of each data set as :func:`make_bins` does, or of all together; write them.
 
-    Args:
-        folders: Prepared data sets; see :func:`find_prepared`.
-        environment: Environment variables.
-        plan: A policy, or a table of bins.
-        block: Block side in pixels; None: that of the table, or 8.
-        representatives: See :func:`make_bins`.
-        smallest_head: See :func:`make_bins`.
-        paper: See :func:`make_bins`.
-        together: Make one table for all data sets.
-        output: File to write; None: one in each prepared folder; ``-``: none.
-        chart: PNG file to draw the bins into.
-        printed: The caller prints the tables, so one for several data sets needs no file.
-        force: Replace the chart, and tables made with other settings.
-        dry_run: Write nothing.
-        track: Progress reporting.
+    A ``block`` of None is that of the table, or 8. Without ``output`` each table goes into its
+    prepared folder; ``-`` writes none, and ``printed`` says that the caller prints the tables, so
+    that one for several data sets needs no file. ``chart`` is a PNG file to draw the bins into.
+    ``force`` replaces the chart, and tables made with other settings.
+
+    Returns:
+        Each table, and the path of its file if it has one.
 
     Raises:
         UsageError: If tables and files do not fit together.
@@ -350,7 +295,7 @@ def make_bins_files(
             "one table for several data sets does not belong into the folder of one of them",
             next_step="name a file with -o FILE, or print the table with --json",
         )
-    files = []
+    tables = []
     for group in groups:
         table = make_bins(
             group,
@@ -366,11 +311,11 @@ def make_bins_files(
         if path is not None and not dry_run:
             write_table(path, table, force=force)
         warn_of_scarce_bins(table)
-        files.append(BinsFile(table=table, path=path))
+        tables.append((table, path))
     if chart is not None and not dry_run:
-        write_bytes(chart, bins_chart(files[0].table))
+        write_bytes(chart, bins_chart(tables[0][0]))
         log.info("chart %s", chart)
-    return files
+    return tables
 
 
 def warn_of_scarce_bins(table: BinsTable) -> None:
@@ -448,7 +393,7 @@ def training_bins(
     """
     if chosen is not None:
         written = find_table(chosen)
-        _check_choices(written, None, block=block, smallest_head=None)
+        check_block(written, block=block)
         if written.values is not None:
             return Bins(block=block, starts=written.starts, values=written.values)
         return make_bins(data, block=block, policy=written, track=track).bins
@@ -501,8 +446,10 @@ def bins_chart(table: BinsTable) -> bytes:
     )
 
 
-def _sources(data: Sequence[PreparedDataset]) -> tuple[tuple[str, str], ...]:
-    return tuple((source.name, sha256_file(source.folder / MANIFEST)) for source in data)
+def _sources(data: Sequence[PreparedDataset]) -> tuple[Source, ...]:
+    return tuple(
+        Source(name=source.name, manifest=sha256_file(source.folder / MANIFEST)) for source in data
+    )
 
 
 def _settings(table: BinsTable) -> tuple[Any, ...]:
@@ -515,7 +462,7 @@ def _settings(table: BinsTable) -> tuple[Any, ...]:
         table.bins.values if table.representatives == "given" else None,
         table.smallest_head,
         table.paper,
-        [name for name, _ in table.sources],
+        table.name,
     )
 
 

@@ -17,10 +17,7 @@ READERS: dict[str, Callable[[Path], Any]] = {".json": read_json, ".toml": read_t
 def find_table(name: str) -> WrittenBins:
     """Return a table from a file (.json or .toml) or a published one by its name.
 
-    Raises:
-        InputMissingError: If the file cannot be read.
-        BadInputError: If the file has no table.
-        ConfigError: If no published table has this name.
+    Raises errors as :func:`read_table` and :func:`published_table` do.
     """
     return read_table(Path(name)) if Path(name).suffix in READERS else published_table(name)
 
@@ -49,15 +46,23 @@ def read_table(path: Path) -> WrittenBins:
     """
     example = "starts = [0, 1, 2, 4] in a .toml file, or [0, 1, 2, 4] in a .json file"
     try:
-        return WrittenBins.from_json(READERS[path.suffix](path), name=path.name)
+        reader = READERS.get(path.suffix, read_json)
+        return WrittenBins.from_json(reader(path), name=path.name)
     except OSError as error:
         raise InputMissingError(
             f"{path}: cannot read the table of bins: {error.strerror}"
         ) from error
-    except KeyError as error:
-        raise BadInputError(f"{path}: not a table of bins", looked_for=example) from error
     except ValueError as error:
         raise BadInputError(f"{path}: not a table of bins: {error}", looked_for=example) from error
+
+
+def check_block(table: WrittenBins, *, block: int) -> None:
+    """Raise ConfigError if a table was made for another block side."""
+    if table.block not in (None, block):
+        raise ConfigError(
+            f"{table.name}: this table is for blocks of {table.block} pixels, not {block}",
+            next_step=f"pass --block {table.block}, or use another table",
+        )
 
 
 def choose_plan(

@@ -16,7 +16,7 @@ from crowdcount.models.checkpoints.format import save_checkpoint
 from crowdcount.models.checkpoints.published import bin_count, published_model, unused_names
 from crowdcount.models.checkpoints.published_zip import is_zip, zip_model
 from crowdcount.models.checkpoints.tensor_files import TensorFile, read_tensors, refuse_nan
-from crowdcount.workflows.bins_tables import find_table
+from crowdcount.workflows.bins_tables import check_block, find_table
 from crowdcount.workflows.card import assumptions_line, check_free
 
 log = logging.getLogger("crowdcount")
@@ -190,11 +190,7 @@ def _table(
             f"--bins {chosen}: says where bins start, not what stands for each",
             next_step="write both into a file: starts = [...] and values = [...]",
         )
-    if table.block not in (None, block):
-        raise ConfigError(
-            f"--bins {chosen}: for blocks of {table.block} pixels, not {block}",
-            next_step=f"--block {table.block}, if it was trained so",
-        )
+    check_block(table, block=block)
     if count not in (None, len(table.starts)):
         raise BadInputError(
             f"{path}: has {count} bins, and {chosen} has {len(table.starts)}",

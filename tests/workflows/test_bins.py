@@ -19,6 +19,7 @@ from crowdcount.errors import BadInputError, ConfigError, InputMissingError, Usa
 from crowdcount.workflows.bins import (
     AUTO,
     BinsTable,
+    Source,
     bins_chart,
     bins_path,
     make_bins,
@@ -115,7 +116,7 @@ def test_training_makes_missing_bins_and_renews_old_ones(data):
     bins = training_bins([data], block=16)
     table = BinsTable.from_file(path)
     assert bins == table.bins
-    stale = replace(table, histogram=(1, 2, 3), sources=(("square", "0" * 64),))
+    stale = replace(table, histogram=(1, 2, 3), sources=(Source(name="square", manifest="0" * 64),))
     write_bins(data, stale, force=True)
     assert training_bins([data], block=16) == bins
     assert BinsTable.from_file(path) == table
@@ -138,7 +139,7 @@ def test_training_takes_the_table_that_is_there(data):
 )
 def test_a_table_made_again_keeps_its_settings(data, settings):
     table = make_bins([data], block=8, **settings)
-    stale = replace(table, histogram=(1, 2, 3), sources=(("square", "0" * 64),))
+    stale = replace(table, histogram=(1, 2, 3), sources=(Source(name="square", manifest="0" * 64),))
     path = write_bins(data, stale)
     assert training_bins([data], block=8) == table.bins
     assert BinsTable.from_file(path) == table

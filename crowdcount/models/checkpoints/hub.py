@@ -1,9 +1,9 @@
 """Downloads from the model hub and from URLs: verified, and quick to fail without a network."""
 
-import contextlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,20 +81,18 @@ def hub_folder(
 
     if re.fullmatch("[0-9a-f]{40}", source.revision or ""):
         # A commit never changes, so a cached one needs no request.
-        with contextlib.suppress(_UnavailableError):
+        with suppress(*download_errors()):
             return _snapshot(source, needed=needed, cached_only=True)
-    reason = _no_network(offline=offline)
-    try:
-        return _snapshot(source, needed=needed, useful=useful, cached_only=bool(reason))
-    except _UnavailableError as error:
-        files = " and ".join(needed)
-        raise InputMissingError(
-            f"{source}: {reason or error}",
-            looked_for=f"{files} of {constants.ENDPOINT}/{source.repository}, "
-            f"and in {constants.HF_HUB_CACHE}",
-            next_step=f"fetch {files} where there is a network, put them into a folder and name "
-            "that in place of it",
-        ) from error
+    files = " and ".join(needed)
+    with _fetching(
+        str(source),
+        offline=offline,
+        looked_for=f"{files} of {constants.ENDPOINT}/{source.repository}, "
+        f"and in {constants.HF_HUB_CACHE}",
+        next_step=f"fetch {files} where there is a network, put them into a folder and name "
+        "that in place of it",
+    ) as cached_only:
+        return _snapshot(source, needed=needed, useful=useful, cached_only=cached_only)
 
 
 def weights_file(model: str, *, source: str, names: Sequence[str] = (), offline: bool) -> Path:
@@ -111,50 +109,51 @@ def weights_file(model: str, *, source: str, names: Sequence[str] = (), offline:
         InputMissingError: If it is neither in the cache nor can be downloaded.
         UntrustedFileError: If its checksum differs from the one that its publisher states.
     """
+    import torch
     from huggingface_hub import constants
 
     is_url = "://" in source
-    reason = ""
-    try:
-        if is_url:
-            path = _url_cache() / Path(source).name
-            reason = "" if path.is_file() else _no_network(offline=offline)
-            return _download(source, path, cached_only=bool(reason))
-        reason = _no_network(offline=offline)
-        return _first_of(source, names, cached_only=bool(reason))
-    except _UnavailableError as error:
-        where = source if is_url else f"{source.rstrip('/')} on the model hub"
-        raise InputMissingError(
-            f"weights of {model}: {reason or error}",
-            looked_for=f"{where}, and in {_url_cache() if is_url else constants.HF_HUB_CACHE}",
-            next_step="fetch them where there is a network and pass --weights FILE, "
-            "or start from random ones with --no-pretrained",
-        ) from error
+    cache = Path(torch.hub.get_dir()) / "checkpoints" if is_url else Path(constants.HF_HUB_CACHE)
+    path = cache / Path(source).name
+    if is_url and path.is_file():
+        return _verified(path, _stated_hash(source))
+    where = source if is_url else f"{source.rstrip('/')} on the model hub"
+    with _fetching(
+        f"weights of {model}",
+        offline=offline,
+        looked_for=f"{where}, and in {cache}",
+        next_step="fetch them where there is a network and pass --weights FILE, "
+        "or start from random ones with --no-pretrained",
+    ) as cached_only:
+        if not is_url:
+            return _first_of(source, names, cached_only=cached_only)
+        if cached_only:
+            raise FileNotFoundError
+        with atomic_file(path) as temporary:
+            torch.hub.download_url_to_file(source, str(temporary), progress=False)
+            _verified(temporary, _stated_hash(source), source=source)
+        return path
 
 
 def fetch_tokeniser(name: str, *, offline: bool) -> None:
     """Download the files of a tokeniser into the hub's cache if they are not there.
 
-    Raises:
-        InputMissingError: If they are neither in the cache nor can be downloaded.
-        UntrustedFileError: If a file differs from the one that the hub lists.
+    Raises errors as :func:`weights_file` does.
     """
     from huggingface_hub import constants
 
-    reason = _no_network(offline=offline)
-    try:
+    with _fetching(
+        f"the tokeniser {name}",
+        offline=offline,
+        looked_for=f"{constants.ENDPOINT}/{name}, and in {constants.HF_HUB_CACHE}",
+        next_step="fetch it where there is a network, or choose another backbone",
+    ) as cached_only:
         _snapshot(
             HubName(name),
             needed=("tokenizer_config.json",),
             useful=_TOKENISER_FILES,
-            cached_only=bool(reason),
+            cached_only=cached_only,
         )
-    except _UnavailableError as error:
-        raise InputMissingError(
-            f"the tokeniser {name}: {reason or error}",
-            looked_for=f"{constants.ENDPOINT}/{name}, and in {constants.HF_HUB_CACHE}",
-            next_step="fetch it where there is a network, or choose another backbone",
-        ) from error
 
 
 def hub_answers() -> bool:
@@ -172,7 +171,7 @@ def hub_answers() -> bool:
 
     def ask() -> None:
         # The errors of an unreachable hub depend on the client's version.
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
             answered.set()
 
@@ -190,17 +189,23 @@ def download_errors() -> tuple[type[Exception], ...]:
     return (OSError, RuntimeError, HTTPError)
 
 
-class _UnavailableError(Exception):
-    """A file is neither in the cache nor can be downloaded, for the reason in its text."""
-
-
-def _no_network(*, offline: bool) -> str:
-    """Return why only the cache can be used; empty if the hub answers."""
+@contextmanager
+def _fetching(what: str, *, offline: bool, looked_for: str, next_step: str) -> Iterator[bool]:
+    """Yield whether only the cache can be used; word why a download in the block failed."""
     from huggingface_hub import constants
 
+    reason = ""
     if offline or constants.HF_HUB_OFFLINE:
-        return "not in the cache, and downloads are forbidden (--offline)"
-    return "" if hub_answers() else "not in the cache, and the model hub does not answer"
+        reason = "not in the cache, and downloads are forbidden (--offline)"
+    elif not hub_answers():
+        reason = "not in the cache, and the model hub does not answer"
+    try:
+        yield bool(reason)
+    except download_errors() as error:
+        reason = reason or f"cannot be loaded: {' '.join(str(error).split())}"
+        raise InputMissingError(
+            f"{what}: {reason}", looked_for=looked_for, next_step=next_step
+        ) from error
 
 
 def _snapshot(
@@ -220,27 +225,24 @@ def _snapshot(
             super().__init__(*args, **{**options, "disable": None})  # type: ignore[no-untyped-call]
 
     patterns = [*needed, *useful]
-    try:
-        folder = Path(
-            snapshot_download(
-                source.repository,
-                revision=source.revision,
-                allow_patterns=patterns,
-                local_files_only=cached_only,
-                tqdm_class=TerminalBar,
-            )
+    folder = Path(
+        snapshot_download(
+            source.repository,
+            revision=source.revision,
+            allow_patterns=patterns,
+            local_files_only=cached_only,
+            tqdm_class=TerminalBar,
         )
-    except download_errors() as error:
-        raise _UnavailableError(f"cannot be loaded: {' '.join(str(error).split())}") from error
+    )
     for name in needed:
         if not (folder / name).is_file():
-            raise _UnavailableError(f"cannot be loaded: it has no {name}")
+            raise FileNotFoundError(f"it has no {name}")
     for path in {path for pattern in patterns for path in folder.glob(pattern)}:
         # The cache calls a file by its ETag, which for large files is their SHA-256. The client
         # itself compares nothing but sizes.
         blob = path.resolve()
         if re.fullmatch("[0-9a-f]{64}", blob.name):
-            _verify(blob, blob.name)
+            _verified(blob, blob.name)
     return folder
 
 
@@ -248,41 +250,25 @@ def _first_of(source: str, names: Sequence[str], *, cached_only: bool) -> Path:
     """Return the first of several files that a repository has."""
     owner, name, *file = source.rstrip("/").split("/", 2)
     repository = HubName.parse(f"{HUB_PREFIX}{owner}/{name}")
-    failures: list[_UnavailableError] = []
-    for name in file or names:
-        try:
+    *others, last = file or names
+    for name in others:
+        with suppress(*download_errors()):
             return _snapshot(repository, needed=(name,), cached_only=cached_only) / name
-        except _UnavailableError as error:
-            failures.append(error)
-    raise failures[0]
+    return _snapshot(repository, needed=(last,), cached_only=cached_only) / last
 
 
-def _download(url: str, path: Path, *, cached_only: bool) -> Path:
-    """Return ``path`` after downloading it from a URL, if it is not there, and verifying it."""
-    import torch
-
+def _stated_hash(url: str) -> str:
+    """Return the SHA-256, or its start, that a publisher states in a URL; empty: none."""
     stated = _HASH_IN_URL.search(url)
-    digest = "" if stated is None else stated[1] or stated[2]
-    if not path.is_file():
-        if cached_only:
-            raise _UnavailableError
-        try:
-            with atomic_file(path) as temporary:
-                torch.hub.download_url_to_file(url, str(temporary), progress=False)
-                _verify(temporary, digest, source=url)
-        except download_errors() as error:
-            raise _UnavailableError(f"cannot be loaded: {' '.join(str(error).split())}") from error
-    elif digest:
-        _verify(path, digest)
-    return path
+    return "" if stated is None else stated[1] or stated[2]
 
 
-def _verify(path: Path, stated: str, *, source: str = "") -> None:
-    """Refuse a file whose SHA-256 does not start with ``stated``.
+def _verified(path: Path, stated: str, *, source: str = "") -> Path:
+    """Return a file, or refuse it if its SHA-256 does not start with ``stated``.
 
     ``source`` is the URL of a file that was just downloaded and will be deleted.
     """
-    if not (digest := sha256_file(path)).startswith(stated):
+    if stated and not (digest := sha256_file(path)).startswith(stated):
         raise UntrustedFileError(
             f"{source or path}: not the file that its publisher lists",
             looked_for=f"SHA-256 {stated}; found {digest}",
@@ -290,9 +276,4 @@ def _verify(path: Path, stated: str, *, source: str = "") -> None:
             if source
             else "delete it, and run this again to fetch it anew",
         )
-
-
-def _url_cache() -> Path:
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints"
+    return path
