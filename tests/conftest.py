@@ -29,9 +29,10 @@ from tests.tiny_run import TIMES, TINY, tiny_config
 settings.register_profile("crowdcount", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("crowdcount")
 
-# Two cores: for one process, or one each for the two that pytest-xdist starts. Two processes that
-# each use two threads slow each other up to eightfold.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
+# One for each process that pytest-xdist starts, and for the commands that tests start: threads that
+# wait for each other beside other work take several times as long, and networks here are tiny.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 LONG = ("test_contract.py", "test_train.py", "test_resume.py", "test_end_to_end.py", "test_demo.py")
 SCENES = SceneSettings(width=448, height=448, max_heads=40)
