@@ -22,6 +22,13 @@ class Order(StrEnum):
     yx = "yx"
 
 
+class Frame(StrEnum):
+    """Image to which points refer."""
+
+    upright = "upright"
+    stored = "stored"
+
+
 def preprocess(
     context: typer.Context,
     source: Annotated[
@@ -37,6 +44,21 @@ def preprocess(
         Order | None,
         typer.Option(
             "--order", help="Order of coordinates in annotations. (default: that of the recipe)"
+        ),
+    ] = None,
+    frame: Annotated[
+        Frame | None,
+        typer.Option(
+            help="Whether points refer to the images as people see them, or as they are stored "
+            "before EXIF turns them. (default: that of the recipe, or told by the points)"
+        ),
+    ] = None,
+    points_scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR",
+            help="Factor from the annotated coordinates to pixels; image: they are parts of width "
+            "and height. (default: that of the recipe, or 1)",
         ),
     ] = None,
     block: Annotated[int, typer.Option(help="Side of the blocks in pixels.", min=1)] = 8,
@@ -95,6 +117,7 @@ def preprocess(
     if verify:
         _verify(source, jobs=jobs, context=context)
         return
+    from crowdcount.core.settings import from_text
     from crowdcount.data.prepared.manifest import PreprocessConfig
     from crowdcount.workflows.preprocess import preprocess as run_preprocess
 
@@ -104,6 +127,8 @@ def preprocess(
             out=out,
             dataset=options.one_recipe(dataset, recipe),
             order=None if order_ is None else order_.value,
+            frame=None if frame is None else frame.value,
+            points_scale=points_scale and from_text(float | None, points_scale),
             config=PreprocessConfig(
                 block=block,
                 smallest_head=smallest_head,

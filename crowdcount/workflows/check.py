@@ -116,13 +116,15 @@ def _check_set(source: SourceSet, converter: Converter) -> CheckedSet:
         for split in splits[:-1]
         if split.damaged
     )
+    points = scanned.source.recipe.points
+    suspicion = () if scanned.suspicion is None else (scanned.suspicion.reason,)
     return CheckedSet(
         name=source.name,
         release=release,
         splits=splits,
         reasons=(*reasons, *unusable),
         damaged=tuple(error.message for error in errors),
-        faults=faults(records, order=source.recipe.points.order),
+        faults=(*suspicion, *faults(records, points=points)),
         remarks=remarks(records),
     )
 

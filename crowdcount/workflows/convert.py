@@ -25,7 +25,7 @@ from crowdcount.data.sources.find import find_sets
 from crowdcount.data.sources.images import read_content
 from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import atomic_folder, refuse_existing
-from crowdcount.workflows.scan import scan
+from crowdcount.workflows.scan import refuse_suspicious, scan
 
 LABEL = "head"
 """Name of the class of all points."""
@@ -147,17 +147,18 @@ def _source_images(
     if others:
         names = ", ".join(each.root.name for each in (first, *others))
         raise UsageError(f"{folder}: holds several data sets: {names}", next_step="name one folder")
-    for image in track(scan(first, skip_unpaired=skip_unpaired).images, label="converting"):
+    scanned = scan(first, skip_unpaired=skip_unpaired)
+    refuse_suspicious(scanned)
+    points = scanned.source.recipe.points
+    for image in track(scanned.images, label="converting"):
         content = read_content(image.path, what="image")
-        heads, (width, height) = annotated_heads(
-            image, content, points=first.recipe.points, max_pixels=max_pixels
-        )
+        annotated = annotated_heads(image, content, points=points, max_pixels=max_pixels)
         yield AnnotatedImage(
             split=image.split,
             file=image.file,
-            width=width,
-            height=height,
-            heads=heads,
+            width=annotated.width,
+            height=annotated.height,
+            heads=annotated.upright(points),
             content=content,
         )
 

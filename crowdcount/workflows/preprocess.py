@@ -1,10 +1,10 @@
 """Prepare data sets: find, pair, plan, convert, assign splits, write the manifest."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from crowdcount.core.limits import MAX_PIXELS
 from crowdcount.core.progress import Track, untracked
@@ -34,7 +34,14 @@ from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.errors import BadInputError, UsageError, ValidationError
 from crowdcount.files import write_json
 from crowdcount.wording import shorten
-from crowdcount.workflows.scan import Converter, Scan, find_release, refuse_prepared, scan
+from crowdcount.workflows.scan import (
+    Converter,
+    Scan,
+    find_release,
+    refuse_prepared,
+    refuse_suspicious,
+    scan,
+)
 from crowdcount.workflows.thread_map import ThreadMap
 
 log = logging.getLogger("crowdcount")
@@ -64,6 +71,8 @@ def preprocess(
     out: Path | None = None,
     dataset: str | Path | None = None,
     order: Literal["xy", "yx"] | None = None,
+    frame: Literal["upright", "stored"] | None = None,
+    points_scale: float | str | None = None,
     config: PreprocessConfig | None = None,
     strict: bool = False,
     force: bool = False,
@@ -83,6 +92,9 @@ def preprocess(
             that holds a prepared folder for each.
         dataset: Name or file of the recipe, if the layout does not identify it.
         order: Order of the coordinates in the annotations, if the recipe is wrong.
+        frame: Image to which the points refer, if the recipe does not say it.
+        points_scale: Factor from the annotated coordinates to pixels; ``"image"``: they are parts
+            of the image's width and height.
         config: Settings.
         strict: Before writing, refuse sets that do not hold what their recipe promises, or whose
             points cannot all be trusted.
@@ -96,8 +108,9 @@ def preprocess(
     Raises:
         InputMissingError: If nothing is recognised, or annotations or images are missing.
         UsageError: If source and output overlap, or the output holds other files.
-        ValidationError: If ``strict`` and a set is not complete, or has points that are not finite
-            or outside, or swapped axes.
+        ValidationError: If the points of a set seem to be of images of another size; if ``strict``
+            and a set is not complete, or has points that are not finite or outside, or swapped
+            axes.
         BadInputError: If files cannot be used; all other images were prepared.
     """
     config = config or PreprocessConfig()
@@ -105,8 +118,9 @@ def preprocess(
     converter = Converter(config=config, threads=threads, max_pixels=max_pixels)
     refuse_prepared(source)
     sets = find_sets(source, dataset=dataset)
-    if order is not None:
-        sets = [_with_order(source_set, order) for source_set in sets]
+    given = {"order": order, "frame": frame, "scale": points_scale}
+    changes = {name: value for name, value in given.items() if value is not None}
+    sets = [_with_points(source_set, changes) for source_set in sets]
     plans = []
     for source_set in sets:
         folder = Path("data") / source_set.name if out is None else out
@@ -119,8 +133,8 @@ def preprocess(
     return [_prepare(plan, converter, dry_run=dry_run) for plan in plans]
 
 
-def _with_order(source: SourceSet, order: Literal["xy", "yx"]) -> SourceSet:
-    points = replace(source.recipe.points, order=order)
+def _with_points(source: SourceSet, changes: Mapping[str, Any]) -> SourceSet:
+    points = replace(source.recipe.points, **changes)
     return replace(source, recipe=replace(source.recipe, points=points))
 
 
@@ -140,13 +154,14 @@ def _plan(
     """Make all checks that need no image."""
     _refuse_overlap(source.root, folder)
     scanned = scan(source, skip_unpaired=skip_unpaired)
+    refuse_suspicious(scanned)
     _refuse_folds(scanned, config.folds)
     origin = Origin(
         name=source.name,
         recipe=source.recipe.name,
         settings=config,
         resize=source.recipe.resize,
-        points=source.recipe.points,
+        points=scanned.source.recipe.points,
     )
     earlier = read_earlier(folder, origin, force=force)
     names = {image.name for image in scanned.images}
@@ -201,7 +216,7 @@ def _refuse_incomplete(plan: _Plan, converter: Converter) -> None:
             f"{'; '.join(reasons)}",
             next_step="unpack the archive again, or leave out --strict",
         )
-    if problems := faults(records, order=source.recipe.points.order):
+    if problems := faults(records, points=source.recipe.points):
         raise ValidationError(
             f"{source.root}: not all points can be trusted: {'; '.join(problems)}",
             next_step="correct the annotations, or leave out --strict",
@@ -233,7 +248,7 @@ def _prepare(plan: _Plan, converter: Converter, *, dry_run: bool) -> PreparedRes
         log.info("%s: nothing to do, all %d images are up to date", folder, len(unchanged))
         if manifest != earlier.manifest:  # its text comes from the recipe, which has changed
             write_json(folder / MANIFEST, asdict(manifest))
-    warnings = (*manifest.reasons, *faults(manifest.images, order=manifest.points.order))
+    warnings = (*manifest.reasons, *faults(manifest.images, points=manifest.points))
     for warning in warnings:
         log.warning("%s: %s", manifest.name, warning)
     for remark in remarks(manifest.images):

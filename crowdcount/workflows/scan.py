@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crowdcount.core.limits import MAX_PIXELS
@@ -14,16 +14,27 @@ from crowdcount.data.prepared.manifest import (
     read_manifest,
     totals_by_split,
 )
-from crowdcount.data.sources.convert import convert
+from crowdcount.data.sources.convert import annotated_heads, convert
 from crowdcount.data.sources.find import SourceSet
+from crowdcount.data.sources.images import read_content
 from crowdcount.data.sources.pair import SourceImage, SourceSplit, pair_splits
+from crowdcount.data.sources.point_frame import Suspicion, frame_of, suspicion_of
 from crowdcount.data.sources.recipe import TOTAL, Recipe
 from crowdcount.data.sources.split_files import groups_of, image_files
-from crowdcount.errors import ConfigError, CrowdCountError, InputMissingError, UsageError
+from crowdcount.errors import (
+    ConfigError,
+    CrowdCountError,
+    InputMissingError,
+    UsageError,
+    ValidationError,
+)
 from crowdcount.wording import shorten
 from crowdcount.workflows.thread_map import ThreadMap
 
 log = logging.getLogger("crowdcount")
+
+EXAMINED = 100
+"""Images whose points are read before any is converted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +60,9 @@ class Scan:
     reasons: tuple[str, ...]
     """Differences between the images and the recipe."""
 
+    suspicion: Suspicion | None = None
+    """Why the points seem to be no pixels of these images."""
+
 
 def refuse_prepared(source: Path) -> None:
     """Refuse a folder that ``preprocess`` wrote.
@@ -66,7 +80,7 @@ def refuse_prepared(source: Path) -> None:
 
 
 def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
-    """Pair the files of a data set, and make all checks that need no image.
+    """Pair the files of a data set, and make all checks that need no pixels.
 
     Raises:
         InputMissingError: If no image has an annotation, or one has none and ``skip_unpaired`` is
@@ -95,6 +109,7 @@ def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
             count,
         )
     training = [image for image in images if image.split == "train"]
+    source, suspicion = _with_frame(source, images)
     return Scan(
         source=source,
         images=images,
@@ -103,7 +118,45 @@ def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
         groups=_groups(source.recipe, training),
         folds=_folds(source.recipe, training),
         reasons=tuple(_differences(source.recipe, splits)),
+        suspicion=suspicion,
     )
+
+
+def refuse_suspicious(scan: Scan) -> None:
+    """Refuse a data set whose points seem to be no pixels of its images.
+
+    Raises:
+        ValidationError: If they do.
+    """
+    if scan.suspicion is not None:
+        raise ValidationError(
+            f"{scan.source.root}: {scan.suspicion.reason}", next_step=scan.suspicion.next_step
+        )
+
+
+def _with_frame(
+    source: SourceSet, images: Sequence[SourceImage]
+) -> tuple[SourceSet, Suspicion | None]:
+    """Return the set with the frame of its points, and what is suspicious about them.
+
+    Both are told by at most ``EXAMINED`` images, evenly spread.
+    """
+    points = source.recipe.points
+    examined = []
+    for image in images[:: -(-len(images) // EXAMINED)]:
+        with suppress(CrowdCountError):  # converting it reports the error
+            content = read_content(image.path, what="image")
+            examined.append(annotated_heads(image, content, points=points))
+    if points.frame is None:
+        points = replace(points, frame=frame_of(examined))
+        if points.frame == "stored":
+            log.warning(
+                "%s: the points are those of the images as stored, and are turned with them as "
+                "EXIF says; if not, pass --frame upright",
+                source.root,
+            )
+    source = replace(source, recipe=replace(source.recipe, points=points))
+    return source, suspicion_of(examined, points)
 
 
 def _refuse_unpaired(label: str, split: SourceSplit) -> None:

@@ -368,6 +368,80 @@ def test_swapped_axes_are_said_and_exchanged_when_asked(tmp_path, run):
     assert result.warnings == ()
 
 
+@pytest.fixture
+def turned(tmp_path):
+    """Photographs that EXIF turns on their side, with heads annotated on their stored pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rows = []
+    for name in ("a.png", "b.png"):
+        pixels = np.zeros((448, 512, 3), dtype=np.uint8)
+        for x, y in ((500, 10), (480, 440), (20, 30)):
+            pixels[y, x] = 255
+            rows.append(f"{name},{x},{y}")
+        (tmp_path / "own").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "own" / name, exif=exif)
+    (tmp_path / "own/heads.csv").write_text("\n".join(["image,x,y", *rows]) + "\n")
+    return tmp_path / "own"
+
+
+def on_their_dot(result):
+    data = PreparedDataset.open(result.folder)
+    heads = lit = 0
+    for record in data.all_training():
+        with Image.open(data.image_path(record)) as picture:
+            pixels = np.asarray(picture)
+        for x, y in data.points(record):
+            heads += 1
+            lit += pixels[int(y), int(x), 0] > 0
+    return lit, heads
+
+
+def test_points_of_stored_photographs_are_turned_with_them(turned, run, caplog):
+    result = run(turned, strict=True)
+    assert on_their_dot(result) == (6, 6)
+    assert result.manifest.points.frame == "stored"
+    assert "are turned with them" in caplog.text
+    assert "if not, pass --frame upright" in caplog.text
+    assert run(turned).written == 0
+
+
+def test_the_frame_that_is_given_is_taken_and_its_advice_is_right(turned, run):
+    result = run(turned, frame="upright")
+    assert on_their_dot(result)[0] < 6
+    advice, *_ = result.warnings
+    assert advice.endswith("if so, pass --frame stored")
+    result = run(turned, frame="stored", force=True)
+    assert on_their_dot(result) == (6, 6)
+    assert result.warnings == ()
+
+
+def test_points_of_another_size_are_refused_before_writing_and_scaled_when_asked(tmp_path, run):
+    rows = [f"a.jpg,{x},{y}" for x, y in ((900, 80), (1000, 800), (20, 30))]
+    own = write_table(tmp_path / "own", rows, ["a.jpg"])
+    with pytest.raises(ValidationError, match="2 of 3 heads lie outside") as caught:
+        run(own)
+    assert "--points-scale 0.511" in caught.value.next_step
+    assert not (tmp_path / "out").exists()
+    result = run(own, points_scale=0.5)
+    data = PreparedDataset.open(result.folder)
+    assert data.points(data.all_training()[0]).tolist() == [[450, 40], [500, 400], [10, 15]]
+    assert result.warnings == ()
+    kept = run(own, points_scale=1.0, force=True)
+    assert kept.manifest.totals["train"].outside == 2
+
+
+def test_parts_of_width_and_height_are_refused_and_scaled_when_asked(tmp_path, run):
+    own = write_table(tmp_path / "own", ["a.jpg,0.5,0.25", "a.jpg,0.1,0.75"], ["a.jpg"])
+    with pytest.raises(ValidationError, match="parts of width and height") as caught:
+        run(own)
+    assert "--points-scale image" in caught.value.next_step
+    data = PreparedDataset.open(run(own, points_scale="image").folder)
+    np.testing.assert_allclose(
+        data.points(data.all_training()[0]), [[256, 112], [51.2, 336]], atol=1e-9
+    )
+
+
 def test_order_overrides_the_recipe_of_files_for_each_image_too(street, run):
     as_given, exchanged = run(street), run(street, order="yx", force=True)
     assert as_given.warnings == ()

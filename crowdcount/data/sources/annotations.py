@@ -47,18 +47,34 @@ class PointsFormat:
     order: Literal["xy", "yx"] = "xy"
     """Order of the coordinates; some archives store rows before columns."""
 
-    frame: Literal["upright", "stored"] = "upright"
+    frame: Literal["upright", "stored"] | None = None
     """Image to which the points refer, where EXIF turns it: as annotators saw it, or as the file
-    stores it. Stored points are turned with the image."""
+    stores it. Stored points are turned with the image. None: upright, unless the points of the set
+    are certainly those of the stored images."""
+
+    scale: float | str | None = None
+    """Factor from the annotated coordinates to pixels; ``"image"``: they are parts of the image's
+    width and height. None: 1, and a set whose points look otherwise is refused."""
 
     @model_validator(mode="after")
     def _check(self) -> "PointsFormat":
         check_choice("points.reader", self.reader, sorted([*READERS, *TABLES]))
+        is_factor = isinstance(self.scale, float) and 0 < self.scale < np.inf
+        if not (self.scale in (None, "image") or is_factor):
+            raise ConfigError(
+                f"points.scale: expected a number above 0 or 'image', got {self.scale!r}"
+            )
         if self.reader in ("mat", "mat-frames") and not _KEY.fullmatch(self.key):
             raise ConfigError(
                 f"points.key: expected a variable like annPoints or info[0][0], got {self.key!r}"
             )
         return self
+
+    def in_pixels(self, points: Points, *, size: tuple[int, int]) -> Points:
+        """Scale annotated points to pixels of an image of ``size`` (width, height)."""
+        factor = np.asarray(size if self.scale == "image" else self.scale or 1.0, dtype=np.float64)
+        with np.errstate(over="ignore"):  # the largest floats overflow, and are moved to an edge
+            return points * factor
 
     @property
     def is_table(self) -> bool:

@@ -24,6 +24,7 @@ from crowdcount.data.sources.images import (
     upright_points,
 )
 from crowdcount.data.sources.pair import SourceImage
+from crowdcount.data.sources.point_frame import AnnotatedHeads
 from crowdcount.data.sources.point_quality import axes_seem_swapped, count_duplicates, finite
 from crowdcount.data.sources.resize import moved_inside, moved_points, outside
 from crowdcount.errors import BadInputError
@@ -50,7 +51,6 @@ def convert(
     content = read_content(image.path, what="image")
     header = image_header(content, name=str(image.path), max_pixels=max_pixels)
     annotated, annotation_hash = _annotation(image, source.recipe.points)
-    heads = finite(annotated)
     width, height = size = source.recipe.resize.size(width=header.width, height=header.height)
     if width * height > max(max_pixels, MAX_PIXELS):
         raise BadInputError(
@@ -61,6 +61,7 @@ def convert(
     # Sizes in the frame of the points, before and after the resize: upright, or as stored.
     turn = header.orientation if source.recipe.points.frame == "stored" else 1
     old, new = (wh if turn < 5 else wh[::-1] for wh in ((header.width, header.height), size))
+    heads = source.recipe.points.in_pixels(finite(annotated), size=old)
     scaled = moved_points(heads, old=old, new=new)
     # A head inside the image stays inside through every turn and every later crop.
     points = upright_points(moved_inside(scaled, size=new), size=new, orientation=turn)
@@ -101,10 +102,8 @@ def convert(
 
 def annotated_heads(
     image: SourceImage, content: bytes, *, points: PointsFormat, max_pixels: int = MAX_PIXELS
-) -> tuple[Points, tuple[int, int]]:
-    """Return the heads of an original as annotated, and its ``(width, height)``, both upright.
-
-    Heads outside the image stay where they are; those that are not finite are left out.
+) -> AnnotatedHeads:
+    """Return the finite heads of an original as annotated; those outside stay where they are.
 
     Args:
         image: The image and its annotation.
@@ -117,11 +116,12 @@ def annotated_heads(
         BadInputError: If the image or its annotation cannot be used.
     """
     header = image_header(content, name=str(image.path), max_pixels=max_pixels)
-    heads = finite(_annotation(image, points)[0])
-    size = (header.width, header.height)
-    turn = header.orientation if points.frame == "stored" else 1
-    stored = size if turn < 5 else size[::-1]
-    return upright_points(heads, size=stored, orientation=turn), size
+    return AnnotatedHeads(
+        heads=finite(_annotation(image, points)[0]),
+        width=header.width,
+        height=header.height,
+        orientation=header.orientation,
+    )
 
 
 def is_up_to_date(record: ImageRecord, image: SourceImage, *, folder: Path) -> bool:

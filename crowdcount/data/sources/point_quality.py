@@ -1,12 +1,12 @@
 """Problems of annotated points, and the sentences that report them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
 from crowdcount.data.prepared.manifest import ImageRecord
+from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.resize import outside
 from crowdcount.wording import counted, shorten
 
@@ -29,21 +29,29 @@ def axes_seem_swapped(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int
     them would be with x and y swapped. A square image or a single head never look swapped.
     """
     as_given = int(outside(points, size=size).sum())
-    if as_given < max(2, len(points) / 20):
-        return False
     exchanged = int(outside(points[:, ::-1], size=size).sum())
-    return exchanged <= as_given / 20
+    return many_outside(points, size=size) and exchanged <= as_given / 20
 
 
-def faults(records: Sequence[ImageRecord], *, order: Literal["xy", "yx"]) -> tuple[str, ...]:
+def many_outside(points: Float64[np.ndarray, "heads 2"], *, size: tuple[int, int]) -> bool:
+    """Return whether at least two heads, and a twentieth of all, are outside the image."""
+    return int(outside(points, size=size).sum()) >= max(2, len(points) / 20)
+
+
+def faults(records: Sequence[ImageRecord], *, points: PointsFormat) -> tuple[str, ...]:
     """Describe why not all points of a set can be trusted: one line for each kind of fault."""
     lines = []
-    swapped = [record.name for record in records if record.axes_swapped]
+    swapped = [record for record in records if record.axes_swapped]
     if swapped:
-        other = "yx" if order == "xy" else "xy"
+        if all(record.orientation >= 5 for record in swapped):
+            advice = f"--frame {'upright' if points.frame == 'stored' else 'stored'}"
+            cause = "the heads seem to be those of the image before or after EXIF turns it"
+        else:
+            advice = f"--order {'yx' if points.order == 'xy' else 'xy'}"
+            cause = "x and y seem to have changed places"
         lines.append(
-            f"x and y seem to have changed places in {counted(len(swapped), 'image')}, whose heads "
-            f"outside would lie inside: {shorten(swapped)}; if so, pass --order {other}"
+            f"{cause} in {counted(len(swapped), 'image')}, whose heads outside would lie inside: "
+            f"{shorten([record.name for record in swapped])}; if so, pass {advice}"
         )
     lines += _summary("{} outside, moved to the edge", records, lambda record: record.outside)
     lines += _summary("{} without a finite place, left out", records, lambda record: record.dropped)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.point_quality import (
     axes_seem_swapped,
     count_duplicates,
@@ -68,7 +69,7 @@ def test_a_square_image_and_a_single_head_cannot_tell():
 
 def test_a_set_without_faults_gets_no_warning():
     records = [record("a.jpg"), record("b.jpg")]
-    assert faults(records, order="xy") == remarks(records) == ()
+    assert faults(records, points=PointsFormat(reader="csv")) == remarks(records) == ()
 
 
 def test_faults_name_images_and_numbers():
@@ -77,18 +78,18 @@ def test_faults_name_images_and_numbers():
         record("b.jpg", dropped=1),
         record("c.jpg", outside=1, axes_swapped=True),
     ]
-    assert faults(records, order="xy") == (
+    assert faults(records, points=PointsFormat(reader="csv")) == (
         "x and y seem to have changed places in 1 image, whose heads outside would lie inside: "
         "train/c.jpg; if so, pass --order yx",
         "3 heads outside, moved to the edge, in 2 images: train/a.jpg (2), train/c.jpg (1)",
         "1 head without a finite place, left out, in 1 image: train/b.jpg (1)",
     )
-    assert "pass --order xy" in faults(records, order="yx")[0]
+    assert "pass --order xy" in faults(records, points=PointsFormat(reader="csv", order="yx"))[0]
 
 
 def test_long_lists_are_cut():
     records = [record(f"{n}.jpg", outside=1, axes_swapped=True) for n in range(9)]
-    assert all("and 4 more" in line for line in faults(records, order="xy"))
+    assert all("and 4 more" in line for line in faults(records, points=PointsFormat(reader="csv")))
 
 
 def test_remarks_are_of_duplicates_and_empty_scenes():
