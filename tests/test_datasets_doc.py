@@ -2,13 +2,16 @@
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
+from crowdcount.data.sources.point_frame import frame_of
 from crowdcount.data.sources.recipe import load_recipe
 from crowdcount.workflows.preprocess import preprocess
 
@@ -72,8 +75,13 @@ def test_texts_are_read_as_they_are_shown():
 
 
 def test_the_defaults_are_those_shown():
-    (shown,) = settings("Order and frame")
-    assert PointsFormat(**shown) == PointsFormat(reader=shown["reader"])
+    (shown,) = settings("Order, frame and scale")
+    points = PointsFormat(reader=shown["reader"])
+    # What is not set is told by the points, and is this.
+    told = replace(points, frame=frame_of([]), scale=1.0)
+    assert PointsFormat(**shown) == told
+    heads = np.array([[1.5, 2.0]])
+    assert (points.in_pixels(heads, size=(9, 9)) == told.in_pixels(heads, size=(9, 9))).all()
 
 
 def test_the_recipe_shown_is_valid(tmp_path):
