@@ -1,14 +1,13 @@
 """The command ``models``: list backbones and checkpoints, show a card, pack or push a model."""
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from crowdcount.cli import options
-from crowdcount.cli.console import log, print_paths, print_rows
+from crowdcount.cli.console import print_paths, print_rows
 
 Checkpoint = Annotated[
     str,
@@ -36,25 +35,17 @@ def list_(json_: options.Json = False) -> None:
 
     Example: crowdcount models list --json
     """
-    from crowdcount.workflows import models as workflow
+    from crowdcount.workflows.models import list_models
 
-    backbones, checkpoints = workflow.list_backbones(), workflow.list_checkpoints()
+    tables = list_models()
     if json_:
-        content = {
-            "backbones": [dataclasses.asdict(row) for row in backbones],
-            "checkpoints": [dataclasses.asdict(row) for row in checkpoints],
-        }
+        content = {name: table.to_json() for name, table in tables.items()}
         typer.echo(json.dumps(content, indent=2))
         return
-    print_rows([_header("backbone", workflow.Backbone), *map(dataclasses.astuple, backbones)])
-    typer.echo()
-    header = _header("checkpoint", workflow.LocalCheckpoint)
-    print_rows([header, *map(dataclasses.astuple, checkpoints)])
-
-
-def _header(name: str, row: type[Any]) -> list[str]:
-    """Return the fields of a row, the first called ``name``."""
-    return [name, *(field.name for field in dataclasses.fields(row)[1:])]
+    for number, (name, table) in enumerate(tables.items()):
+        if number:
+            typer.echo()
+        print_rows([(name.removesuffix("s"), *table.columns[1:]), *table.rows])
 
 
 @app.command("show", cls=options.Command)
@@ -106,17 +97,11 @@ def pack(
     from crowdcount.models.checkpoints.names import resolve_checkpoint
 
     checkpoint = resolve_checkpoint(run, offline=offline)  # before PyTorch is imported
-    from crowdcount.models.checkpoints.card import read_card_text
     from crowdcount.workflows import card as workflow
 
-    text = None if card is None else read_card_text(card)
-    workflow.check_free(output, force=force)
-    log.info("model %s", checkpoint)
-    if dry_run:
-        log.info("to be packed into %s", output)
-        return
-    workflow.pack(checkpoint.path, output, text=text, half=half, force=force)
-    print_paths([output])
+    workflow.pack(checkpoint, output, text=card, half=half, force=force, dry_run=dry_run)
+    if not dry_run:
+        print_paths([output])
 
 
 @app.command("push", cls=options.Command)

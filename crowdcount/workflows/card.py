@@ -1,11 +1,13 @@
 """The commands ``models show`` and ``models pack``: print a checkpoint's card, write a copy."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from safetensors import safe_open
 
 from crowdcount.core.bins import format_range
@@ -19,10 +21,13 @@ from crowdcount.models.checkpoints.card import (
     Measured,
     Provenance,
     Source,
+    read_card_text,
 )
 from crowdcount.models.checkpoints.format import Description, load_checkpoint, save_checkpoint
-from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME
+from crowdcount.models.checkpoints.names import CONFIG_NAME, WEIGHTS_NAME, ResolvedCheckpoint
 from crowdcount.models.config import ModelConfig
+
+log = logging.getLogger("crowdcount")
 
 PATHS = (("model", "weights"), ("model", "bins"), ("train", "init"))
 """Settings of a run that can hold paths of the machine that trained it."""
@@ -49,43 +54,36 @@ class ShownCheckpoint:
     weights_sha256: str
 
     @property
-    def card(self) -> Card:
-        """The card in its description."""
-        return self.description.card
-
-    @property
     def name(self) -> str:
         """The name on its card, or else of its folder."""
-        return self.card.name or self.folder.name
+        return self.description.card.name or self.folder.name
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; None: not known, or there is none."""
-        description, card = self.description, self.card
-        model, prompts = description.model, description.prompts
-        text = {} if card.text is None else dataclasses.asdict(card.text)
-        text_fields = {key: text.get(key) or None for key in _TEXT_FIELDS}
-        provenance = {} if card.provenance == Provenance() else card.provenance.to_json()
-        return {
+        description, card = self.description, self.description.card
+        model, provenance = description.model, card.provenance
+        values = {
             "name": self.name,
-            **text_fields,
+            **{key: getattr(card.text, key, None) or None for key in _TEXT_FIELDS},
             "folder": str(self.folder),
             "backbone": model.backbone,
             "head": model.head,
             "parameters": self.parameters,
             "bytes": self.size,
-            "stored_as": list(self.stored_as),
+            "stored_as": self.stored_as,
             "weights_sha256": self.weights_sha256,
             **description.bins.to_json(),
             **({"bins": None} if model.head == "regression" else {}),
-            "normalisation": dataclasses.asdict(description.normalisation),
-            "prompts": None if prompts is None else list(prompts),
-            "working_size": dataclasses.asdict(card.working_size),
+            "normalisation": description.normalisation,
+            "prompts": description.prompts,
+            "working_size": card.working_size,
             "window": model.counting_window or None,
             "window_stride": model.window_stride,
-            "training": provenance or None,
-            "validation": card.to_json()["metrics"] or None,
-            "software": {"crowdcount": description.crowdcount, "torch": card.provenance.torch},
+            "training": None if provenance == Provenance() else provenance.to_json(),
+            "validation": card.metrics or None,
+            "software": {"crowdcount": description.crowdcount, "torch": provenance.torch},
         }
+        return dict(to_jsonable_python(values))
 
 
 _TEXT_FIELDS = tuple(field.name for field in dataclasses.fields(CardText) if field.name != "name")
@@ -113,28 +111,39 @@ def read_card(folder: Path) -> ShownCheckpoint:
 
 
 def pack(
-    checkpoint: Path,
+    checkpoint: Path | ResolvedCheckpoint,
     out: Path,
     *,
-    text: CardText | None = None,
+    text: CardText | Path | None = None,
     half: bool = False,
     force: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Write a copy of a checkpoint for others, without paths of this machine.
 
     Args:
         checkpoint: The folder of a checkpoint.
         out: The folder to write.
-        text: The text of its card; None: its present text.
+        text: The text of its card, or a file with it; None: its present text.
         half: Store weights in float16, as ``save_checkpoint`` does.
         force: Replace an earlier checkpoint at ``out``.
+        dry_run: Write nothing.
 
     Raises:
         UsageError: If ``out`` exists, or is not a checkpoint and would be replaced.
-        InputMissingError: If there is no checkpoint.
+        InputMissingError: If there is no checkpoint, or no file of the text.
         BadInputError: If it is damaged.
+        ConfigError: If the file does not hold the text of a card.
     """
+    if isinstance(text, Path):
+        text = read_card_text(text)
     check_free(out, force=force)
+    if isinstance(checkpoint, ResolvedCheckpoint):
+        log.info("model %s", checkpoint)
+        checkpoint = checkpoint.path
+    if dry_run:
+        log.info("to be packed into %s", out)
+        return
     loaded = load_checkpoint(checkpoint)
     model, card = loaded.model, loaded.card
     text = text or card.text
@@ -161,7 +170,7 @@ def check_free(out: Path, *, force: bool) -> None:
 
 def card_lines(checkpoint: ShownCheckpoint) -> Iterator[str]:
     """Yield a card for people, line by line."""
-    text = checkpoint.card.text
+    text = checkpoint.description.card.text
     yield checkpoint.name if text is None else f"{checkpoint.name}: {text.title}"
     for label, lines in (_facts(checkpoint) | _text_lines(text)).items():
         for line in "\n".join(lines).splitlines() or [UNKNOWN]:
@@ -180,7 +189,10 @@ def assumptions_line(assumptions: Assumptions) -> str:
 def _facts(checkpoint: ShownCheckpoint) -> dict[str, list[str]]:
     """Return the facts in a checkpoint as lines by label; no lines: not known."""
     model, bins = checkpoint.description.model, checkpoint.description.bins
-    size, provenance = checkpoint.card.working_size, checkpoint.card.provenance
+    size, provenance = (
+        checkpoint.description.card.working_size,
+        checkpoint.description.card.provenance,
+    )
     statistics = dataclasses.asdict(checkpoint.description.normalisation).items()
     classes = zip(bins.ranges, bins.values, strict=True)
     facts = {
@@ -204,7 +216,7 @@ def _facts(checkpoint: ShownCheckpoint) -> dict[str, list[str]]:
             f"crowdcount {checkpoint.description.crowdcount}, torch {provenance.torch or UNKNOWN}"
         ],
         "trained on": _training_lines(provenance),
-        "validation": _validation_lines(checkpoint.card),
+        "validation": _validation_lines(checkpoint.description.card),
     }
     if init := provenance.init:
         facts["started from"] = [

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.errors import CrowdCountError
@@ -13,81 +14,50 @@ from crowdcount.runs.folder import run_folders
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """A row of the table of backbones."""
+class Table:
+    """Rows of values, with the names of their columns."""
 
-    name: str
-    parameters_m: float
-    """Parameters in millions, for five bins."""
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
 
-    trained_m: float
-    """Parameters that are trained by default, in millions."""
-
-    stride: int
-    """Stride of the encoder in pixels, for blocks of 8 pixels."""
-
-    gmac_448: int
-    gmac_1024: int
-    """Billions of multiply-adds for 448 x 448 and for 1024 x 768 pixels."""
-
-    window: int | None
-    """Side of the counting windows in pixels; None: whole images."""
-
-    crop: int
-    """Side of a training crop, in pixels."""
-
-    weights: str
-    licence: str
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return one mapping for each row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LocalCheckpoint:
-    """A row of the table of checkpoints."""
-
-    name: str
-    folder: str
-    backbone: str
-    block: int
-    """Pixels."""
-
-    data: tuple[str, ...]
-    """Names of its training data; empty: not known."""
-
-    images: int | None
-    """Number of training images."""
-
-    mae: float | None
-    """MAE of the validation that it was selected by; None: not known."""
-
-    model: str | None
-    """Its name on its card, in records and in reports."""
-
-    title: str | None
-    """Its description in one line; None: nobody wrote one."""
+def list_models() -> dict[str, Table]:
+    """List ``backbones`` and ``checkpoints``."""
+    return {"backbones": list_backbones(), "checkpoints": list_checkpoints()}
 
 
-def list_backbones() -> list[Backbone]:
-    """List all named backbones, in the order of their table."""
-    return [
-        Backbone(
-            name=name,
-            parameters_m=figures.parameters,
-            trained_m=figures.trained,
-            stride=figures.stride,
-            gmac_448=figures.gmac_448,
-            gmac_1024=figures.gmac_1024,
-            window=spec.window,
-            crop=default_crop(name),
-            weights=spec.publisher,
-            licence=spec.licence,
-        )
-        for name, spec in BACKBONES.items()
-        if (figures := spec.figures)
-    ]
+def list_backbones() -> Table:
+    """List all named backbones, in the order of ``BACKBONES``.
+
+    Parameters are in millions, for five bins; the stride, the window (None: whole images) and the
+    crop in pixels, for blocks of 8; gmac in billions of multiply-adds for 448 x 448 and for
+    1024 x 768 pixels.
+    """
+    figures = ("parameters_m", "trained_m", "stride", "gmac_448", "gmac_1024")
+    return Table(
+        columns=("name", *figures, "window", "crop", "weights", "licence"),
+        rows=[
+            (
+                *(name, known.parameters, known.trained, known.stride),
+                *(known.gmac_448, known.gmac_1024),
+                *(spec.window, default_crop(name), spec.publisher, spec.licence),
+            )
+            for name, spec in BACKBONES.items()
+            if (known := spec.figures)
+        ],
+    )
 
 
-def list_checkpoints() -> list[LocalCheckpoint]:
-    """List the model that ships and the checkpoint of each run, without damaged ones."""
+def list_checkpoints() -> Table:
+    """List the model that ships and the checkpoint of each run, without damaged ones.
+
+    ``mae`` is that of the validation by which it was selected, ``images`` the number of training
+    images, ``model`` the name on its card; None: not known.
+    """
     sources: list[tuple[str, str | Path]] = [(run.name, run) for run in run_folders()]
     if starter_ships():
         sources.insert(0, (STARTER, STARTER))
@@ -95,21 +65,17 @@ def list_checkpoints() -> list[LocalCheckpoint]:
     for name, source in sources:
         with suppress(CrowdCountError):  # damaged, or no checkpoint yet
             rows.append(_row(name, resolve_checkpoint(source).path))
-    return rows
+    training, card = ("data", "images", "mae"), ("model", "title")
+    return Table(columns=("name", "folder", "backbone", "block", *training, *card), rows=rows)
 
 
-def _row(name: str, folder: Path) -> LocalCheckpoint:
+def _row(name: str, folder: Path) -> tuple[Any, ...]:
     description = describe(folder)
     card, provenance = description.card, description.card.provenance
     metrics = card.metrics.get(provenance.selected_on)
-    return LocalCheckpoint(
-        name=name,
-        folder=str(folder),
-        backbone=description.model.backbone,
-        block=description.bins.block,
-        data=provenance.data,
-        images=provenance.training_images,
-        mae=metrics.mae if isinstance(metrics, CountMetrics) else None,
-        model=card.name,
-        title=None if card.text is None else card.text.title,
+    return (
+        *(name, str(folder), description.model.backbone, description.bins.block),
+        *(provenance.data, provenance.training_images),
+        metrics.mae if isinstance(metrics, CountMetrics) else None,
+        *(card.name, card.text and card.text.title),
     )

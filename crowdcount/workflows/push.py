@@ -79,7 +79,7 @@ def readme(checkpoint: ShownCheckpoint, repository: str) -> str:
     """Return the README.md of a repository: metadata for the hub's search, and the card."""
     from huggingface_hub import ModelCardData
 
-    text = checkpoint.card.text
+    text = checkpoint.description.card.text
     metadata = ModelCardData(
         library_name="crowdcount",
         license=None if text is None else LICENCES.get(text.licence.strip(), "other"),
