@@ -80,7 +80,7 @@ def bins(
     Example: crowdcount bins --data data/sha --policy auto
     """
     from crowdcount.workflows import bins as workflow
-    from crowdcount.workflows.bins_tables import choose_plan, published_tables
+    from crowdcount.workflows.bins_tables import published_tables
 
     if list_presets:
         print_rows(published_tables())
@@ -88,7 +88,9 @@ def bins(
     tables = workflow.make_bins_files(
         data or (),
         environment=os.environ,
-        plan=choose_plan(policy=policy, table=table, preset=preset),
+        policy=policy,
+        table=table,
+        preset=preset,
         block=block,
         representatives=representatives,
         smallest_head=smallest_head,

@@ -272,11 +272,7 @@ def average_values(
     """Compute the mean head count of each bin's windows: a_i = sum(c n(c)) / sum(n(c)).
 
     The sums are exact integers, so the result does not depend on the order of the images. A bin
-    without windows is represented by its lower edge.
-
-    Args:
-        starts: Lower edge of each bin.
-        histogram: Number of windows that hold 0, 1, 2, ... heads.
+    without windows is represented by its lower edge. The histogram holds n(0), n(1), n(2), ...
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281, average count representatives.

@@ -95,10 +95,7 @@ def window_histogram(
 
     Returns:
         Windows by head count; sums to ``(height - block + 1) * (width - block + 1)``, or to 0 where
-        no window fits into the image.
-
-    Source:
-        The averages of the published bins come from this histogram.
+        no window fits into the image. The averages of the published bins come from this histogram.
     """
     if block < 1:
         raise ValueError(f"block side must be at least 1 pixel, got {block}")

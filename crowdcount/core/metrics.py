@@ -23,11 +23,7 @@ class CountMetrics:
 
 
 def count_metrics(predicted: Sequence[float], true: Sequence[float]) -> CountMetrics:
-    """Compute MAE, RMSE and NAE of image counts.
-
-    Args:
-        predicted: Predicted heads of each image.
-        true: Annotated heads of each image.
+    """Compute MAE, RMSE and NAE of the predicted and the annotated heads of images.
 
     Raises:
         ValueError: If there is no image, or the two differ in length.

@@ -39,11 +39,7 @@ def keep_weights(model: nn.Module, *, precision: str) -> None:
     """Store the weights of a model that only counts in the precision of its arithmetic.
 
     Otherwise :func:`predict_blocks` casts them for every image, to the same numbers. Everything
-    except convolutions, linear layers and attention stays float32.
-
-    Args:
-        model: Changed in place.
-        precision: A key of ``PRECISIONS``.
+    except convolutions, linear layers and attention stays float32. Changes the model in place.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) or hasattr(module, "in_proj_weight"):

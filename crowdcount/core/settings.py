@@ -92,12 +92,9 @@ def parse(kind: type[T], values: Any) -> T:
 
 
 def explain(error: pydantic.ValidationError, kind: Any, *, section: str = "") -> str:
-    """Word the first problem that pydantic found: setting, expected value and given value.
+    """Word the first problem that pydantic found in a value for the type ``kind``.
 
-    Args:
-        error: The error of pydantic.
-        kind: The type that was parsed.
-        section: Prefix of the name of the setting.
+    Names the setting, with ``section`` before it, the expected and the given value.
     """
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]

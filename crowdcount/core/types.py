@@ -115,16 +115,8 @@ def block_counts(
 ) -> Float[Tensor, "1 rows cols"]:
     """Count annotated heads inside each ``block`` x ``block`` square of an image, as a tensor.
 
-    See :func:`crowdcount.core.blocks.heads_per_block` for details and errors.
-
-    Args:
-        points: Head centres ``(x, y)`` in pixels, origin at the top-left corner.
-        height: Image height in pixels.
-        width: Image width in pixels.
-        block: Block side in pixels.
-
-    Returns:
-        Heads per block, with ``rows = ceil(height / block)`` and ``cols = ceil(width / block)``.
+    Points are ``(x, y)`` and all sizes in pixels, as in
+    :func:`crowdcount.core.blocks.heads_per_block`, which has the details and the errors.
     """
     counts = heads_per_block(points.numpy(force=True), height=height, width=width, block=block)
     return torch.from_numpy(counts)[None].to(points.device, torch.float32)

@@ -108,16 +108,12 @@ def multiscale(
 ) -> Float[Tensor, ""]:
     r"""Sum the absolute errors of the image and of cells of blocks, at several cell sizes.
 
-    Computes :math:`|s - N| + \sum_k w_k \sum_c |\bar e_c|`: a cell c is a square of k x k blocks,
+    Computes :math:`|s - N| + \sum_k w_k \sum_c |\bar e_c|` for the sides k and weights w of the
+    settings: a cell c is a square of k x k blocks,
     and :math:`\bar e_c` the mean error of its blocks, so that errors which cancel within a cell are
     forgiven at its scale. Cells tile the image from the top-left corner; the last row and column of
     cells are padded with blocks without error, so a head weighs the same everywhere. Summed over
     cells, averaged over the batch; in heads per image.
-
-    Args:
-        counts: Predicted heads of each block.
-        target: True heads of each block.
-        config: Sides k and weights w of the cells; None: the defaults.
 
     Source:
         The regression terms of Ma et al., "ZIP", https://arxiv.org/abs/2506.19955, with the
@@ -145,11 +141,6 @@ def bayesian(
 
     Each annotated head is worth N / (number of points), which is 1 unless counts are corrected.
     Exact counts do not give 0: a block between two heads belongs to both.
-
-    Args:
-        counts: Predicted heads of each block, not negative.
-        target: True heads, of which the points are used.
-        config: Spread of a head and distance of the background; None: the defaults.
 
     Source:
         Ma et al., "Bayesian Loss for Crowd Count Estimation with Point Supervision", ICCV 2019,

@@ -86,12 +86,6 @@ def dace_loss(
     of corrected labels. With ``count_target = "corrected"`` the other terms, too, use corrected
     counts, and their sum as the heads of the image; points are unchanged.
 
-    Args:
-        prediction: Logits over the bins and expected heads of each block.
-        target: True heads of each block, not corrected.
-        bins: The bins of the logits.
-        config: Terms, target and weight.
-
     Raises:
         ConfigError: If the classification term cannot work with these bins.
 

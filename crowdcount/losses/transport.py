@@ -85,11 +85,7 @@ def transport_loss(
 
     The published code divides by s, which is destructive near a zero prediction. Here s is at least
     one head, and a prediction of exactly 0 is treated as uniform, so no entry exceeds 737.
-
-    Args:
-        counts: Predicted heads of each block, not negative.
-        points: Head centres ``(x, y)`` in pixels, one tensor for each image.
-        block: Block side in pixels.
+    Arguments are as in :func:`sinkhorn_potentials`; counts are heads, not negative.
     """
     predicted = counts.detach().squeeze(1).float()
     total = predicted.sum(dim=(1, 2), keepdim=True)

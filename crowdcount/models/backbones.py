@@ -43,7 +43,7 @@ class BackboneSpec:
     """A backbone: its library, its pretrained weights, and how to train on it."""
 
     family: str
-    """Key into ``crowdcount.models.build.FAMILIES``, which builds models on it."""
+    """``clip``, ``timm`` or one of ``LAYOUTS``: which class of models is built on it."""
 
     library_name: str
     """Its name in the library."""
@@ -230,11 +230,7 @@ def check_backbone(name: str) -> None:
 
 
 def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
-    """Return the description of a backbone.
-
-    Args:
-        name: A key of ``BACKBONES``, ``timm:NAME`` or ``open-clip:ARCH/PRETRAINED``.
-        pretrained: As in ``ModelConfig``: a tag of the library replaces the usual weights.
+    """Return the description of a backbone, with the weights of ``ModelConfig.pretrained``.
 
     Raises:
         ConfigError: If there is no such backbone, or no such tag.
@@ -252,11 +248,8 @@ def backbone_spec(name: str, *, pretrained: str = "auto") -> BackboneSpec:
 def own_window(name: str, *, grid: int | None = None) -> int | None:
     """Return the side of the windows that a backbone needs, in pixels; None: whole images.
 
-    Imports a library only for ``open-clip:``.
-
-    Args:
-        name: The backbone.
-        grid: Side of the patch grid of its position embedding; None: its own.
+    Imports a library only for ``open-clip:``. ``grid`` is the side of the patch grid of its
+    position embedding; None: its own.
 
     Raises:
         ConfigError: If its grid cannot be chosen.

@@ -14,7 +14,7 @@ from crowdcount.core.image import Normalisation
 from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.errors import ConfigError
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.output import check_head
+from crowdcount.models.output import check_head, zero_inflated
 
 
 class BlockCounter(nn.Module, ABC):
@@ -93,6 +93,8 @@ class BlockCounter(nn.Module, ABC):
         logits = self.block_logits(padded)[..., :rows, :cols]
         if self.config.head == "regression":
             return BlockPrediction(logits=logits[:, :0], counts=F.relu(logits))
+        if self.config.head == "zip":
+            logits = zero_inflated(logits[:, :2], logits[:, 2:])
         return BlockPrediction(logits=logits, counts=expected_counts(logits, self.bin_values))
 
     def freeze(self, names: Sequence[str]) -> None:
@@ -142,10 +144,10 @@ class BlockCounter(nn.Module, ABC):
     @abstractmethod
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch bins rows cols"]:
-        """Compute the logits of every block of normalised images.
+    ) -> Float[Tensor, "batch outputs rows cols"]:
+        """Compute the outputs of the head for every block of normalised images.
 
-        For regression these are the heads of every block before ReLU.
-
-        Sides are multiples of both the block side and the network's strides.
+        ``ebc``: the logits of the bins; ``zip``: those of empty and occupied, then of the other
+        bins; ``regression``: the heads of the block before ReLU. Sides are multiples of both the
+        block side and the network's strides.
         """

@@ -1,8 +1,5 @@
 """Building a model: fresh for training, or empty for the weights of a checkpoint."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 
 from crowdcount.core.bins import Bins
@@ -20,24 +17,9 @@ from crowdcount.models.clip_image import (
 from crowdcount.models.clip_text import orthonormalise, text_features, tokenise
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import EBC
-from crowdcount.models.encoder_decoder import LAYOUTS, EncoderDecoder, bare_parts, pretrained_parts
+from crowdcount.models.encoder_decoder import EncoderDecoder, network_parts
 from crowdcount.models.neck import Neck
-from crowdcount.models.timm_encoders import bare_timm_encoder, timm_encoder
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """A model to build."""
-
-    spec: BackboneSpec
-    config: ModelConfig
-    bins: Bins
-    normalisation: Normalisation
-    fresh: bool
-    """Whether its encoder gets the weights that the settings name; else all weights are random."""
-
-    offline: bool
-    """Download nothing."""
+from crowdcount.models.timm_encoders import timm_encoder
 
 
 def build_model(
@@ -49,13 +31,8 @@ def build_model(
 ) -> BlockCounter:
     """Build a model for training, with the encoder's weights from the settings and the rest random.
 
-    Random weights come from PyTorch's global generator, which the caller seeds.
-
-    Args:
-        config: Settings.
-        bins: The bins that it distinguishes.
-        normalisation: Channel statistics; None: those of the settings.
-        offline: Download nothing; weights come from a file or the libraries' caches.
+    Random weights come from PyTorch's global generator, which the caller seeds. A normalisation of
+    None is that of the settings. ``offline`` takes weights from a file or the libraries' caches.
 
     Raises:
         ConfigError: If the settings contradict the bins or the library.
@@ -88,15 +65,15 @@ def _build(
     spec = backbone_spec(config.backbone, pretrained=config.pretrained if fresh else "auto")
     if normalisation is None:
         normalisation = NORMALISATIONS.get(config.normalisation, spec.normalisation)
-    request = _Request(
-        spec=spec,
-        config=config,
-        bins=bins,
-        normalisation=normalisation,
-        fresh=fresh,
-        offline=offline,
-    )
-    model = FAMILIES[spec.family](request)
+    model: BlockCounter
+    if spec.family == "clip":
+        model = _clip_ebc(config, bins, normalisation, spec=spec, fresh=fresh, offline=offline)
+    elif spec.family == "timm":
+        encoder = timm_encoder(spec, config if fresh else None, offline=offline)
+        model = EBC(config, bins, normalisation=normalisation, encoder=encoder)
+    else:
+        parts = network_parts(spec, config if fresh else None, offline=offline, block=bins.block)
+        model = EncoderDecoder(config, bins, normalisation=normalisation, parts=parts)
     if config.neck_norm != "batch" and not any(isinstance(m, Neck) for m in model.modules()):
         raise ConfigError(
             f"model.neck_norm: {config.neck_norm}, and {config.backbone} has no neck",
@@ -109,32 +86,22 @@ def _build(
     return model
 
 
-def _ebc(request: _Request) -> EBC:
-    if request.fresh:
-        encoder = timm_encoder(request.spec, request.config, offline=request.offline)
-    else:
-        encoder = bare_timm_encoder(request.spec)
-    return EBC(request.config, request.bins, normalisation=request.normalisation, encoder=encoder)
-
-
-def _encoder_decoder(request: _Request) -> EncoderDecoder:
-    spec, config, bins = request.spec, request.config, request.bins
-    if request.fresh:
-        parts = pretrained_parts(spec, config, offline=request.offline, block=bins.block)
-    else:
-        parts = bare_parts(spec, block=bins.block)
-    return EncoderDecoder(config, bins, normalisation=request.normalisation, parts=parts)
-
-
-def _clip_ebc(request: _Request) -> ClipEBC:
-    spec, config, bins = request.spec, request.config, request.bins
+def _clip_ebc(
+    config: ModelConfig,
+    bins: Bins,
+    normalisation: Normalisation,
+    *,
+    spec: BackboneSpec,
+    fresh: bool,
+    offline: bool,
+) -> ClipEBC:
     sentences = bin_prompts(config, bins)
     block, grid = bins.block, config.position_grid
     projection = None
-    if request.fresh:
-        clip = whole_clip(spec, config, offline=request.offline)
+    if fresh:
+        clip = whole_clip(spec, config, offline=offline)
         untrained = config.weights is None and config.pretrained == "none"
-        tokens = tokenise(spec, sentences, offline=request.offline, untrained=untrained)
+        tokens = tokenise(spec, sentences, offline=offline, untrained=untrained)
         features = text_features(clip, tokens)
         if untrained:
             features = orthonormalise(features)
@@ -153,17 +120,9 @@ def _clip_ebc(request: _Request) -> ClipEBC:
     return ClipEBC(
         config,
         bins,
-        normalisation=request.normalisation,
+        normalisation=normalisation,
         encoder=encoder,
         decoder=spec.decoder,
         text_features=features,
         projection=projection,
     )
-
-
-FAMILIES: dict[str, Callable[[_Request], BlockCounter]] = {
-    "clip": _clip_ebc,
-    "timm": _ebc,
-    **dict.fromkeys(LAYOUTS, _encoder_decoder),
-}
-"""Builders of the models of each family of backbones, by ``BackboneSpec.family``."""

@@ -17,7 +17,6 @@ from crowdcount.models.clip_image import ClipImageEncoder, ClipProjection, level
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.grid_transformer import GridTransformer, PromptTokens
 from crowdcount.models.neck import Neck
-from crowdcount.models.output import zero_inflated
 from crowdcount.models.prompts import occupied_prompt, prompt
 from crowdcount.models.residual import BasicBlock, Bottleneck
 
@@ -57,14 +56,9 @@ class ClipEBC(BlockCounter):
     ) -> None:
         """Put a decoder on CLIP's image encoder.
 
-        Args:
-            config: Settings.
-            bins: The bins to distinguish.
-            normalisation: Channel statistics to apply to images.
-            encoder: CLIP's image encoder.
-            decoder: As in ``BackboneSpec``.
-            text_features: CLIP's features of the sentences of :func:`bin_prompts`, of any length.
-            projection: Initial projection to CLIP's embedding; None: random.
+        ``decoder`` holds widths as in ``BackboneSpec``, ``text_features`` CLIP's features of the
+        sentences of :func:`bin_prompts`, of any length. The projection to CLIP's embedding starts
+        from ``projection``, or from random weights.
 
         Raises:
             ConfigError: As for :class:`BlockCounter`, or if the encoder cannot be tuned like this,
@@ -155,16 +149,13 @@ class ClipEBC(BlockCounter):
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch bins rows cols"]:
-        """Compute scaled cosines between the features of every block and every sentence.
-
-        For ``zip`` the cosines of both heads are joined to log-probabilities of all bins.
-        """
+    ) -> Float[Tensor, "batch outputs rows cols"]:
+        """Compute scaled cosines between the features of every block and every sentence."""
         features = self._decoded(images)
         logits = self.logit_scale.exp() * _cosines(self.projection(features), self.text_features)
         if self.config.head == "zip":
             cosines = _cosines(self.occupancy_projection(features), self.occupancy_features)
-            return zero_inflated(self.occupancy_scale.exp() * cosines, logits)
+            logits = torch.cat([self.occupancy_scale.exp() * cosines, logits], dim=1)
         return logits
 
 

@@ -162,12 +162,8 @@ def grid_encoder(
 ) -> ClipImageEncoder:
     """Convert the image encoder of open_clip's CLIP to one that ends with a grid of features.
 
-    Args:
-        visual: The image encoder. Its parts are taken over, so it cannot be used afterwards.
-        spec: Its backbone.
-        block: Block side in pixels.
-        position_grid: Side of the patch grid to which the position embedding of CLIP's own
-            transformer is resized; None: no resizing.
+    Its parts are taken over, so it cannot be used afterwards. ``position_grid`` is the side of the
+    patch grid to which the position embedding of CLIP's own transformer is resized.
 
     Raises:
         ConfigError: If it has no such grid, or another layout.

@@ -48,14 +48,10 @@ def orthonormalise(
 def tokenise(
     spec: BackboneSpec, sentences: Sequence[str], *, offline: bool, untrained: bool = False
 ) -> Int64[Tensor, "sentences context"]:
-    """Convert sentences to tokens of the text encoder.
+    """Convert sentences, all different, to tokens of the text encoder.
 
-    Args:
-        spec: The backbone.
-        sentences: The sentences, all different.
-        offline: Download no tokeniser.
-        untrained: Use bytes as tokens in place of a tokeniser that has to be downloaded; for a text
-            encoder with random weights.
+    For a text encoder with random weights (``untrained``), bytes replace the tokens of a tokeniser
+    that would have to be downloaded.
 
     Raises:
         ConfigError: If sentences are so long that their differences are cut off, or the tokeniser

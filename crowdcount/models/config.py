@@ -14,12 +14,6 @@ from crowdcount.models.neck import Norm
 from crowdcount.models.output import Head
 from crowdcount.models.prompts import Style, check_template
 
-Decoder = Literal["paper", "slim", "zip"]
-"""``paper``: the published residual blocks behind the last stage. ``slim``: a light pyramid
-over earlier features, too, at less than a tenth of the arithmetic; of CLIP's ResNets and vision
-transformers. ``zip``: depthwise residual blocks behind the last stage of timm's models, as in
-EBC-ZIP's small networks."""
-
 MAX_PROMPT_TOKENS = 1024
 """Five times the tokens of a window; attention costs their square."""
 
@@ -64,7 +58,7 @@ class ModelConfig:
     prompt_template: str | None = None
     """Sentence around the number, with ``{people}`` for ``two people``. None: There are ..."""
 
-    decoder: Decoder = "paper"
+    decoder: Literal["paper", "slim", "zip"] = "paper"
     """Layers between encoder and head. ``paper``: for CLIP the published residual blocks, for
     timm's models a light pyramid over all stages. ``slim``: such a pyramid for CLIP's models, at
     less than a tenth of the arithmetic. ``zip``: EBC-ZIP's, on the last stage of timm's models."""

@@ -14,7 +14,6 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.neck import Neck, Refiner
-from crowdcount.models.output import zero_inflated
 from crowdcount.models.timm_encoders import activation_of, first_stages
 
 TYPICAL_HEADS_PER_PIXEL = 1e-3
@@ -68,14 +67,14 @@ class EBC(BlockCounter):
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch bins rows cols"]:
+    ) -> Float[Tensor, "batch outputs rows cols"]:
         """Compute the logits of every block from the fused features of all stages."""
         height, width = images.shape[-2:]
         stages: Sequence[Tensor] = self.encoder(images)
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        outputs: Tensor = self.head(self.neck(stages, height=height, width=width))
-        return joined_logits(outputs, kind=self.config.head)
+        logits: Tensor = self.head(self.neck(stages, height=height, width=width))
+        return logits
 
 
 def check_tuning(config: ModelConfig, *, decoders: Sequence[str] = ("paper",)) -> None:
@@ -122,12 +121,3 @@ def classification_head(channels: int, bins: Bins, *, kind: str = "ebc") -> nn.S
     nn.init.normal_(last.weight, std=0.01)
     last.bias = nn.Parameter(start)
     return nn.Sequential(*layers, last)
-
-
-def joined_logits(
-    outputs: Float[Tensor, "batch outputs rows cols"], *, kind: str
-) -> Float[Tensor, "batch bins rows cols"]:
-    """Convert outputs of :func:`classification_head` to logits of the bins."""
-    if kind == "zip":
-        return zero_inflated(outputs[:, :2], outputs[:, 2:])
-    return outputs

@@ -19,7 +19,7 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.hub import weights_file
 from crowdcount.models.checkpoints.tensor_files import drop_counters, match_tensors, read_tensors
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.ebc import check_tuning, classification_head, joined_logits
+from crowdcount.models.ebc import check_tuning, classification_head
 from crowdcount.models.neck import on_grid
 from crowdcount.models.residual import BasicBlock, Bottleneck
 
@@ -93,12 +93,13 @@ class EncoderDecoder(BlockCounter):
 
     def block_logits(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch bins rows cols"]:
+    ) -> Float[Tensor, "batch outputs rows cols"]:
         """Compute the logits of every block."""
         block = self.config.block
         grid = (images.shape[-2] // block, images.shape[-1] // block)
         features = self.decoder(on_grid(self.context(self.encoder(images)), grid))
-        return joined_logits(self.head(features), kind=self.config.head)
+        logits: Tensor = self.head(features)
+        return logits
 
 
 class Context(nn.Module):
@@ -139,32 +140,24 @@ class Context(nn.Module):
         return fused
 
 
-def bare_parts(spec: BackboneSpec, *, block: int) -> Parts:
-    """Build encoder and decoder of a named backbone with random weights."""
-    return _resnet(spec.library_name, block=block) if spec.family == "resnet" else _vgg(spec)
-
-
-def pretrained_parts(
-    spec: BackboneSpec, config: ModelConfig, *, offline: bool, block: int
+def network_parts(
+    spec: BackboneSpec, config: ModelConfig | None, *, offline: bool, block: int
 ) -> Parts:
-    """Build encoder and decoder with the encoder's weights from the settings.
+    """Build encoder and decoder, with the encoder's weights that the settings name; None: none.
 
-    Raises:
-        ConfigError: If torchvision has no such weights.
-        InputMissingError: If weights are missing and cannot be downloaded.
-        UntrustedFileError: If reading the weights file would run code from it.
-        BadInputError: If the weights file is damaged or not of this network.
+    Raises errors as :func:`crowdcount.models.build.build_model` does.
     """
-    if config.weights is not None:
+    whole: dict[str, Tensor] = {}
+    if config is not None and config.weights is not None:
         whole = _file_weights(spec, Path(config.weights))
-    elif config.pretrained != "none":
+    elif config is not None and config.pretrained != "none":
+        # Before the import of torchvision, so that missing weights are reported at once.
         whole = _library_weights(spec, offline=offline)
-    else:
-        return bare_parts(spec, block=block)
-    parts = bare_parts(spec, block=block)
-    names = drop_counters(parts.encoder.state_dict())
-    tensors = {name: whole[parts.prefix + name] for name in names}
-    parts.encoder.load_state_dict(tensors, strict=False)
+    parts = _resnet(spec.library_name, block=block) if spec.family == "resnet" else _vgg(spec)
+    if whole:
+        names = drop_counters(parts.encoder.state_dict())
+        tensors = {name: whole[parts.prefix + name] for name in names}
+        parts.encoder.load_state_dict(tensors, strict=False)
     return parts
 
 

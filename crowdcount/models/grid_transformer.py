@@ -35,14 +35,9 @@ class GridTransformer(nn.Module):
     ) -> None:
         """Take over the parts.
 
-        Args:
-            conv1: Convolution from images to a grid of patches.
-            class_embedding: The class token of shape (width,), if any.
-            positional_embedding: One row for each token, the class token first.
-            ln_pre: Norm before the blocks.
-            blocks: Transformer blocks on tokens of shape (batch, tokens, width).
-            ln_post: Norm after the blocks.
-            grid: Rows and columns of patches of the position embedding.
+        The class token, if any, has the shape (width,), and the position embedding one row for each
+        token, the class token first, then ``grid`` rows and columns of patches. Blocks map tokens
+        of shape (batch, tokens, width).
         """
         super().__init__()
         self.conv1 = conv1
@@ -132,15 +127,9 @@ class PromptTokens(nn.Module):
     def __init__(
         self, *, blocks: int, tokens: int, patch: int, width: int, depth: str, dropout: float
     ) -> None:
-        """Make random tokens.
+        """Make random tokens for some or all ``blocks`` of a transformer.
 
-        Args:
-            blocks: Blocks of the transformer.
-            tokens: Number of tokens for a block.
-            patch: Side of a patch in pixels; with ``width`` it sets the range of initial values.
-            width: Channels of a token.
-            depth: A choice of ``Depth``.
-            dropout: Share of their values that is zeroed in a training step.
+        The side of a patch, in pixels, and the width of a token set the range of initial values.
         """
         super().__init__()
         bound = math.sqrt(6 / (3 * patch + width))

@@ -13,8 +13,7 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.residual import SeparableBlock
 
 Norm = Literal["batch", "layer"]
-"""Normalisation of the neck. ``batch``: batch normalisation. ``layer``: layer normalisation over
-the channels of each place, which is the same in training and in counting."""
+"""``layer`` is layer normalisation over the channels of each place."""
 
 
 class Neck(nn.Module):
@@ -39,14 +38,10 @@ class Neck(nn.Module):
         width: int,
         norm: str = "batch",
     ) -> None:
-        """Choose the stages to fuse.
+        """Choose the stages to fuse: the deepest of each stride, down to half a block.
 
-        Args:
-            channels: Channels of each stage of the backbone.
-            strides: Stride of each stage in pixels; the deepest stage of each stride is used.
-            block: Block side in pixels.
-            width: Channels of the fused features.
-            norm: A choice of ``Norm``.
+        ``channels`` and ``strides`` (in pixels) are those of each stage, ``width`` the channels of
+        the fused features.
 
         Raises:
             ConfigError: If every stage is finer than half a block.

@@ -10,8 +10,7 @@ from crowdcount.core.bins import Bins, format_range
 from crowdcount.errors import ConfigError
 
 Head = Literal["ebc", "zip", "regression"]
-"""``ebc``: one logit for each bin. ``zip``: two for empty and occupied, one for each other bin.
-``regression``: one number, which through a ReLU is the heads of the block; no bins."""
+"""The choices of ``ModelConfig.head``."""
 
 
 def check_head(head: str, bins: Bins) -> None:
@@ -32,15 +31,8 @@ def zero_inflated(
 
     With :math:`\pi` = softmax(``occupancy``) and q = softmax(``filled``) the bins have the
     probabilities :math:`\pi_0, \pi_1 q_1, \pi_1 q_2, ...`, so the expectation over the bins is the
-    density of ZIP: :math:`\pi_1 \lambda`, :math:`\lambda = \sum_k q_k a_k`. Computed in float32 or
-    wider.
-
-    Args:
-        occupancy: Logits of empty and occupied.
-        filled: Logits of all bins but the first, given that the block is occupied.
-
-    Returns:
-        Log-probabilities, which are logits too.
+    density of ZIP: :math:`\pi_1 \lambda`, :math:`\lambda = \sum_k q_k a_k`. The result are
+    log-probabilities, computed in float32 or wider.
 
     Source:
         Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling",

@@ -30,13 +30,10 @@ def check_template(template: str) -> None:
 
 
 def prompt(low: int, high: int | None, *, style: str = "words", template: str | None = None) -> str:
-    """Return the sentence for a bin, in the published wording or in a template.
+    """Return the sentence for a bin from ``low`` to ``high`` heads, itself included.
 
-    Args:
-        low: Smallest head count of the bin.
-        high: Largest head count of the bin, itself included; None: no upper end.
-        style: ``words`` or ``digits``.
-        template: A sentence with :data:`PLACE` for :func:`people`; None: the published one.
+    A ``high`` of None is no upper end. The sentence is the published one, or a template with
+    :data:`PLACE` for :func:`people`.
 
     Source:
         Ma et al., "CLIP-EBC", https://arxiv.org/abs/2403.09281.

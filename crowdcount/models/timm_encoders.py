@@ -16,8 +16,8 @@ from crowdcount.models.checkpoints.tensor_files import drop_counters, match_tens
 from crowdcount.models.config import ModelConfig
 
 
-def timm_encoder(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> nn.Module:
-    """Build a timm model with ``features_only`` and the weights that the settings name.
+def timm_encoder(spec: BackboneSpec, config: ModelConfig | None, *, offline: bool) -> nn.Module:
+    """Build a timm model with ``features_only`` and the weights that the settings name; None: none.
 
     Raises:
         ConfigError: If timm has no feature stages of it for images of any size, or no weights.
@@ -25,9 +25,9 @@ def timm_encoder(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> n
         BadInputError: If the weights file is not of this model.
     """
     encoder = bare_timm_encoder(spec)
-    if config.weights is not None:
+    if config is not None and config.weights is not None:
         _load(encoder, _file_weights(spec, Path(config.weights)), model=spec.library_name)
-    elif config.pretrained != "none":
+    elif config is not None and config.pretrained != "none":
         _load(encoder, _library_weights(spec, offline=offline), model=spec.library_name)
     return encoder
 

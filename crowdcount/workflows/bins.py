@@ -32,7 +32,7 @@ from crowdcount.data.prepared.manifest import MANIFEST
 from crowdcount.drawing.charts import bar_chart
 from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import read_json, refuse_existing, sha256_file, write_bytes, write_json
-from crowdcount.workflows.bins_tables import check_block, find_table
+from crowdcount.workflows.bins_tables import check_block, find_table, published_table, read_table
 
 log = logging.getLogger("crowdcount")
 
@@ -253,7 +253,9 @@ def make_bins_files(
     folders: Sequence[Path],
     *,
     environment: Mapping[str, str],
-    plan: str | WrittenBins = "fine",
+    policy: str | None = None,
+    table: Path | None = None,
+    preset: str | None = None,
     block: int | None = None,
     representatives: str | None = None,
     smallest_head: int | None = None,
@@ -268,19 +270,25 @@ def make_bins_files(
 ) -> list[tuple[BinsTable, Path | None]]:
     """Make the bins of each data set as :func:`make_bins` does, or of all together; write them.
 
-    A ``block`` of None is that of the table, or 8. Without ``output`` each table goes into its
-    prepared folder; ``-`` writes none, and ``printed`` says that the caller prints the tables, so
-    that one for several data sets needs no file. ``chart`` is a PNG file to draw the bins into.
-    ``force`` replaces the chart, and tables made with other settings.
+    Bins are those of a policy, of a table in a file or of a published one (``preset``), or else
+    ``fine``. A ``block`` of None is that of the table, or 8. Without ``output`` each table goes
+    into its prepared folder; ``-`` writes none, and ``printed`` says that the caller prints the
+    tables, so that one for several data sets needs no file. ``chart`` is a PNG file to draw the
+    bins into. ``force`` replaces the chart, and tables made with other settings.
 
     Returns:
         Each table, and the path of its file if it has one.
 
     Raises:
-        UsageError: If tables and files do not fit together.
+        UsageError: If bins are given in several ways, or tables and files do not fit together.
     """
-    if block is None:
-        block = 8 if isinstance(plan, str) else plan.block or 8
+    if [policy, table, preset].count(None) < 2:
+        raise UsageError("choose one of --policy, --table and --preset")
+    plan: str | WrittenBins = policy or "fine"
+    if table is not None or preset is not None:
+        plan = published_table(preset or "") if table is None else read_table(table)
+        block = block or plan.block
+    block = 8 if block is None else block
     data = [PreparedDataset.open(path) for path in find_prepared(folders, environment=environment)]
     groups = [data] if together else [[source] for source in data]
     if len(groups) > 1 and (output or chart):
@@ -297,7 +305,7 @@ def make_bins_files(
         )
     tables = []
     for group in groups:
-        table = make_bins(
+        made = make_bins(
             group,
             block=block,
             policy=plan,
@@ -309,9 +317,9 @@ def make_bins_files(
         path = bins_path(group[0], block=block) if output is None and len(group) == 1 else output
         path = None if path == STDOUT else path
         if path is not None and not dry_run:
-            write_table(path, table, force=force)
-        warn_of_scarce_bins(table)
-        tables.append((table, path))
+            write_table(path, made, force=force)
+        warn_of_scarce_bins(made)
+        tables.append((made, path))
     if chart is not None and not dry_run:
         write_bytes(chart, bins_chart(tables[0][0]))
         log.info("chart %s", chart)

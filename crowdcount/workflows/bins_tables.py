@@ -6,7 +6,7 @@ from typing import Any
 
 from crowdcount.core.bins import WrittenBins, bin_ranges, format_range
 from crowdcount.core.published_bins import PUBLISHED_BINS
-from crowdcount.errors import BadInputError, ConfigError, InputMissingError, UsageError
+from crowdcount.errors import BadInputError, ConfigError, InputMissingError
 from crowdcount.files import read_json, read_toml
 from crowdcount.wording import did_you_mean
 
@@ -63,21 +63,6 @@ def check_block(table: WrittenBins, *, block: int) -> None:
             f"{table.name}: this table is for blocks of {table.block} pixels, not {block}",
             next_step=f"pass --block {table.block}, or use another table",
         )
-
-
-def choose_plan(
-    *, policy: str | None = None, table: Path | None = None, preset: str | None = None
-) -> str | WrittenBins:
-    """Return the plan for bins: a table file, a published table, a policy, or ``fine``.
-
-    Raises:
-        UsageError: If more than one is given.
-    """
-    if [policy, table, preset].count(None) < 2:
-        raise UsageError("choose one of --policy, --table and --preset")
-    if table is not None:
-        return read_table(table)
-    return policy or "fine" if preset is None else published_table(preset)
 
 
 def published_tables() -> Iterator[tuple[Any, ...]]:

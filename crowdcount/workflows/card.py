@@ -119,15 +119,10 @@ def pack(
     force: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Write a copy of a checkpoint for others, without paths of this machine.
+    """Write a copy of a checkpoint into a folder for others, without paths of this machine.
 
-    Args:
-        checkpoint: The folder of a checkpoint.
-        out: The folder to write.
-        text: The text of its card, or a file with it; None: its present text.
-        half: Store weights in float16, as ``save_checkpoint`` does.
-        force: Replace an earlier checkpoint at ``out``.
-        dry_run: Write nothing.
+    Its card gets a new text, which may be a file, or keeps its present one. ``half`` is that of
+    ``save_checkpoint``, ``force`` replaces an earlier checkpoint.
 
     Raises:
         UsageError: If ``out`` exists, or is not a checkpoint and would be replaced.
@@ -235,19 +230,16 @@ def _facts(checkpoint: ShownCheckpoint) -> dict[str, list[str]]:
 
 def _text_lines(text: CardText | None) -> dict[str, list[str]]:
     """Return the text of a card, which a person wrote, as lines by label."""
-    labels = ("data", "began with", "licence", "protocol", "metrics", "known failures", "speed")
-    if text is None:
-        return {label: [] for label in labels}
-    lines = (
-        list(map(_source_line, text.data)),
-        list(map(_source_line, text.weights)),
-        [text.licence],
-        [text.protocol] if text.protocol else [],
-        list(map(_measured_lines, text.metrics)),
-        list(text.known_failures),
-        [f"{t.image}, {t.machine}: {t.seconds:g} s\n  {t.command}" for t in text.speed],
-    )
-    return dict(zip(labels, lines, strict=True))
+    text = text or CardText(title="", licence="")
+    return {
+        "data": list(map(_source_line, text.data)),
+        "began with": list(map(_source_line, text.weights)),
+        "licence": [text.licence],
+        "protocol": [text.protocol or ""],
+        "metrics": list(map(_measured_lines, text.metrics)),
+        "known failures": list(text.known_failures),
+        "speed": [f"{t.image}, {t.machine}: {t.seconds:g} s\n  {t.command}" for t in text.speed],
+    }
 
 
 def _training_lines(provenance: Provenance) -> list[str]:

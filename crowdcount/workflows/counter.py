@@ -136,11 +136,8 @@ class Counter:
 def whole_image_model(model: BlockCounter, *, precision: str = "fp32") -> BlockModel:
     """Return a function that counts whole images, in windows if the model's settings say so.
 
-    Validation, ``eval`` and ``predict`` all count with it, so that they agree.
-
-    Args:
-        model: A model in evaluation mode.
-        precision: Precision of the network: a key of ``PRECISIONS``.
+    Validation, ``eval`` and ``predict`` all count with it, so that they agree. The model is in
+    evaluation mode.
     """
     if not model.config.window:
         return partial(predict_blocks, model, precision=precision)
@@ -207,11 +204,8 @@ def make_ready(model: BlockCounter, *, precision: str) -> None:
 
     Folds batch normalisation into convolutions, uses Winograd's algorithm for wide float32
     convolutions on a CPU, and stores weights in the precision and in the memory layout
-    (channels last) of the arithmetic.
-
-    Args:
-        model: A model in evaluation mode, on the device where it will count.
-        precision: Precision of the network: a key of ``PRECISIONS``.
+    (channels last) of the arithmetic. The model is in evaluation mode, on the device where it will
+    count.
     """
     fuse_batch_norm(model)
     if precision == "fp32" and model.mean.device.type == "cpu":

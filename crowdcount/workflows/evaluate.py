@@ -102,10 +102,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Convert the metrics to one flat mapping."""
         return {
-            "mae": self.metrics.mae,
-            "rmse": self.metrics.rmse,
-            "nae": self.metrics.nae,
-            "images": self.metrics.images,
+            **dataclasses.asdict(self.metrics),
             "mean_guess_mae": None if self.mean_guess is None else self.mean_guess.mae,
             "sets": {name: dataclasses.asdict(metrics) for name, metrics in self.sets.items()},
             "selected_on": self.selected_on,
@@ -149,47 +146,37 @@ def evaluate(
     Raises:
         InputMissingError: If a data set does not have the split.
     """
-    images = [(source, record) for source in data for record in source.records(split)]
+    names = [source.name for source in data]
+    images = [
+        (source.name if names.count(source.name) == 1 else str(source.folder), source, record)
+        for source in data
+        for record in source.records(split)
+    ]
     warnings = _warnings(counter, folds=[source.fold for source in data], split=split)
     for warning in warnings:
         log.warning("%s", warning)
-    results = []
-    for source, record in track(images, label=f"counting {split}"):
+    results: list[ImageResult] = []
+    sets: dict[str, list[ImageResult]] = {}
+    for label, source, record in track(images, label=f"counting {split}"):
         path = source.image_path(record)
-        results.append(
-            ImageResult(
-                data=source.name,
-                name=record.name,
-                path=path,
-                predicted=counter.count(path, scale=scale, max_pixels=max_pixels).total,
-                heads=record.heads,
-            )
+        total = counter.count(path, scale=scale, max_pixels=max_pixels).total
+        result = ImageResult(
+            data=source.name, name=record.name, path=path, predicted=total, heads=record.heads
         )
-    names = [source.name for source in data]
-    results_by_set = [
-        (
-            source.name if names.count(source.name) == 1 else str(source.folder),
-            [
-                result
-                for result, (origin, _) in zip(results, images, strict=True)
-                if origin is source
-            ],
-        )
-        for source in data
-    ]
+        results.append(result)
+        sets.setdefault(label, []).append(result)
     mean = counter.provenance.mean_heads
+    guesses = [] if mean is None else [dataclasses.replace(r, predicted=mean) for r in results]
     return Evaluation(
         metrics=_metrics(results),
         results=tuple(results),
         split=split,
         data=tuple(names),
         model=counter.name,
-        sets={label: _metrics(part) for label, part in results_by_set if part},
+        sets={label: _metrics(part) for label, part in sets.items()},
         selected_on=counter.provenance.selected_on,
         warnings=tuple(warnings),
-        mean_guess=None
-        if mean is None
-        else _metrics([dataclasses.replace(result, predicted=mean) for result in results]),
+        mean_guess=_metrics(guesses) if guesses else None,
     )
 
 
@@ -207,23 +194,10 @@ def evaluate_checkpoint(
     dry_run: bool = False,
     track: Track = untracked,
 ) -> Evaluation | None:
-    """Evaluate a checkpoint on prepared folders.
+    """Evaluate a checkpoint on prepared folders as :func:`evaluate` does; None for a dry run.
 
-    Args:
-        model: The checkpoint.
-        folders: Prepared data sets; see :func:`open_prepared`.
-        environment: Environment variables.
-        fold: Fold to take for validation; None: the images held out by ``preprocess``.
-        split: ``val``, ``test``, ``train`` or ``calibration``.
-        scale: See :func:`evaluate`.
-        max_pixels: See :func:`evaluate`.
-        device: Device to count on.
-        precision: Number format of the network.
-        dry_run: Log what would be done.
-        track: Progress reporting.
-
-    Returns:
-        The evaluation; None for a dry run.
+    See :func:`open_prepared` for the folders and the fold, and
+    :func:`crowdcount.workflows.counter.load` for the device and the precision.
     """
     data = open_prepared(folders, environment=environment, fold=fold)
     log.info("model %s, split %s of %s", model, split, ", ".join(source.name for source in data))

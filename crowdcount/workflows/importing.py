@@ -107,24 +107,9 @@ def import_checkpoint(
 
 
 def _save(
-    file: TensorFile,
-    model: BlockCounter,
-    out: Path,
-    *,
-    bins: str,
-    data: str | None,
-    dry_run: bool,
+    file: TensorFile, model: BlockCounter, out: Path, *, bins: str, data: str | None, dry_run: bool
 ) -> Path:
-    """Write a converted model with its card; log it.
-
-    Args:
-        file: The published file.
-        model: Its model.
-        out: The folder.
-        bins: The source of its bins.
-        data: Its training data set; None: not known.
-        dry_run: Write nothing.
-    """
+    """Write a converted model with its card, which names its training data if known; log it."""
     rule, config, path = load_recipe(data or DEFAULT_SET).resize, model.config, file.path
     assumed = Assumptions(
         bins=bins,

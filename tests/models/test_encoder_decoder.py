@@ -17,8 +17,7 @@ from crowdcount.models.encoder_decoder import (
     LAYOUTS,
     RESNET_DECODERS,
     Context,
-    bare_parts,
-    pretrained_parts,
+    network_parts,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -49,7 +48,7 @@ def test_weights_lie_where_the_library_looks_for_them(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_of_all_without_computing(name, block):
     with torch.device("meta"):
-        parts = bare_parts(backbone_spec(name), block=block)
+        parts = network_parts(backbone_spec(name), None, offline=True, block=block)
         features = parts.encoder(torch.empty(2, 3, 192, 256))
         assert features.shape[2:] == (192 // parts.stride, 256 // parts.stride)
         decoded = parts.decoder(torch.empty(2, features.shape[1], 192 // block, 256 // block))
@@ -59,7 +58,7 @@ def test_shapes_of_all_without_computing(name, block):
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_norm_is_where_the_name_says(name):
     with torch.device("meta"):
-        parts = bare_parts(backbone_spec(name), block=8)
+        parts = network_parts(backbone_spec(name), None, offline=True, block=8)
     normed = any(isinstance(each, nn.BatchNorm2d) for each in parts.encoder.modules())
     assert normed == (name.endswith("_bn") or name.startswith("resnet"))
 
@@ -69,7 +68,7 @@ def test_batch_norm_is_where_the_name_says(name):
 )
 def test_a_vgg_has_all_its_convolutions_and_one_pooling_less(name, number):
     with torch.device("meta"):
-        parts = bare_parts(backbone_spec(name), block=8)
+        parts = network_parts(backbone_spec(name), None, offline=True, block=8)
     assert len(convolutions(parts.encoder)) == number
     assert sum(isinstance(each, nn.MaxPool2d) for each in parts.encoder) == 4
     assert [each.out_channels for each in convolutions(parts.decoder)] == [256, 128]
@@ -78,7 +77,7 @@ def test_a_vgg_has_all_its_convolutions_and_one_pooling_less(name, number):
 @pytest.mark.parametrize("name", ["csrnet", "csrnet_bn", "cannet", "cannet_bn"])
 def test_csrnet_and_cannet_have_ten_convolutions_and_six_dilated_ones(name):
     with torch.device("meta"):
-        parts = bare_parts(backbone_spec(name), block=8)
+        parts = network_parts(backbone_spec(name), None, offline=True, block=8)
     assert len(convolutions(parts.encoder)) == 10
     dilated = [each for each in convolutions(parts.decoder) if each.dilation == (2, 2)]
     assert [each.out_channels for each in dilated] == [512, 512, 512, 256, 128, 64]
@@ -88,9 +87,12 @@ def test_csrnet_and_cannet_have_ten_convolutions_and_six_dilated_ones(name):
 @pytest.mark.parametrize("name", RESNET_DECODERS)
 def test_the_last_stage_of_a_resnet_keeps_the_grid_for_small_blocks(name):
     with torch.device("meta"):
-        strides = [bare_parts(backbone_spec(name), block=block).stride for block in (8, 16, 32)]
+        strides = [
+            network_parts(backbone_spec(name), None, offline=True, block=block).stride
+            for block in (8, 16, 32)
+        ]
         widths = RESNET_DECODERS[name]
-        decoder = bare_parts(backbone_spec(name), block=8).decoder
+        decoder = network_parts(backbone_spec(name), None, offline=True, block=8).decoder
     assert strides == [16, 16, 32]
     assert tuple(block.conv1.out_channels for block in decoder) == widths
 
@@ -130,7 +132,7 @@ def whole_model(name):
 
 def from_file(name, path):
     config = ModelConfig(backbone=name, weights=str(path))
-    return pretrained_parts(backbone_spec(name), config, offline=True, block=8)
+    return network_parts(backbone_spec(name), config, offline=True, block=8)
 
 
 def test_weights_of_a_file_reach_every_convolution_of_a_resnet(tmp_path):

@@ -151,8 +151,7 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that are not known."""
-        values = dataclasses.asdict(self) | {"data": list(self.data) or None}
-        return {key: value for key, value in values.items() if value is not None}
+        return _known(dataclasses.asdict(self) | {"data": list(self.data) or None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +173,11 @@ class Card:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that are not known."""
-        values = dataclasses.asdict(self) | {"provenance": self.provenance.to_json()}
-        return {key: value for key, value in values.items() if value is not None}
+        return _known(dataclasses.asdict(self) | {"provenance": self.provenance.to_json()})
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def read_card_text(path: Path) -> CardText:

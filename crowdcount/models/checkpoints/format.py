@@ -63,11 +63,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, model: BlockCounter, *, card: Card, half: bool = False) -> None:
     """Write a model into a folder, which is replaced whole or not at all.
 
-    Args:
-        folder: The folder; an earlier checkpoint there is replaced.
-        model: The model, with its bins, statistics and, for CLIP, text features.
-        card: Its card.
-        half: Store matrices and kernels in float16, which halves the size.
+    ``half`` stores matrices and kernels in float16, which halves the size.
     """
     description = Description(
         model=model.config,

@@ -67,11 +67,8 @@ def hub_folder(
 ) -> Path:
     """Return the cached folder of one commit of a repository; download the files it lacks.
 
-    Args:
-        source: The repository.
-        needed: Files that it must have.
-        useful: Files to download if it has them.
-        offline: Send no request; use the cache alone.
+    It must have the files ``needed``, and may have those in ``useful``. ``offline`` sends no
+    request.
 
     Raises:
         InputMissingError: If a needed file is neither in the cache nor can be downloaded.

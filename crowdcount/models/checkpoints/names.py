@@ -83,8 +83,21 @@ def resolve_checkpoint(
         folder = hub_folder(source, needed=needed, useful=useful, offline=offline)
         pinned = HubName(source.repository, folder.name)
         return ResolvedCheckpoint(path=folder, name=str(pinned), revision=folder.name)
-    path = _shipped() if given == STARTER else _local(Path(given))
-    return ResolvedCheckpoint(path=path, name=str(given))
+    path = _checkpoint_in(starter_folder() if given == STARTER else Path(given))
+    if path is not None:
+        return ResolvedCheckpoint(path=path, name=str(given))
+    next_step = "name a checkpoint or a run, such as runs/latest"
+    if given == STARTER:
+        raise InputMissingError(
+            f"{STARTER}: no model ships with this version",
+            looked_for=f"{starter_folder()}; a folder of your own is written ./{STARTER}",
+            next_step=next_step,
+        )
+    raise InputMissingError(
+        f"{given}: no checkpoint",
+        looked_for=f"{CONFIG_NAME} in it, in its best/ and in its last/",
+        next_step=next_step,
+    )
 
 
 def starter_folder() -> Path:
@@ -120,27 +133,6 @@ def _default(directory: Path) -> str | Path:
         looked_for=f"--checkpoint, {CHECKPOINT_VARIABLE} and {LATEST_RUN}; "
         "no model ships with this version",
         next_step="train one: crowdcount train, or see a small one at work: crowdcount demo",
-    )
-
-
-def _shipped() -> Path:
-    if not starter_ships():
-        raise InputMissingError(
-            f"{STARTER}: no model ships with this version",
-            looked_for=f"{starter_folder()}; a folder of your own is written ./{STARTER}",
-            next_step="name a checkpoint or a run, such as runs/latest",
-        )
-    return starter_folder()
-
-
-def _local(given: Path) -> Path:
-    folder = _checkpoint_in(given)
-    if folder is not None:
-        return folder
-    raise InputMissingError(
-        f"{given}: no checkpoint",
-        looked_for=f"{CONFIG_NAME} in it, in its best/ and in its last/",
-        next_step="name a checkpoint or a run, such as runs/latest",
     )
 
 

@@ -75,6 +75,11 @@ BEGINNINGS: dict[str, dict[str, str]] = {
         "context.weight.": "backbone.context.weight_net.",
     },
     "resnet": {"encoder.": "backbone.encoder.", "decoder.": "backbone.decoder.", **_HEAD},
+    "zip": {
+        "neck.refine.0.": "backbone.refiner.refine.",
+        "neck.halve.": "backbone.decoder.",
+        "encoder.": "backbone.encoder.",
+    },
 }
 """Prefixes of our names and of the published ones, by family of backbones. The first that matches
 applies; other names are the same in both."""
@@ -93,14 +98,9 @@ def published_model(
 
     The text encoder in the file computes the features of the sentences, and is then dropped.
 
-    Args:
-        tensors: The bare state dict.
-        bins: The bins of its training.
-        backbone: Its backbone; None: the one that fits its tensors.
-        prompts: ``words`` or ``digits``, as in its training.
-        window: Side of the counting windows in pixels; None: that of its position embedding, or
-            whole images without one; 0: whole images.
-        window_stride: Pixels from one window to the next; None: the side.
+    The settings are those of its training. A backbone of None is the one that fits its tensors, a
+    window of None that of its position embedding, or whole images without one; both the side of the
+    windows and their stride are in pixels.
 
     Raises:
         ConfigError: If the backbone is unknown, or the windows cut blocks or leave gaps.
@@ -128,7 +128,7 @@ def published_model(
         model = empty_model(config, bins)
         clip = bare_clip_text(spec) if spec.family == "clip" else None
     own = model.state_dict()
-    theirs = _published_names(own, family=spec.family)
+    theirs = published_names(own, family=spec.family)
     expected = {theirs[name]: own[name] for name in theirs}
     text = {
         TEXT + name: tensor
@@ -151,11 +151,7 @@ def published_model(
 
 
 def recognise_backbone(tensors: Mapping[str, Tensor]) -> str:
-    """Find the backbone of a published checkpoint by the names and shapes of its tensors.
-
-    Raises:
-        BadInputError: If no known backbone fits.
-    """
+    """Find the backbone of a published checkpoint; raises BadInputError if none fits."""
     fitting = _fitting_backbones(tensors)
     if not fitting:
         raise BadInputError(
@@ -210,13 +206,13 @@ def _fitting_plain(tensors: Mapping[str, Tensor]) -> list[str]:
         if all(key.startswith(tuple(BEGINNINGS[family].values())) for key in shapes):
             with torch.device("meta"):
                 own = empty_model(ModelConfig(backbone=name), some).state_dict()
-            theirs = _published_names(own, family=family)
+            theirs = published_names(own, family=family)
             if _shapes({theirs[key]: own[key] for key in theirs}) == shapes:
                 fitting.append(name)
     return fitting
 
 
-def _published_names(own: Mapping[str, Tensor], *, family: str) -> dict[str, str]:
+def published_names(own: Mapping[str, Tensor], *, family: str) -> dict[str, str]:
     """Map our names of the tensors that a published file holds to its names."""
     return {name: published_name(name, family=family) for name in own if name not in OURS_ALONE}
 

@@ -16,19 +16,12 @@ from crowdcount.core.settings import parse
 from crowdcount.errors import BadInputError
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
-from crowdcount.models.checkpoints.published import OURS_ALONE
+from crowdcount.models.checkpoints.published import published_names
 from crowdcount.models.checkpoints.tensor_files import TensorFile, drop_counters, exact_tensors
 from crowdcount.models.config import ModelConfig
 
 SMALL = re.compile(r"mobilenetv2_050|mobilenetv3_small_.*|mobilenetv4_conv_small.*")
 """Networks with refining blocks of one depthwise and one 1x1 convolution."""
-
-_NAMES = (
-    (r"neck\.refine\.0\.", "backbone.refiner.refine."),
-    (r"neck\.halve\.", "backbone.decoder."),
-    (r"encoder\.", "backbone.encoder."),
-)
-"""Beginnings of our names and of the published ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +83,15 @@ def zip_model(file: TensorFile) -> BlockCounter:
     with torch.random.fork_rng(devices=[]):
         model = empty_model(config, bins)
     own = model.state_dict()
-    # A decoder of one block is not numbered in the file.
-    single = not any(name.startswith("neck.halve.1.") for name in own)
     theirs = {
-        name: _published_name(name, single=single)
-        for name in own
-        if name not in OURS_ALONE and not name.startswith("head.0.")
+        ours: name
+        for ours, name in published_names(own, family="zip").items()
+        if not ours.startswith("head.0.")
     }
+    if not any(name.startswith("neck.halve.1.") for name in own):
+        # A decoder of one block is not numbered in the file.
+        single = ("backbone.decoder.0.", "backbone.decoder.")
+        theirs = {ours: name.replace(*single) for ours, name in theirs.items()}
     tensors = dict(file.tensors)
     tensors.pop("bin_centers", None)
     heads = {
@@ -116,13 +111,3 @@ def zip_model(file: TensorFile) -> BlockCounter:
         )
     model.load_state_dict(own)
     return model.eval()
-
-
-def _published_name(name: str, *, single: bool) -> str:
-    if single:
-        name = name.replace("neck.halve.0.", "neck.halve.", 1)
-    for ours, published in _NAMES:
-        name, changed = re.subn(f"^{ours}", published, name)
-        if changed:
-            break
-    return name

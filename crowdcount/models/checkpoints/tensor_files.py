@@ -11,13 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import (
-    Path,
-    PosixPath,
-    PurePosixPath,
-    PureWindowsPath,
-    WindowsPath,
-)
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 
 import numpy as np
@@ -109,8 +103,8 @@ def read_tensors(path: Path) -> TensorFile:
         content = items[key]
     tensors = {str(name): v for name, v in _items(content).items() if isinstance(v, Tensor)}
     other |= {str(name): v for name, v in _items(content).items() if not isinstance(v, Tensor)}
-    while (prefix := _shared_prefix(tensors)) is not None:
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    while shared := [p for p in _PREFIXES if all(name.startswith(p) for name in tensors)]:
+        tensors = {name.removeprefix(shared[0]): tensor for name, tensor in tensors.items()}
     # The safetensors format sorts its tensors by type and name; TorchScript, as it likes.
     ordered = not (safe or program)
     return TensorFile(path=path, tensors=tensors, ordered=ordered, other=other)
@@ -168,10 +162,6 @@ def _path_to_tensors(content: object, *, depth: int = 3) -> tuple[object, ...] |
     return None
 
 
-def _shared_prefix(tensors: Mapping[str, Tensor]) -> str | None:
-    return next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
-
-
 def refuse_nan(file: TensorFile) -> None:
     """Refuse weights that are not numbers, as a training that diverged leaves them.
 
@@ -193,13 +183,8 @@ def match_tensors(
 
     They are matched by name. If names differ, but number, order and shapes agree with the model,
     they are matched in order, which is logged. Counters of batch normalisation are left out: not
-    every file has them, and nothing depends on them.
-
-    Args:
-        file: The tensors.
-        expected: The state dict of the model.
-        model: The model, for messages.
-        optional: Prefixes of names that the file need not have.
+    every file has them, and nothing depends on them. ``optional`` are prefixes of names that the
+    file need not have, ``model`` names the model in messages.
 
     Raises:
         BadInputError: If the tensors are not those of the model; names the first difference.
@@ -262,9 +247,11 @@ def exact_tensors(
 
 
 def _listed(names: list[str]) -> str:
-    if len(names) == 1:
-        return f"the tensor {names[0]}"
-    return f"{len(names)} tensors ({', '.join(names)})"
+    return (
+        f"the tensor {names[0]}"
+        if len(names) == 1
+        else f"{len(names)} tensors ({', '.join(names)})"
+    )
 
 
 def _first_difference(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

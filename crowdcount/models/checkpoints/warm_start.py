@@ -29,10 +29,7 @@ def with_initial_settings(
 ) -> dict[str, Any]:
     """Complete settings of the section ``model`` with those of the checkpoint that it starts from.
 
-    Args:
-        given: The settings.
-        init: The checkpoint.
-        part: ``all``, or ``encoder``: only the encoder comes from the checkpoint.
+    ``part`` is ``all``, or ``encoder``: only the encoder comes from the checkpoint.
 
     Raises:
         InputMissingError: If the checkpoint is missing.
