@@ -47,7 +47,7 @@ def evaluate(
     # Imported late: PyTorch takes seconds, and a missing checkpoint is reported first.
     from crowdcount.workflows import evaluate as workflow
 
-    gates = [workflow.Gate.parse(text) for text in fail_if or ()]
+    gates = {text: workflow.parse_gate(text) for text in fail_if or ()}
     result = workflow.evaluate_checkpoint(
         model,
         data or (),
@@ -81,6 +81,6 @@ def evaluate(
         log.info("always guessing the training mean: MAE %.2f", result.mean_guess.mae)
     if csv is not None:
         result.write_csv(csv)
-    failed = [str(gate) for gate in gates if gate.fails(result.metrics)]
+    failed = [text for text, fails in gates.items() if fails(result.metrics)]
     if failed:
         raise GateFailedError(f"the gate failed: {', '.join(failed)}")

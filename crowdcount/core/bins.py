@@ -121,6 +121,8 @@ class WrittenBins:
         ValueError: If the starts, values or block are not those of bins.
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
     """Name of a published table, or of a file."""
 
@@ -159,19 +161,7 @@ class WrittenBins:
         table = {"starts": content} if isinstance(content, list) else content
         if not isinstance(table, Mapping) or "starts" not in table:
             raise ValueError("expected a list of starts, such as [0, 1, 2, 4], or the key 'starts'")
-        written = parse(_Written, table)
-        return cls(name=name, starts=written.starts, values=written.values, block=written.block)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Written:
-    """A table of bins as users write it."""
-
-    __pydantic_config__ = STRICT
-
-    starts: tuple[int, ...]
-    values: tuple[float, ...] | None = None
-    block: int | None = None
+        return parse(cls, {**table, "name": name})
 
 
 def bin_ranges(starts: Sequence[int]) -> tuple[tuple[int, int | None], ...]:

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crowdcount.core.bins import Bins, expected_counts
+from crowdcount.core.bins import Bins, expected_counts, format_range
 from crowdcount.core.image import Normalisation
 from crowdcount.core.types import BlockPrediction, pad_to_multiple
 from crowdcount.errors import ConfigError
 from crowdcount.models.config import ModelConfig
-from crowdcount.models.output import check_head, zero_inflated
 
 
 class BlockCounter(nn.Module, ABC):
@@ -55,7 +54,12 @@ class BlockCounter(nn.Module, ABC):
                 f"model.block: {config.block}, but the bins were made for blocks of {bins.block}",
                 next_step=f"make bins for blocks of {config.block} pixels, or change the setting",
             )
-        check_head(config.head, bins)
+        if config.head == "zip" and bins.starts[1] != 1:
+            raise ConfigError(
+                f"model.head: zip needs a bin for empty blocks alone, and the first bin is "
+                f"{format_range(*bins.ranges[0])}",
+                next_step="use bins that start 0, 1, or --set model.head=ebc",
+            )
         self.config = config.resolved()
         self.bins = bins
         self.normalisation = normalisation
@@ -151,3 +155,23 @@ class BlockCounter(nn.Module, ABC):
         bins; ``regression``: the heads of the block before ReLU. Sides are multiples of both the
         block side and the network's strides.
         """
+
+
+def zero_inflated(
+    occupancy: Float[Tensor, "batch 2 rows cols"], filled: Float[Tensor, "batch filled rows cols"]
+) -> Float[Tensor, "batch bins rows cols"]:
+    r"""Combine the logits of ZIP's two heads to logits of all bins.
+
+    With :math:`\pi` = softmax(``occupancy``) and q = softmax(``filled``) the bins have the
+    probabilities :math:`\pi_0, \pi_1 q_1, \pi_1 q_2, ...`, so the expectation over the bins is the
+    density of ZIP: :math:`\pi_1 \lambda`, :math:`\lambda = \sum_k q_k a_k`. The result are
+    log-probabilities, computed in float32 or wider.
+
+    Source:
+        Ma et al., "ZIP: Scalable Crowd Counting via Zero-Inflated Poisson Modeling",
+        https://arxiv.org/abs/2506.19955.
+    """
+    dtype = torch.promote_types(filled.dtype, torch.float32)
+    log_occupancy = occupancy.to(dtype).log_softmax(dim=1)
+    log_filled = filled.to(dtype).log_softmax(dim=1)
+    return torch.cat([log_occupancy[:, :1], log_occupancy[:, 1:] + log_filled], dim=1)

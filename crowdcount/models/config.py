@@ -11,7 +11,6 @@ from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import check_backbone, own_window
 from crowdcount.models.grid_transformer import Depth
 from crowdcount.models.neck import Norm
-from crowdcount.models.output import Head
 from crowdcount.models.prompts import Style, check_template
 
 MAX_PROMPT_TOKENS = 1024
@@ -35,7 +34,7 @@ class ModelConfig:
     """A name from ``crowdcount models list``; ``timm:NAME`` or ``open-clip:ARCH/PRETRAINED`` for
     other models of these libraries."""
 
-    head: Head = "ebc"
+    head: Literal["ebc", "zip", "regression"] = "ebc"
     """``ebc``: one classification over all bins. ``zip``: empty or occupied first, then the bin.
     ``regression``: the heads of a block as one number, without bins; not with CLIP's backbones."""
 

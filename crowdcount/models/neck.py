@@ -59,7 +59,8 @@ class Neck(nn.Module):
         self._stages = [deepest[stride] for stride in used]
         self._cells = [max(stride, block) for stride in used]
         self.lateral = nn.ModuleList(
-            _pointwise(channels[stage], width, norm=norm) for stage in self._stages
+            nn.Sequential(nn.Conv2d(channels[stage], width, 1, bias=False), _norm(norm, width))
+            for stage in self._stages
         )
         self.smooth = nn.ModuleList(_separable(width, norm=norm) for _ in self._stages)
 
@@ -135,10 +136,6 @@ def on_grid(
     if size[0] >= grid[0] and size[1] >= grid[1]:
         return F.adaptive_avg_pool2d(features, grid)
     return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
-
-
-def _pointwise(channels: int, width: int, *, norm: str) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), _norm(norm, width))
 
 
 def _separable(width: int, *, norm: str) -> nn.Sequential:

@@ -6,7 +6,7 @@ import io
 import logging
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,38 +26,29 @@ log = logging.getLogger("crowdcount")
 COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A condition on a metric under which an evaluation counts as failed."""
+def parse_gate(text: str) -> Callable[[CountMetrics], bool]:
+    """Read a condition such as ``mae>60``, and return a function that says whether it holds.
 
-    metric: str
-    comparison: str
-    bound: float
+    A metric that is not defined fails every gate.
 
-    @classmethod
-    def parse(cls, text: str) -> "Gate":
-        """Read a gate from text such as ``mae>60``.
+    Raises:
+        UsageError: If the text is not a condition of this form.
+    """
+    match = re.fullmatch(r"\s*(mae|rmse|nae)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*", text)
+    try:
+        metric, comparison, number = match.groups()  # type: ignore[union-attr]
+        bound = float(number)
+    except (AttributeError, ValueError):
+        raise UsageError(
+            f"--fail-if {text}: expected mae, rmse or nae, then >, >=, < or <=, then a number",
+            next_step='quote it for the shell: --fail-if "mae>60"',
+        ) from None
 
-        Raises:
-            UsageError: If the text is not a condition of this form.
-        """
-        match = re.fullmatch(r"\s*(mae|rmse|nae)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*", text)
-        try:
-            metric, comparison, bound = match.groups()  # type: ignore[union-attr]
-            return cls(metric=metric, comparison=comparison, bound=float(bound))
-        except (AttributeError, ValueError):
-            raise UsageError(
-                f"--fail-if {text}: expected mae, rmse or nae, then >, >=, < or <=, then a number",
-                next_step='quote it for the shell: --fail-if "mae>60"',
-            ) from None
+    def fails(metrics: CountMetrics) -> bool:
+        value = getattr(metrics, metric)
+        return value is None or COMPARISONS[comparison](value, bound)
 
-    def fails(self, metrics: CountMetrics) -> bool:
-        """Whether the condition holds. A metric that is not defined fails every gate."""
-        value = getattr(metrics, self.metric)
-        return value is None or COMPARISONS[self.comparison](value, self.bound)
-
-    def __str__(self) -> str:
-        return f"{self.metric}{self.comparison}{self.bound:g}"
+    return fails
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +60,6 @@ class ImageResult:
     path: Path
     predicted: float
     heads: int
-
-    @property
-    def error(self) -> float:
-        """Predicted minus true count, in heads."""
-        return self.predicted - self.heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +103,8 @@ class Evaluation:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["data", "image", "path", "predicted", "heads", "error"])
         for image in self.results:
-            row = [image.data, image.name, image.path, image.predicted, image.heads, image.error]
+            error = image.predicted - image.heads
+            row = [image.data, image.name, image.path, image.predicted, image.heads, error]
             writer.writerow(row)
         write_text(path, table.getvalue())
 

@@ -25,7 +25,6 @@ from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import ResolvedCheckpoint, resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import (
     initial_model,
-    model_around_initial_encoder,
     with_initial_settings,
 )
 from crowdcount.training.config import TrainConfig
@@ -189,9 +188,7 @@ def first_model(
     torch.manual_seed(config.train.seed)
     if init is None:
         return build_model(config.model, bins, offline=offline)
-    if config.train.init_part == "encoder":
-        return model_around_initial_encoder(config.model, bins, init=init)
-    return initial_model(config.model, init=init)
+    return initial_model(config.model, bins, init=init, part=config.train.init_part)
 
 
 @dataclass(frozen=True, kw_only=True)

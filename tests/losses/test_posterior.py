@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from crowdcount.losses.posterior import head_posteriors
+from crowdcount.losses.count import head_posteriors
 
 BLOCK = 8
 

@@ -8,11 +8,11 @@ from torch.testing import assert_close
 
 from crowdcount.core.bins import Bins, expected_counts
 from crowdcount.errors import ConfigError
+from crowdcount.models.block_counter import zero_inflated
 from crowdcount.models.build import build_model
 from crowdcount.models.clip_ebc import bin_prompts
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import classification_head
-from crowdcount.models.output import zero_inflated
 
 BINS = Bins(block=8, starts=(0, 1, 2, 4), values=(0.0, 1.0, 2.3, 4.6))
 COARSE = Bins(block=8, starts=(0, 2), values=(0.1, 2.3))

@@ -64,13 +64,21 @@ def with_initial_settings(
     return {**settings, **given}
 
 
-def initial_model(config: ModelConfig, *, init: ResolvedCheckpoint) -> BlockCounter:
+def initial_model(
+    config: ModelConfig, bins: Bins, *, init: ResolvedCheckpoint, part: str = "all"
+) -> BlockCounter:
     """Build a model for training with the weights, bins and statistics of a checkpoint.
 
-    Raises errors as :func:`with_initial_settings` does.
+    With the part ``encoder`` its encoder and statistics are those of the checkpoint, and the rest
+    is new: it is for ``bins``, and its random weights come from PyTorch's global generator, which
+    the caller seeds. Raises errors as :func:`with_initial_settings` does.
     """
-    with_initial_settings(dataclasses.asdict(config), init=init)
+    with_initial_settings(dataclasses.asdict(config), init=init, part=part)
     first = load_checkpoint(init.path).model
+    if part == "encoder":
+        model = build_model(config, bins, normalisation=first.normalisation, offline=True)
+        model.get_submodule("encoder").load_state_dict(first.get_submodule("encoder").state_dict())
+        return model
     model = empty_model(config, first.bins, normalisation=first.normalisation)
     weights = first.state_dict()
     if model.state_dict().keys() != weights.keys():
@@ -80,19 +88,4 @@ def initial_model(config: ModelConfig, *, init: ResolvedCheckpoint) -> BlockCoun
             next_step=f"leave it at {first.config.tuning}",
         )
     model.load_state_dict(weights)
-    return model
-
-
-def model_around_initial_encoder(
-    config: ModelConfig, bins: Bins, *, init: ResolvedCheckpoint
-) -> BlockCounter:
-    """Build a model for training with the encoder and statistics of a checkpoint; the rest is new.
-
-    Random weights come from PyTorch's global generator, which the caller seeds. Raises errors as
-    :func:`with_initial_settings` does.
-    """
-    with_initial_settings(dataclasses.asdict(config), init=init, part="encoder")
-    first = load_checkpoint(init.path).model
-    model = build_model(config, bins, normalisation=first.normalisation, offline=True)
-    model.get_submodule("encoder").load_state_dict(first.get_submodule("encoder").state_dict())
     return model
