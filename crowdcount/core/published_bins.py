@@ -25,31 +25,27 @@ def _clip_ebc(
     )
 
 
-def _fine_r8(data: str, max_count: int, average: float) -> WrittenBins:
-    name = f"{data}-r8-t{max_count}"
-    return _clip_ebc(name, block=8, starts=range(max_count + 1), averages=(average,))
-
-
 def _zip(name: str, *, block: int, starts: Iterable[int]) -> WrittenBins:
     return WrittenBins(name=name, starts=tuple(starts), block=block, source=ZIP)
 
 
+_FINE_R8 = {
+    "sha": {2: 2.24479, 4: 4.29992},
+    "shb": {2: 2.15171, 4: 4.41009},
+    "nwpu": {2: 2.10737, 4: 4.21931},
+    "qnrf": {2: 2.09296, 4: 4.21937, 11: 11.0},
+    "jhu": {2: 2.18589, 4: 4.24058},
+}
+"""Average of the last bin of the fine tables for blocks of 8 pixels, by data set and m."""
+
 # fmt: off
 _TABLES = (
-    _fine_r8("sha", 2, 2.24479),
-    _fine_r8("sha", 4, 4.29992),
-    _fine_r8("shb", 2, 2.15171),
-    _fine_r8("shb", 4, 4.41009),
-    _fine_r8("nwpu", 2, 2.10737),
-    _fine_r8("nwpu", 4, 4.21931),
-    _fine_r8("qnrf", 2, 2.09296),
-    _fine_r8("qnrf", 4, 4.21937),
-    _fine_r8("qnrf", 11, 11.0),
-    _fine_r8("jhu", 2, 2.18589),
-    _fine_r8("jhu", 4, 4.24058),
-    _clip_ebc(
-        "qnrf-r16-t8-fine", block=16, starts=range(9), averages=(9.23349,)
+    *(
+        _clip_ebc(f"{data}-r8-t{m}", block=8, starts=range(m + 1), averages=(average,))
+        for data, averages in _FINE_R8.items()
+        for m, average in averages.items()
     ),
+    _clip_ebc("qnrf-r16-t8-fine", block=16, starts=range(9), averages=(9.23349,)),
     _clip_ebc(
         "qnrf-r16-t8-dynamic", block=16, starts=(0, 1, 2, 3, 4, 6, 8),
         averages=(4.29278, 6.31441, 9.23349),
@@ -58,9 +54,7 @@ _TABLES = (
         "qnrf-r16-t8-coarse", block=16, starts=(0, 1, 3, 5, 7),
         averages=(1.14978, 3.27641, 5.30609, 8.11466),
     ),
-    _clip_ebc(
-        "qnrf-r32-t19-fine", block=32, starts=range(20), averages=(23.01897,)
-    ),
+    _clip_ebc("qnrf-r32-t19-fine", block=32, starts=range(20), averages=(23.01897,)),
     _clip_ebc(
         "qnrf-r32-t19-dynamic", block=32, starts=(*range(10), 10, 12, 14, 16, 18),
         averages=(10.42903, 12.43320, 14.43341, 16.43521, 21.93548),

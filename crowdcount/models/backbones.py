@@ -286,16 +286,20 @@ def check_tag(library: str, model: str, *, tag: str, known: Sequence[str]) -> No
         )
 
 
+def _no_model(library: str, model: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"model.backbone: {library} has no model {model!r}{did_you_mean(model, known)}",
+        next_step=f"{library}.list_models() in Python lists what it has",
+    )
+
+
 def _timm_spec(name: str, *, tag: str) -> BackboneSpec:
     """Describe a timm model; ``tag`` replaces a tag after a dot in its name."""
     import timm
 
     model, _, tag_in_name = name.partition(".")
     if not timm.is_model(model):
-        raise ConfigError(
-            f"model.backbone: timm has no model {model!r}{did_you_mean(model, timm.list_models())}",
-            next_step="timm.list_models('*part-of-a-name*') in Python lists what it has",
-        )
+        raise _no_model("timm", model, timm.list_models())
     tag = tag or tag_in_name
     if tag:
         names = timm.list_models(f"{model}.*", pretrained=True)
@@ -316,12 +320,8 @@ def _open_clip_spec(name: str, *, tag: str) -> BackboneSpec:
     import timm
 
     model, _, tag_in_name = name.partition("/")
-    known_models = open_clip.list_models()
-    if model not in known_models:
-        raise ConfigError(
-            f"model.backbone: open_clip has no model {model!r}{did_you_mean(model, known_models)}",
-            next_step="open_clip.list_models() in Python lists what it has",
-        )
+    if model not in open_clip.list_models():
+        raise _no_model("open_clip", model, open_clip.list_models())
     tag = tag or tag_in_name
     if tag:
         known = open_clip.list_pretrained_tags_by_model(model)

@@ -27,12 +27,14 @@ def build_model(
     bins: Bins,
     *,
     normalisation: Normalisation | None = None,
+    fresh: bool = True,
     offline: bool = False,
 ) -> BlockCounter:
     """Build a model for training, with the encoder's weights from the settings and the rest random.
 
     Random weights come from PyTorch's global generator, which the caller seeds. A normalisation of
-    None is that of the settings. ``offline`` takes weights from a file or the libraries' caches.
+    None is that of the settings. ``offline`` takes weights from a file or the libraries' caches;
+    if not ``fresh``, none are taken.
 
     Raises:
         ConfigError: If the settings contradict the bins or the library.
@@ -40,28 +42,6 @@ def build_model(
         UntrustedFileError: If reading the weights file would run code from it.
         BadInputError: If the weights file is damaged or not of this backbone.
     """
-    return _build(config, bins, normalisation, fresh=True, offline=offline)
-
-
-def empty_model(
-    config: ModelConfig, bins: Bins, *, normalisation: Normalisation | None = None
-) -> BlockCounter:
-    """Build a model to load a state dict into, as :func:`build_model` does.
-
-    Needs neither network nor pretrained weights; the sources of weights in ``config`` are ignored.
-    """
-    return _build(config, bins, normalisation, fresh=False, offline=True)
-
-
-def _build(
-    config: ModelConfig,
-    bins: Bins,
-    normalisation: Normalisation | None,
-    *,
-    fresh: bool,
-    offline: bool,
-) -> BlockCounter:
-    """Build a model and apply the settings that all families share."""
     spec = backbone_spec(config.backbone, pretrained=config.pretrained if fresh else "auto")
     if normalisation is None:
         normalisation = NORMALISATIONS.get(config.normalisation, spec.normalisation)
@@ -84,6 +64,16 @@ def _build(
     if config.frozen_head_statistics:
         model.freeze_statistics(head=True)
     return model
+
+
+def empty_model(
+    config: ModelConfig, bins: Bins, *, normalisation: Normalisation | None = None
+) -> BlockCounter:
+    """Build a model to load a state dict into, as :func:`build_model` does.
+
+    Needs neither network nor pretrained weights; the sources of weights in ``config`` are ignored.
+    """
+    return build_model(config, bins, normalisation=normalisation, fresh=False, offline=True)
 
 
 def _clip_ebc(

@@ -167,9 +167,10 @@ def _slim_decoder(config: ModelConfig, encoder: ClipImageEncoder) -> Neck:
             f"{config.backbone}",
             next_step="--set model.decoder=paper",
         )
+    channels, strides = zip(*encoder.levels, strict=True)
     return Neck(
-        channels=[level.channels for level in encoder.levels],
-        strides=[level.stride for level in encoder.levels],
+        channels=channels,
+        strides=strides,
         block=config.block,
         width=SLIM_WIDTH,
         norm=config.neck_norm,

@@ -29,14 +29,6 @@ _POOLING = ("visual.attnpool.", "visual.proj", "visual.head.", *_COMPARED)
 """Tensors that pool, project and compare whole images; blocks do not need them."""
 
 
-class Level(NamedTuple):
-    """A feature map that the slim decoder reads."""
-
-    channels: int
-    stride: int
-    """Side of a cell of the grid on which it is read, in pixels."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClipImageEncoder:
     """The image encoder of CLIP without its pooling."""
@@ -52,8 +44,9 @@ class ClipImageEncoder:
     stages: tuple[tuple[str, ...], ...]
     """Names of the modules and parameters of each stage of the network, the first one first."""
 
-    levels: tuple[Level, ...] = ()
-    """The outputs of :func:`level_features`; empty: the slim decoder cannot use this network."""
+    levels: tuple[tuple[int, int], ...] = ()
+    """Channels of each output of :func:`level_features`, and the stride in pixels at which the slim
+    decoder reads it; empty: it cannot use this network."""
 
 
 class ClipProjection(NamedTuple):
@@ -103,10 +96,7 @@ def level_features(
 def whole_clip(spec: BackboneSpec, config: ModelConfig, *, offline: bool) -> Any:
     """Build the whole CLIP with the weights that the settings name.
 
-    Raises:
-        ConfigError: If open_clip has no such weights, or its model is of another layout.
-        InputMissingError: If weights are missing and cannot be downloaded.
-        BadInputError: If the weights file is not of this model.
+    Raises errors as :func:`crowdcount.models.build.build_model` does.
     """
     if config.weights is not None:
         clip = random_clip(spec)
@@ -217,7 +207,7 @@ def _resnet(resnet: Any, *, block: int, embedding: int) -> ClipImageEncoder:
             *((f"layer{number}",) for number in range(1, 5)),
         ),
         levels=tuple(
-            Level(resnet.get_submodule(f"layer{number}")[-1].conv3.out_channels, cell)
+            (resnet.get_submodule(f"layer{number}")[-1].conv3.out_channels, cell)
             for number, cell in enumerate((4, 8, 16, stride), start=1)
         ),
     )
@@ -258,7 +248,7 @@ def _transformer(network: GridTransformer, *, embedding: int) -> ClipImageEncode
         channels=channels,
         embedding=embedding,
         stages=tuple(map(tuple, stages)),
-        levels=tuple(Level(channels, max(stride // finer, 1)) for finer in (8, 4, 2, 1)),
+        levels=tuple((channels, max(stride // finer, 1)) for finer in (8, 4, 2, 1)),
     )
 
 

@@ -10,15 +10,10 @@ from torch import Tensor
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import BackboneSpec
 from crowdcount.models.checkpoints.hub import fetch_tokeniser
-from crowdcount.models.clip_image import bare_clip, quiet_root_logger
+from crowdcount.models.clip_image import quiet_root_logger
 
-_NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
+NO_IMAGE = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
 """The smallest image encoder, for a CLIP that only encodes text."""
-
-
-def bare_clip_text(spec: BackboneSpec) -> Any:
-    """Build CLIP with random weights for its text encoder alone; its image encoder is a stub."""
-    return bare_clip(spec, vision_cfg=_NO_IMAGE)
 
 
 @torch.no_grad()

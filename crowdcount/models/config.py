@@ -13,18 +13,6 @@ from crowdcount.models.grid_transformer import Depth
 from crowdcount.models.neck import Norm
 from crowdcount.models.prompts import Style, check_template
 
-MAX_PROMPT_TOKENS = 1024
-"""Five times the tokens of a window; attention costs their square."""
-
-MAX_POSITION_GRID = 256
-"""Windows of 4096 pixels in patches of 16; attention costs the fourth power of the side."""
-
-MAX_NECK_WIDTH = 4096
-"""As wide as the widest backbones; a far wider layer does not fit into memory."""
-
-MAX_WINDOW = 8192
-"""A window of this side has as many pixels as any image that is counted."""
-
 
 @settings("model")
 class ModelConfig:
@@ -85,7 +73,8 @@ class ModelConfig:
     """The same for everything behind the encoder (the neck of a timm backbone, the decoder of
     CLIP's), in a model that starts from a checkpoint. A new head has no statistics yet."""
 
-    prompt_tokens: Annotated[int, Field(ge=1, le=MAX_PROMPT_TOKENS)] = 32
+    # Up to five times the tokens of a window: attention costs their square.
+    prompt_tokens: Annotated[int, Field(ge=1, le=1024)] = 32
     """Tokens that ``tuning = "prompts"`` adds to those of the image."""
 
     prompt_depth: Depth = "deep"
@@ -97,11 +86,13 @@ class ModelConfig:
     normalisation: Literal["backbone", "clip", "imagenet", "half", "none"] = "backbone"
     """Channel statistics of the input. ``backbone``: those its weights were trained with."""
 
-    position_grid: Annotated[int, Field(ge=1, le=MAX_POSITION_GRID)] | None = None
+    # Up to windows of 4096 pixels in patches of 16: attention costs the fourth power of the side.
+    position_grid: Annotated[int, Field(ge=1, le=256)] | None = None
     """Side of the grid of patches of a CLIP transformer's position embedding: that of the crops it
     is trained on, over the patch. None: the backbone's own."""
 
-    neck_width: Annotated[int, Field(ge=1, le=MAX_NECK_WIDTH)] = 128
+    # Up to the width of the widest backbones: a far wider layer does not fit into memory.
+    neck_width: Annotated[int, Field(ge=1, le=4096)] = 128
     """Channels in which the stages of a timm backbone are fused."""
 
     neck_norm: Norm = "batch"
@@ -109,7 +100,8 @@ class ModelConfig:
     training and in counting; with ``batch`` and few crops a step, training sees another neck than
     counting does."""
 
-    window: Annotated[int, Field(ge=0, le=MAX_WINDOW)] | None = None
+    # Up to as many pixels as any image that is counted.
+    window: Annotated[int, Field(ge=0, le=8192)] | None = None
     """Side of the windows in which images are counted, in pixels. None: the one that the backbone
     needs, in whole blocks, if it needs any. 0: images are counted whole on any backbone."""
 

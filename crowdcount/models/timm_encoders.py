@@ -19,10 +19,7 @@ from crowdcount.models.config import ModelConfig
 def timm_encoder(spec: BackboneSpec, config: ModelConfig | None, *, offline: bool) -> nn.Module:
     """Build a timm model with ``features_only`` and the weights that the settings name; None: none.
 
-    Raises:
-        ConfigError: If timm has no feature stages of it for images of any size, or no weights.
-        InputMissingError: If weights are missing and cannot be downloaded.
-        BadInputError: If the weights file is not of this model.
+    Raises errors as :func:`crowdcount.models.build.build_model` does.
     """
     encoder = bare_timm_encoder(spec)
     if config is not None and config.weights is not None:

@@ -101,6 +101,20 @@ class BinsTable:
         """Number of blocks in each bin, averaged over the r x r offsets of the block grid."""
         return tuple(windows / self.bins.block**2 for windows in self.windows)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of :func:`make_bins`, without the block, that such a table needs."""
+        given = self.representatives == "given"
+        policy: str | WrittenBins = self.policy
+        if policy not in (*POLICIES, AUTO):
+            values = self.bins.values if given else None
+            policy = WrittenBins(name=self.policy, starts=self.bins.starts, values=values)
+        return {
+            "policy": policy,
+            "representatives": None if given else self.representatives,
+            "smallest_head": self.smallest_head,
+            "paper": self.paper,
+        }
+
     def empty_bins(self) -> tuple[int, ...]:
         """Return the indices of bins without windows, which have no average of their own."""
         return tuple(index for index, windows in enumerate(self.windows) if windows == 0)
@@ -366,7 +380,7 @@ def write_table(path: Path, table: BinsTable, *, force: bool = False) -> None:
     """
     if path.exists() and not force:
         existing = BinsTable.from_file(path)
-        if _settings(existing) != _settings(table):
+        if (existing.name, existing.settings()) != (table.name, table.settings()):
             raise UsageError(
                 f"{path}: already exists, made with other settings: {_describe(existing)}",
                 looked_for=f"a table made with {_describe(table)}",
@@ -387,14 +401,9 @@ def training_bins(
 ) -> Bins:
     """Return the bins for training: the chosen ones, else the data set's table, else fine bins.
 
-    The table of a single data set is made if it is missing or older than the data.
-
-    Args:
-        data: Prepared data sets, trained on together.
-        block: Block side in pixels.
-        chosen: A file or the name of a published table; see :func:`find_table`.
-        write: Write a new table into the prepared folder.
-        track: Progress reporting.
+    The choice is a file or the name of a published table; see :func:`find_table`. The table of a
+    single data set is made if it is missing or older than the data, and then written into its
+    folder, unless ``write`` is false.
 
     Raises:
         UsageError: If the chosen table is for another block side.
@@ -407,35 +416,16 @@ def training_bins(
         return make_bins(data, block=block, policy=written, track=track).bins
     if len(data) > 1:
         return make_bins(data, block=block, track=track).bins
-    path = bins_path(data[0], block=block)
+    path, settings = bins_path(data[0], block=block), {}
     if path.exists():
         table = BinsTable.from_file(path)
         if table.sources == _sources(data):
             return table.bins
-        table = _recompute(table, data, track=track)
-    else:
-        table = make_bins(data, block=block, track=track)
+        settings = table.settings()
+    table = make_bins(data, block=block, track=track, **settings)
     if write:
         write_bins(data[0], table)
     return table.bins
-
-
-def _recompute(table: BinsTable, data: Sequence[PreparedDataset], *, track: Track) -> BinsTable:
-    """Make a table from the present data with the settings of ``table``."""
-    bins, keeps_values = table.bins, table.representatives == "given"
-    policy: str | WrittenBins = table.policy
-    if policy not in (*POLICIES, AUTO):
-        values = bins.values if keeps_values else None
-        policy = WrittenBins(name=table.policy, starts=bins.starts, values=values)
-    return make_bins(
-        data,
-        block=bins.block,
-        policy=policy,
-        representatives=None if keeps_values else table.representatives,
-        smallest_head=table.smallest_head,
-        paper=table.paper,
-        track=track,
-    )
 
 
 def bins_chart(table: BinsTable) -> bytes:
@@ -457,20 +447,6 @@ def bins_chart(table: BinsTable) -> bytes:
 def _sources(data: Sequence[PreparedDataset]) -> tuple[Source, ...]:
     return tuple(
         Source(name=source.name, manifest=sha256_file(source.folder / MANIFEST)) for source in data
-    )
-
-
-def _settings(table: BinsTable) -> tuple[Any, ...]:
-    """Return the settings of a table, to compare with those of another."""
-    by_policy = table.policy in (*POLICIES, AUTO)
-    return (
-        table.policy,
-        None if by_policy else table.bins.starts,
-        table.representatives,
-        table.bins.values if table.representatives == "given" else None,
-        table.smallest_head,
-        table.paper,
-        table.name,
     )
 
 

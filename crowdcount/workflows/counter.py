@@ -172,9 +172,9 @@ def load(
     Its model can only count, not train: batch normalisation is fused into the convolutions.
 
     Args:
-        checkpoint: The text ``starter`` for the model that ships with the package; text like
-            ``hf://OWNER/NAME@REVISION`` for one of the model hub; other text, or a ``Path``, for
-            the folder of a checkpoint, or of a run, whose best checkpoint is loaded.
+        checkpoint: ``starter`` for the model that ships with the package; text like
+            ``hf://OWNER/NAME@REVISION`` for one of the model hub; or the folder of a checkpoint, or
+            of a run, whose best checkpoint is loaded.
         device: ``auto``, ``cpu``, ``cuda:0``, ...
         precision: Precision of the network: ``fp32``, ``bf16`` or ``fp16``.
         offline: Download nothing; use the local cache of the hub.

@@ -20,7 +20,8 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.build import empty_model
 from crowdcount.models.checkpoints.tensor_files import drop_counters, exact_tensors
 from crowdcount.models.clip_ebc import bin_prompts
-from crowdcount.models.clip_text import bare_clip_text, text_features, tokenise
+from crowdcount.models.clip_image import bare_clip
+from crowdcount.models.clip_text import NO_IMAGE, text_features, tokenise
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.encoder_decoder import LAYOUTS, POOLS
 
@@ -126,7 +127,7 @@ def published_model(
     )
     with torch.random.fork_rng(devices=[]):
         model = empty_model(config, bins)
-        clip = bare_clip_text(spec) if spec.family == "clip" else None
+        clip = bare_clip(spec, vision_cfg=NO_IMAGE) if spec.family == "clip" else None
     own = model.state_dict()
     theirs = published_names(own, family=spec.family)
     expected = {theirs[name]: own[name] for name in theirs}
