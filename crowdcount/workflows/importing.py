@@ -13,8 +13,13 @@ from crowdcount.files import sha256_file
 from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.checkpoints.card import Assumptions, Card, ImportedFile, Provenance
 from crowdcount.models.checkpoints.format import save_checkpoint
-from crowdcount.models.checkpoints.published import bin_count, published_model, unused_names
-from crowdcount.models.checkpoints.published_zip import is_zip, zip_model
+from crowdcount.models.checkpoints.published import (
+    bin_count,
+    is_zip,
+    published_model,
+    unused_names,
+    zip_model,
+)
 from crowdcount.models.checkpoints.tensor_files import TensorFile, read_tensors, refuse_nan
 from crowdcount.workflows.bins_tables import check_block, find_table
 from crowdcount.workflows.card import assumptions_line, check_free
