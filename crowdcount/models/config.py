@@ -9,8 +9,6 @@ from crowdcount.core.limits import MAX_BLOCK
 from crowdcount.core.settings import NaturalInt, NonEmptyText, settings
 from crowdcount.errors import ConfigError
 from crowdcount.models.backbones import check_backbone, own_window
-from crowdcount.models.grid_transformer import Depth
-from crowdcount.models.neck import Norm
 from crowdcount.models.prompts import Style, check_template
 
 
@@ -77,7 +75,7 @@ class ModelConfig:
     prompt_tokens: Annotated[int, Field(ge=1, le=1024)] = 32
     """Tokens that ``tuning = "prompts"`` adds to those of the image."""
 
-    prompt_depth: Depth = "deep"
+    prompt_depth: Literal["deep", "shallow"] = "deep"
     """Blocks before which prompt tokens are put: ``deep``, all; ``shallow``, the first."""
 
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -95,7 +93,7 @@ class ModelConfig:
     neck_width: Annotated[int, Field(ge=1, le=4096)] = 128
     """Channels in which the stages of a timm backbone are fused."""
 
-    neck_norm: Norm = "batch"
+    neck_norm: Literal["batch", "layer"] = "batch"
     """Normalisation in the neck and in CLIP's ``slim`` decoder. ``layer`` computes the same in
     training and in counting; with ``batch`` and few crops a step, training sees another neck than
     counting does."""

@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-
-Depth = Literal["deep", "shallow"]
-"""``deep``: separate prompt tokens before each block. ``shallow``: only before the first."""
 
 
 class GridTransformer(nn.Module):

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,9 +10,6 @@ from torch import Tensor, nn
 
 from crowdcount.errors import ConfigError
 from crowdcount.models.residual import SeparableBlock
-
-Norm = Literal["batch", "layer"]
-"""``layer`` is layer normalisation over the channels of each place."""
 
 
 class Neck(nn.Module):
@@ -148,6 +144,7 @@ def _separable(width: int, *, norm: str) -> nn.Sequential:
 
 
 def _norm(norm: str, channels: int) -> nn.Module:
+    """Build batch normalisation, or layer normalisation over the channels of each place."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     from timm.layers.norm import LayerNorm2d
