@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +23,16 @@ def test_preparing_data_needs_no_torch():
     # It is most of the time and memory that a small set would cost.
     code = "import sys, crowdcount.workflows.preprocess; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_types_are_checked_while_tests_run_but_for_painters_of_pictures():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]
+    (checked,) = (each for each in options["ini_options"]["addopts"] if "jaxtyping" in each)
+    rooms = {path.parent.name for path in (ROOT / "crowdcount").glob("*/__init__.py")}
+    files = {path.stem for path in (ROOT / "crowdcount").glob("[!_]*.py")} - {"version"}
+    assert rooms
+    names = {f"crowdcount.{name}" for name in (rooms | files) - {"scenes", "presets"}}
+    assert set(checked.partition("=")[2].split(",")) == {*names, "beartype.beartype"}
 
 
 def test_every_module_says_what_it_owns():
