@@ -2,6 +2,7 @@
 
 import io
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -352,9 +353,11 @@ def fit_text(text: str, *, width: int, font: Font) -> str:
     """
     # A line break or another control character has no glyph.
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    length = len(text)
-    fitted = text
-    while length > 0 and font.getlength(fitted) > width:
-        length -= 1
-        fitted = f"{text[: (length + 1) // 2]}...{text[len(text) - length // 2 :]}"
-    return fitted
+    if font.getlength(text) <= width:
+        return text
+
+    def cut(length: int) -> str:
+        return f"{text[: (length + 1) // 2]}...{text[len(text) - length // 2 :]}"
+
+    fitting = bisect_right(range(len(text)), width, key=lambda length: font.getlength(cut(length)))
+    return cut(max(fitting - 1, 0))
