@@ -34,7 +34,11 @@ settings.load_profile("crowdcount")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-LONG = ("test_contract.py", "test_train.py", "test_resume.py", "test_end_to_end.py", "test_demo.py")
+LONG = (
+    *("test_importing.py", "test_contract.py", "test_resume.py", "test_train.py", "test_demo.py"),
+    *("test_mutated_inputs.py", "test_preprocess.py", "test_negatives.py", "test_tuning.py"),
+    *("test_backbones.py", "test_datasets.py", "test_published.py", "test_bins.py"),
+)
 SCENES = SceneSettings(width=448, height=448, max_heads=40)
 
 

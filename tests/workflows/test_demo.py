@@ -9,19 +9,21 @@ import pytest
 from crowdcount.cli.train import TrainingBar
 from crowdcount.config import load_run_config
 from crowdcount.errors import UsageError
+from crowdcount.scenes.scene import SceneSettings
 from crowdcount.workflows import demo
 from crowdcount.workflows.demo import plan_demo, run_demo
 
 
 @pytest.fixture
 def smaller(monkeypatch):
-    """A demo with a third of the scenes, and a fifth of the pixels to train on."""
+    """A demo with a third of the scenes, each a quarter as large, and fewer pixels to train on."""
     monkeypatch.setattr(demo, "TRAINING_SCENES", 40)
     monkeypatch.setattr(demo, "UNSEEN_SCENES", 12)
+    monkeypatch.setattr(demo, "SCENES", SceneSettings(width=288, height=224))
 
     def settings(*, preset):
         config = load_run_config(preset=preset)
-        train = replace(config.train, epochs=8, crop=112, batch_size=4, workers=0)
+        train = replace(config.train, epochs=4, crop=96, batch_size=2, workers=0)
         return replace(config, train=train)
 
     monkeypatch.setattr(demo, "load_run_config", settings)
@@ -51,8 +53,8 @@ def test_it_replaces_an_earlier_demo_and_nothing_else(workplace):
     assert not Path("other").exists()
 
 
-def test_sigterm_ends_the_demo_in_the_middle_of_training(monkeypatch, run, workplace):
-    monkeypatch.setattr(demo, "TRAINING_SCENES", 9)
+def test_sigterm_ends_the_demo_in_the_middle_of_training(monkeypatch, run, smaller, workplace):
+    monkeypatch.setattr(demo, "TRAINING_SCENES", 5)
     monkeypatch.setattr(demo, "UNSEEN_SCENES", 1)
     stepped = TrainingBar.stepped
 

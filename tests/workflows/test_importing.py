@@ -1,9 +1,9 @@
 """Published checkpoints through the command give, by the public API, what they always gave."""
 
+import dataclasses
 import functools
 import importlib.util
 import itertools
-import json
 import pickle
 from pathlib import Path
 
@@ -155,7 +155,10 @@ PARITY = {
 
 
 @pytest.mark.parametrize("name", PARITY)
-def test_published_weights_give_the_published_outputs(run, name):
+def test_published_weights_give_the_published_outputs(run, name, monkeypatch):
+    # Drawing random weights, all of which those of the file replace, takes a fifth of the time.
+    for draw in ("uniform_", "normal_"):
+        monkeypatch.setattr(torch.Tensor, draw, lambda tensor, *_, **__: tensor)
     backbone, cases = PARITY[name]
     torch.save(make_weights(name), "best_mae.pth")
     exact = {"atol": 1e-4, "rtol": 0}
@@ -175,10 +178,7 @@ def test_published_weights_give_the_published_outputs(run, name):
             assert_close(found.logits, torch.from_numpy(golden[f"{case}.logits"]), **exact)
         if sliding:
             window, stride = golden[f"{sliding}.window_stride"].tolist()
-            config = json.loads(Path("imported/config.json").read_text())
-            config["model"] |= {"window": window, "window_stride": stride}
-            Path("imported/config.json").write_text(json.dumps(config))
-            counter = cc.load("imported")
+            model.config = dataclasses.replace(model.config, window=window, window_stride=stride)
             found = counter.density(torch.from_numpy(golden[f"{sliding}.input"]).float())
             assert_close(found.counts, torch.from_numpy(golden[f"{sliding}.density"]), **exact)
     assert model.normalisation == NORMALISATIONS["imagenet"]
