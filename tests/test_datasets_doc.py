@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.sources.annotation_tools import JSON_TOOLS
 from crowdcount.data.sources.annotations import READERS, TABLES, PointsFormat
 from crowdcount.data.sources.point_frame import frame_of
 from crowdcount.data.sources.recipe import load_recipe
@@ -72,6 +73,30 @@ def test_texts_are_read_as_they_are_shown():
     plaza, empty = (code for kind, code in SECTIONS["Text"] if kind == "text")
     assert PointsFormat(**points).read(plaza.encode()).tolist() == HEADS
     assert PointsFormat(**points).read(empty.encode()).shape == (0, 2)
+
+
+def test_files_for_each_image_are_read_as_they_are_shown(tmp_path):
+    """The settings of each, with a file that fits its sentence."""
+    files = {
+        "file": b"120.5 80\n131 92.25\n",
+        "yolo": b"0 0.235352 0.178571 0.1 0.1\n0 0.255859 0.205915 0.1 0.1\n",
+        "nwpu-json": b'{"img_id": "plaza.jpg", "points": [[120.5, 80], [131, 92.25]]}',
+    }
+    shown = settings("A file for each image")
+    assert {each["reader"] for each in shown} == set(files)
+    for each in shown:
+        points = PointsFormat(**each)
+        read = points.in_pixels(points.read(files[each["reader"]]), size=(512, 448))
+        np.testing.assert_allclose(read, HEADS, atol=1e-3)
+
+
+def test_every_tool_is_named():
+    (points,) = settings("Files of annotation tools")
+    assert PointsFormat(**points).is_table
+    text = TEXT.partition("### Files of annotation tools")[2].partition("\n### ")[0].lower()
+    assert all(
+        tool.replace("labelstudio", "label studio") in text for tool in (*JSON_TOOLS, "cvat")
+    )
 
 
 def test_the_defaults_are_those_shown():

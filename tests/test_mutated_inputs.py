@@ -265,8 +265,65 @@ def mat(*, compress: bool = False) -> bytes:
     return content.getvalue()
 
 
+def npy(points: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, points)
+    return content.getvalue()
+
+
 # Every reader gets every seed: what is no file of its kind is damage, too.
 POINT_SEEDS = {
+    "coco": json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "annotations": [
+                {"image_id": 1, "category_id": 1, "keypoints": [1.5, 2, 2], "bbox": [1, 2, 0, 0]},
+                {"image_id": 1, "category_id": 1, "bbox": [1, 2, 4, 4]},
+            ],
+            "categories": [{"id": 1, "name": "head", "keypoints": ["head"]}],
+        }
+    ).encode(),
+    "labelme": json.dumps(
+        {
+            "imagePath": "a.png",
+            "shapes": [{"label": "head", "shape_type": "point", "points": [[1.5, 2]]}],
+        }
+    ).encode(),
+    "label studio": json.dumps(
+        [
+            {
+                "data": {"image": "/data/local-files/?d=a.png"},
+                "annotations": [
+                    {
+                        "result": [
+                            {
+                                "type": "keypointlabels",
+                                "original_width": 64,
+                                "original_height": 48,
+                                "value": {"x": 10.5, "y": 2, "keypointlabels": ["head"]},
+                            }
+                        ]
+                    }
+                ],
+            }
+        ]
+    ).encode(),
+    "via": json.dumps(
+        {
+            "a.png12": {
+                "filename": "a.png",
+                "regions": [{"shape_attributes": {"name": "point", "cx": 1.5, "cy": 2}}],
+            }
+        }
+    ).encode(),
+    "via table": b"filename,region_count,region_shape_attributes\n"
+    b'a.png,1,"{""name"":""point"",""cx"":1,""cy"":2}"\n',
+    "cclabeler": b'{"img_id": "a.png", "human_num": 1, "points": [{"x": 1.5, "y": 2}]}',
+    "cvat": b'<?xml version="1.0"?><annotations><image name="a.png"><points label="head" '
+    b'points="1.5,2"/><box label="head" xtl="1" ytl="2" xbr="3" ybr="4"/></image></annotations>',
+    "yolo": b"0 0.5 0.25 0.1 0.1\n0 0.75 0.5 0.1 0.1\n",
+    "npy": npy(HEADS),
+    "semicolons": "file;x;y\na.png;1,5;2\n".encode("utf-16"),
     "mat": mat(),
     "packed mat": mat(compress=True),
     "csv": b"image,x,y\r\na.png,1.5,2\r\na.png,12.25,4\r\nb.png,,\r\n",

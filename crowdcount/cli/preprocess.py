@@ -61,6 +61,21 @@ def preprocess(
             "and height. (default: that of the recipe, or 1)",
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Label of a head in files of annotation tools. (default: head, person and the "
+            "like, or the only one)"
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE,X,Y",
+            help="Columns of image, x and y in a table, by their names or by their numbers from 1. "
+            "(default: by their usual names)",
+        ),
+    ] = None,
     block: Annotated[int, typer.Option(help="Side of the blocks in pixels.", min=1)] = 8,
     smallest_head: Annotated[
         int, typer.Option(help="Side in pixels of the smallest recognisable head.", min=1)
@@ -129,6 +144,8 @@ def preprocess(
             order=None if order_ is None else order_.value,
             frame=None if frame is None else frame.value,
             points_scale=points_scale and from_text(float | None, points_scale),
+            label=label,
+            columns=columns and columns.split(","),
             config=PreprocessConfig(
                 block=block,
                 smallest_head=smallest_head,

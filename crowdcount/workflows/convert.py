@@ -19,10 +19,10 @@ from crowdcount.core.progress import Track, untracked
 from crowdcount.core.settings import check_choice
 from crowdcount.data.prepared.dataset import PreparedDataset
 from crowdcount.data.prepared.manifest import MANIFEST
-from crowdcount.data.sources.annotations import CSV_HEADER
 from crowdcount.data.sources.convert import annotated_heads
 from crowdcount.data.sources.find import find_sets
 from crowdcount.data.sources.images import read_content
+from crowdcount.data.sources.point_tables import CSV_HEADER
 from crowdcount.errors import BadInputError, UsageError
 from crowdcount.files import atomic_folder, refuse_existing
 from crowdcount.workflows.scan import refuse_suspicious, scan

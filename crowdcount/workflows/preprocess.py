@@ -1,8 +1,8 @@
 """Prepare data sets: find, pair, plan, convert, assign splits, write the manifest."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,8 @@ def preprocess(
     order: Literal["xy", "yx"] | None = None,
     frame: Literal["upright", "stored"] | None = None,
     points_scale: float | str | None = None,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
     config: PreprocessConfig | None = None,
     strict: bool = False,
     force: bool = False,
@@ -95,6 +97,8 @@ def preprocess(
         frame: Image to which the points refer, if the recipe does not say it.
         points_scale: Factor from the annotated coordinates to pixels; ``"image"``: they are parts
             of the image's width and height.
+        label: Label of a head in files of annotation tools.
+        columns: Names of the columns of image, x and y in a table, or their numbers from 1.
         config: Settings.
         strict: Before writing, refuse sets that do not hold what their recipe promises, or whose
             points cannot all be trusted.
@@ -117,10 +121,11 @@ def preprocess(
     threads = ThreadMap(jobs=jobs, track=track)
     converter = Converter(config=config, threads=threads, max_pixels=max_pixels)
     refuse_prepared(source)
-    sets = find_sets(source, dataset=dataset)
-    given = {"order": order, "frame": frame, "scale": points_scale}
-    changes = {name: value for name, value in given.items() if value is not None}
-    sets = [_with_points(source_set, changes) for source_set in sets]
+    given = {"order": order, "frame": frame, "scale": points_scale, "label": label}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if columns is not None:
+        changes["columns"] = tuple(columns)
+    sets = find_sets(source, dataset=dataset, points=changes)
     plans = []
     for source_set in sets:
         folder = Path("data") / source_set.name if out is None else out
@@ -131,11 +136,6 @@ def preprocess(
         for plan in plans:
             _refuse_incomplete(plan, converter)
     return [_prepare(plan, converter, dry_run=dry_run) for plan in plans]
-
-
-def _with_points(source: SourceSet, changes: Mapping[str, Any]) -> SourceSet:
-    points = replace(source.recipe.points, **changes)
-    return replace(source, recipe=replace(source.recipe, points=points))
 
 
 @dataclass(frozen=True, kw_only=True)

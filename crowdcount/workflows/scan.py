@@ -20,7 +20,7 @@ from crowdcount.data.sources.images import read_content
 from crowdcount.data.sources.pair import SourceImage, SourceSplit, pair_splits
 from crowdcount.data.sources.point_frame import Suspicion, frame_of, suspicion_of
 from crowdcount.data.sources.recipe import TOTAL, Recipe
-from crowdcount.data.sources.split_files import groups_of, image_files
+from crowdcount.data.sources.split_files import annotation_files, groups_of, image_files
 from crowdcount.errors import (
     ConfigError,
     CrowdCountError,
@@ -28,10 +28,13 @@ from crowdcount.errors import (
     UsageError,
     ValidationError,
 )
-from crowdcount.wording import shorten
+from crowdcount.wording import counted, natural_key, shorten
 from crowdcount.workflows.thread_map import ThreadMap
 
 log = logging.getLogger("crowdcount")
+
+READERS_OF_ANY_TEXT = ("file", "yolo")
+"""Readers whose files may be something else, such as a note in ``README.txt``."""
 
 EXAMINED = 100
 """Images whose points are read before any is converted."""
@@ -108,6 +111,13 @@ def scan(source: SourceSet, *, skip_unpaired: bool) -> Scan:
             name,
             count,
         )
+    if strays := _annotations_without_image(source, images):
+        log.warning(
+            "%s: %s without an image, left out: %s",
+            source.root,
+            counted(len(strays), "annotation"),
+            shorten(strays),
+        )
     training = [image for image in images if image.split == "train"]
     source, suspicion = _with_frame(source, images)
     return Scan(
@@ -157,6 +167,19 @@ def _with_frame(
             )
     source = replace(source, recipe=replace(source.recipe, points=points))
     return source, suspicion_of(examined, points)
+
+
+def _annotations_without_image(source: SourceSet, images: Sequence[SourceImage]) -> list[str]:
+    """Return the annotations, of a layout with one for each image, that belong to none."""
+    if source.recipe.points.is_table or source.recipe.points.reader in READERS_OF_ANY_TEXT:
+        return []
+    used = {image.annotation for image in images}
+    files = {
+        path
+        for layout in source.recipe.labelled.values()
+        for path in annotation_files(source.root, layout).values()
+    }
+    return sorted((str(path.relative_to(source.root)) for path in files - used), key=natural_key)
 
 
 def _refuse_unpaired(label: str, split: SourceSplit) -> None:

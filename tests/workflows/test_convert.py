@@ -117,15 +117,18 @@ def test_every_format_keeps_every_head_and_its_position(to, heads):
         )
 
 
-def test_a_converted_set_is_prepared_again_with_the_same_points(prepared, tmp_path):
-    heads = convert(prepared.folder, to="csv", output=tmp_path / "tool")
+@pytest.mark.parametrize("to", WRITERS)
+def test_a_converted_set_is_prepared_again_with_the_same_points(prepared, tmp_path, to):
+    heads = convert(prepared.folder, to=to, output=tmp_path / "tool")
     assert heads == sum(record.heads for record in prepared.manifest.images) > 0
     preprocess(tmp_path / "tool", out=tmp_path / "again")
     again = PreparedDataset.open(tmp_path / "again")
     records = {record.name: record for record in again.manifest.images}
     assert set(records) == {record.name for record in prepared.manifest.images}
     for record in prepared.manifest.images:
-        assert np.array_equal(again.points(records[record.name]), prepared.points(record))
+        points, expected = again.points(records[record.name]), prepared.points(record)
+        # Percentages are rounded, and COCO's numbers are no doubles in every tool.
+        assert np.allclose(points, expected, rtol=0, atol=1e-9 if to == "labelstudio" else 0)
 
 
 @pytest.mark.parametrize("frame", ["upright", "stored"])

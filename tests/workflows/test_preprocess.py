@@ -368,6 +368,24 @@ def test_swapped_axes_are_said_and_exchanged_when_asked(tmp_path, run):
     assert result.warnings == ()
 
 
+def test_annotations_without_an_image_are_said(street, run, caplog):
+    (street / "train_data/images/IMG_4.jpg").unlink()
+    assert run(street).written == len(TRAIN) + len(TEST) - 1
+    assert "1 annotation without an image, left out: train_data/ground-truth/GT_IMG_4.mat" in (
+        caplog.text
+    )
+
+
+def test_a_number_that_differs_from_the_points_is_said(street, run, caplog):
+    cell = np.empty((1, 1), dtype=object)
+    cell[0, 0] = {"location": np.ones((2, 2)), "number": 3}
+    scipy.io.savemat(street / "train_data/ground-truth/GT_IMG_1.mat", {"image_info": cell})
+    run(street)
+    said = [line for line in caplog.messages if "holds" in line]
+    (line,) = dict.fromkeys(said)
+    assert line.endswith("GT_IMG_1.mat: says 3 heads and holds 2 points, which count")
+
+
 @pytest.fixture
 def turned(tmp_path):
     """Photographs that EXIF turns on their side, with heads annotated on their stored pixels."""
@@ -471,10 +489,11 @@ def test_a_table_in_json_lines_says_what_to_write(tmp_path, run):
         run(tmp_path / "own")
 
 
-def test_other_json_beside_a_table_does_no_harm(tmp_path, run):
+def test_a_file_of_a_tool_beside_a_table_is_left_out_and_said(tmp_path, run, caplog):
     own = write_table(tmp_path / "own", ["a.jpg,1,2"], ["a.jpg"])
     (own / "coco.json").write_text('{"images": [{"file_name": "a.jpg"}], "annotations": []}')
     assert run(own).manifest.totals["train"].heads == 1
+    assert "heads.csv: a table holds the points; left out: coco.json" in caplog.text
 
 
 def test_splits_may_have_tables_of_different_forms(tmp_path, run):

@@ -1,37 +1,36 @@
 """Annotation formats: a function for each reads head points from the content of a file."""
 
-import codecs
-import csv
 import io
-import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
 from pydantic import model_validator
 
 from crowdcount.core.settings import check_choice, settings
 from crowdcount.data.sources.matlab import begins_like_mat, matlab_value
+from crowdcount.data.sources.point_tables import (
+    Points,
+    as_points,
+    begins_like_csv,
+    begins_like_json,
+    begins_like_table,
+    begins_like_tool,
+    decoded,
+    excerpt,
+    read_csv,
+    read_json,
+    read_table,
+    read_tool,
+)
 from crowdcount.errors import ConfigError
 
-Points = Float64[np.ndarray, "heads 2"]
-"""Head centres ``(x, y)`` in pixels, origin at the top-left corner."""
-
-CSV_HEADER = ("image", "x", "y")
-"""First line of a table of points."""
+__all__ = ["READERS", "TABLES", "Points", "PointsFormat", "TableReader"]
 
 _KEY = re.compile(r"[A-Za-z]\w*(\[\d+\]|\.[A-Za-z]\w*)*")
-
-_JSON_OBJECT = re.compile(rb'\{\s*"[^"]+\.\w+"\s*:\s*\[\s*[\[\]]')
-# Two earlier forms. Other JSON may lie beside the images; COCO's also begins with "images".
-_JSON_LIST = re.compile(
-    rb'\{(.{0,2000}?[{,])?\s*"images"\s*:\s*\[\s*\{.{0,2000}?"(image|points)"\s*:', re.DOTALL
-)
-_JSON_LINE = re.compile(rb'\{(?=[^\n]*"image"\s*:)(?=[^\n]*"points"\s*:)')
 
 
 @settings("points")
@@ -43,6 +42,13 @@ class PointsFormat:
 
     key: str = ""
     """Variable that holds the points, such as ``annPoints``, for readers of MATLAB files."""
+
+    label: str = ""
+    """Label of a head in files of annotation tools; empty: one that says so, or the only one."""
+
+    columns: tuple[str, str, str] | None = None
+    """Names of the columns of image, x and y in a table in CSV, or their numbers from 1. None: by
+    their usual names."""
 
     order: Literal["xy", "yx"] = "xy"
     """Order of the coordinates; some archives store rows before columns."""
@@ -91,7 +97,13 @@ class PointsFormat:
 
     def is_table_of_points(self, content: bytes) -> bool:
         """Return whether a file begins like a table of this format; its rows may be wrong."""
+        if self.columns is not None:
+            return begins_like_csv(content, columns=self.columns)
         return TABLES[self.reader].recognises(content)
+
+    def may_be_of_an_image(self, content: bytes) -> bool:
+        """Return whether a file of one image may have this format: boxes are not points."""
+        return is_yolo(content) == (self.reader == "yolo")
 
     def read_table(self, content: bytes) -> dict[str, Points]:
         """Read the points of each image from one file for all; some may not be finite.
@@ -99,13 +111,16 @@ class PointsFormat:
         Raises:
             ValueError: If the content does not follow the format.
         """
-        table = TABLES[self.reader].read(content, self.key)
+        if self.columns is not None:
+            table = read_csv(content, columns=self.columns)
+        else:
+            table = TABLES[self.reader].read(content, self.key or self.label)
         return {image: _ordered(points, self.order) for image, points in table.items()}
 
 
 def read_mat(content: bytes, key: str) -> Points:
     """Read points from a variable of a MATLAB file, or from a value inside it."""
-    return _as_points(matlab_value(content, key))
+    return as_points(matlab_value(content, key))
 
 
 def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's signature
@@ -114,7 +129,7 @@ def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's s
     Columns are separated by spaces, tabs or commas. A blank text is an empty scene.
     """
     heads = []
-    for number, line in enumerate(_text(content).splitlines(), start=1):
+    for number, line in enumerate(decoded(content).splitlines(), start=1):
         cells = line.split(",") if "," in line else line.split()
         if not line.strip():
             continue
@@ -122,58 +137,10 @@ def read_txt(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's s
             x, y = map(float, cells[:2])
         except ValueError as error:
             raise ValueError(
-                f"line {number}: expected x and y, found {_excerpt(line.strip())}"
+                f"line {number}: expected x and y, found {excerpt(line.strip())}"
             ) from error
         heads.append((x, y))
-    return _as_points(heads)
-
-
-def read_csv(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a table's signature
-    """Read points of all images from a table with the header ``image,x,y`` and a row for each head.
-
-    The row ``image,,`` marks an empty scene.
-    """
-    rows = csv.reader(io.StringIO(_text(content), newline=""))
-    heads: dict[str, list[tuple[float, float]]] = {}
-    empty: set[str] = set()
-    try:
-        if not _is_header(header := next(rows, [])):
-            raise ValueError(
-                f"the first line is {','.join(header)!r}, expected {','.join(CSV_HEADER)!r}"
-            )
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            image, head = _csv_row(row, line=rows.line_num)
-            heads.setdefault(image, []).extend(head)
-            if not head:
-                empty.add(image)
-            if heads[image] and image in empty:
-                raise ValueError(f"line {rows.line_num}: {image} is said to be empty and has heads")
-    except csv.Error as error:
-        raise ValueError(f"line {rows.line_num}: {error}") from error
-    return {image: _as_points(listed) for image, listed in heads.items()}
-
-
-def read_json(content: bytes, key: str) -> dict[str, Points]:  # noqa: ARG001 - a table's signature
-    """Read points of all images from an object ``{"a.jpg": [[x, y], ...], "empty.jpg": []}``."""
-    if _is_earlier_json(content):
-        raise ValueError(
-            "this form of JSON is no longer read; write one object with the points of each image: "
-            '{"a.jpg": [[120.5, 80], [131, 92.25]], "empty.jpg": []}'
-        )
-    images = _load_json(_text(content))
-    if not isinstance(images, dict):
-        raise ValueError(f"expected an object, found {_excerpt(images)}")
-    table: dict[str, Points] = {}
-    for image, heads in images.items():
-        if not image.strip():
-            raise ValueError(f"expected the path of an image, found {image!r}")
-        name = str(PurePosixPath(image.strip()))
-        if name in table:
-            raise ValueError(f"{name} occurs twice")
-        table[name] = _json_points(heads, where=_excerpt(image))
-    return table
+    return as_points(heads)
 
 
 def read_mat_frames(content: bytes, key: str) -> dict[str, Points]:
@@ -185,34 +152,75 @@ def read_mat_frames(content: bytes, key: str) -> dict[str, Points]:
     table = {}
     for number, frame in enumerate(np.ravel(matlab_value(content, key)), start=1):
         try:
-            table[str(number)] = _as_points(frame[0, 0]["loc"])
+            table[str(number)] = as_points(frame[0, 0]["loc"])
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"frame {number} of {key}: no points at loc: {error}") from error
     return table
 
 
-def begins_like_csv(content: bytes) -> bool:
-    """Return whether the first line is the header ``image,x,y``."""
-    first = re.split(rb"[\r\n]", content[:200], maxsplit=1)[0].decode("utf-8-sig", errors="replace")
-    return _is_header(next(csv.reader([first]), []))
+def read_yolo(content: bytes, key: str) -> Points:  # noqa: ARG001 - a reader's signature
+    """Read the centres of boxes from YOLO's text: class, centre and size, as parts of the image."""
+    boxes = [line.split() for line in decoded(content).splitlines() if line.strip()]
+    for number, box in enumerate(boxes, start=1):
+        if not _is_box(box):
+            raise ValueError(
+                f"line {number}: expected a class, x, y, width and height from 0 to 1, found "
+                f"{excerpt(' '.join(box))}"
+            )
+    return as_points([(float(box[1]), float(box[2])) for box in boxes])
 
 
-def begins_like_json(content: bytes) -> bool:
-    """Return whether a file begins like JSON of points, in the form read now or an earlier one."""
-    return bool(_JSON_OBJECT.match(_after_mark(content)[:5000])) or _is_earlier_json(content)
+def is_yolo(content: bytes) -> bool:
+    """Return whether a file is text of YOLO's boxes, and at least one."""
+    try:
+        boxes = [line.split() for line in decoded(content).splitlines() if line.strip()]
+    except ValueError:
+        return False
+    return bool(boxes) and all(map(_is_box, boxes))
 
 
-def _is_earlier_json(content: bytes) -> bool:
-    start = _after_mark(content)
-    return bool(_JSON_LIST.match(start[:5000]) or _JSON_LINE.match(start))
+def _is_box(cells: list[str]) -> bool:
+    try:
+        kind, *sizes = map(float, cells)
+    except ValueError:
+        return False
+    return kind.is_integer() and len(sizes) == 4 and all(0 <= size <= 1 for size in sizes)
 
 
-def _after_mark(content: bytes) -> bytes:
-    """Return a text without byte-order mark and leading space."""
-    return content.removeprefix(codecs.BOM_UTF8).lstrip()
+def read_points_file(content: bytes, key: str) -> Points:
+    """Read points from an array of NumPy, or else from a text."""
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        return read_txt(content, key)
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read_header = np.lib.format.read_array_header_2_0
+        shape, _, kind = read_header(stream)
+        if kind.hasobject or kind.itemsize * math.prod(shape) > len(content):
+            raise ValueError("an array of objects, or cut off")
+        return as_points(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
+    # NumPy's parser raises errors of many types for damaged content.
+    except Exception as error:
+        raise ValueError(f"not a readable array of points: {error}") from error
 
 
-READERS: dict[str, Callable[[bytes, str], Points]] = {"mat": read_mat, "txt": read_txt}
+def read_nwpu_json(content: bytes, key: str) -> Points:
+    """Read points from the JSON file of one image, as NWPU-Crowd and cclabeler write it."""
+    heads = list(read_tool(content, key).values())
+    if len(heads) != 1:
+        raise ValueError(f"expected the points of one image, found those of {len(heads)}")
+    return heads[0]
+
+
+READERS: dict[str, Callable[[bytes, str], Points]] = {
+    "mat": read_mat,
+    "txt": read_txt,
+    "yolo": read_yolo,
+    "file": read_points_file,
+    "nwpu-json": read_nwpu_json,
+}
 """Formats with one file for each image: functions of content and key, which raise ValueError for
 content that does not follow the format."""
 
@@ -228,104 +236,17 @@ class TableReader:
     """Reads the points of each image from content and key."""
 
 
-def begins_like_table(content: bytes) -> bool:
-    """Return whether a file begins like a table of points in CSV or JSON."""
-    return begins_like_csv(content) or begins_like_json(content)
-
-
-def read_table(content: bytes, key: str) -> dict[str, Points]:
-    """Read points of all images from a table in CSV or JSON."""
-    if begins_like_csv(content):
-        return read_csv(content, key)
-    if begins_like_json(content):
-        return read_json(content, key)
-    raise ValueError("not a table of points in CSV or JSON")
-
-
 _JSON = TableReader(recognises=begins_like_json, read=read_json)
 
 TABLES: dict[str, TableReader] = {
     "csv": TableReader(recognises=begins_like_csv, read=read_csv),
     "json": _JSON,
     "jsonl": _JSON,  # named by earlier recipes and manifests
+    "tool": TableReader(recognises=begins_like_tool, read=read_tool),
     "table": TableReader(recognises=begins_like_table, read=read_table),
     "mat-frames": TableReader(recognises=begins_like_mat, read=read_mat_frames),
 }
 """Formats with one file for all images."""
-
-
-def _is_header(cells: list[str]) -> bool:
-    return tuple(cell.strip().lower() for cell in cells) == CSV_HEADER
-
-
-def _csv_row(row: list[str], *, line: int) -> tuple[str, list[tuple[float, float]]]:
-    """Return the image of a row, and a list with its head, if any."""
-    if len(row) != len(CSV_HEADER) or not row[0].strip():
-        raise ValueError(f"line {line}: expected {','.join(CSV_HEADER)}, found {','.join(row)!r}")
-    image = str(PurePosixPath(row[0].strip()))
-    x, y = row[1].strip(), row[2].strip()
-    if not x and not y:
-        return image, []
-    try:
-        return image, [(float(x), float(y))]
-    except ValueError as error:
-        raise ValueError(f"line {line}: x and y must be numbers, found {x!r} and {y!r}") from error
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError("not a text in UTF-8") from error
-
-
-def _excerpt(value: Any) -> str:
-    """Return a value short enough for a message."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")
-
-
-def _load_json(text: str) -> Any:
-    """Load a JSON text; all numbers become floats, so that the largest are infinite."""
-
-    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{_excerpt(repeated)} occurs twice in one object")
-        return values
-
-    try:
-        return json.loads(text, parse_int=float, object_pairs_hook=build_object)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"line {error.lineno}: not JSON: {error.msg} at column {error.colno}"
-        ) from error
-    except RecursionError as error:
-        raise ValueError("not JSON of points: nested too deeply") from error
-
-
-def _json_points(heads: Any, *, where: str) -> Points:
-    if not isinstance(heads, list):
-        raise ValueError(f"{where}: expected a list of points [x, y], found {_excerpt(heads)}")
-    for number, head in enumerate(heads, start=1):
-        # Not isinstance: true and false are numbers to Python.
-        if not isinstance(head, list) or [type(value) for value in head] != [float, float]:
-            raise ValueError(f"{where}: point {number}: expected [x, y], found {_excerpt(head)}")
-    return _as_points(heads)
-
-
-def _as_points(value: Any) -> Points:
-    """Convert an array of any numeric type to points; empty arrays of any shape hold no heads."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"expected numbers, found {array.dtype}")
-    if array.size == 0:
-        return np.zeros((0, 2))
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"expected one row (x, y) for each head, found an array of {array.shape}")
-    return array.astype(np.float64)
 
 
 def _ordered(points: Points, order: str) -> Points:

@@ -1,6 +1,7 @@
 """Convert an image of an archive to its prepared files and its record in the manifest."""
 
 import io
+import logging
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,15 @@ from crowdcount.data.sources.images import (
     read_content,
     upright_points,
 )
+from crowdcount.data.sources.matlab import stated_heads
 from crowdcount.data.sources.pair import SourceImage
 from crowdcount.data.sources.point_frame import AnnotatedHeads
 from crowdcount.data.sources.point_quality import axes_seem_swapped, count_duplicates, finite
 from crowdcount.data.sources.resize import moved_inside, moved_points, outside
 from crowdcount.errors import BadInputError
 from crowdcount.files import sha256_bytes, sha256_file, write_bytes
+
+log = logging.getLogger("crowdcount")
 
 
 def convert(
@@ -146,9 +150,16 @@ def _annotation(image: SourceImage, points: PointsFormat) -> tuple[Points, str]:
     # An empty text is an empty scene; other formats refuse an empty file.
     content = read_content(image.annotation, what="annotation", may_be_empty=True)
     try:
-        return points.read(content), sha256_bytes(content)
+        heads = points.read(content)
     except ValueError as error:
         raise BadInputError(f"{image.annotation}: {error}") from error
+    stated = stated_heads(content, points.key) if points.reader == "mat" else None
+    if stated not in (None, len(heads)):
+        log.warning(
+            "%s: says %d heads and holds %d points, which count",
+            *(image.annotation, stated, len(heads)),
+        )
+    return heads, sha256_bytes(content)
 
 
 def _annotation_hash(image: SourceImage) -> str:

@@ -2,21 +2,24 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from crowdcount.data.sources.annotations import CSV_HEADER
-from crowdcount.data.sources.images import image_size
+from crowdcount.data.sources.images import image_size, read_content
+from crowdcount.data.sources.point_tables import CSV_HEADER
 from crowdcount.data.sources.recipe import Recipe, load_recipe, load_recipes
 from crowdcount.data.sources.split_files import (
     annotation_files,
     image_files,
+    missing_lists,
     subfolders,
     table_files,
 )
 from crowdcount.errors import CrowdCountError, InputMissingError, UsageError
-from crowdcount.wording import natural_key, shorten
+from crowdcount.wording import counted, natural_key, shorten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,12 @@ class SourceSet:
     recipe: Recipe
 
 
-def find_sets(source: Path, *, dataset: str | Path | None = None) -> list[SourceSet]:
+def find_sets(
+    source: Path,
+    *,
+    dataset: str | Path | None = None,
+    points: Mapping[str, Any] = MappingProxyType({}),
+) -> list[SourceSet]:
     """Find the data sets that a folder is or holds, up to two levels below it.
 
     A folder that matches several recipes is identified by the name of the set's folder or of one
@@ -42,6 +50,7 @@ def find_sets(source: Path, *, dataset: str | Path | None = None) -> list[Source
     Args:
         source: A set's folder, or one that holds sets.
         dataset: Name or file of a recipe, which decides.
+        points: Settings of ``PointsFormat`` that differ from those of the recipes.
 
     Raises:
         InputMissingError: If the folder does not exist, or nothing in it is recognised.
@@ -53,11 +62,11 @@ def find_sets(source: Path, *, dataset: str | Path | None = None) -> list[Source
     # Not resolved: the name a user gave to a link may identify the set.
     source = Path(os.path.abspath(source))  # noqa: PTH100
     if dataset is None:
-        recipes = load_recipes()
+        recipes = tuple(_with_points(recipe, points) for recipe in load_recipes())
         candidates = list(_candidates(source, recipes, source=source, decided=False, levels=2))
         sets = [_identify(root, fitting, source) for root, fitting in candidates]
     else:
-        recipe = load_recipe(dataset)
+        recipe = _with_points(load_recipe(dataset), points)
         recipes = (recipe,)
         candidates = list(_candidates(source, recipes, source=source, decided=True, levels=2))
         roots = [root for root, _ in candidates]
@@ -74,6 +83,10 @@ def find_sets(source: Path, *, dataset: str | Path | None = None) -> list[Source
                 next_step="name one of them",
             )
     return sets
+
+
+def _with_points(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    return replace(recipe, points=replace(recipe.points, **changes)) if changes else recipe
 
 
 def _candidates(
@@ -102,10 +115,17 @@ def _matches_layout(recipe: Recipe, root: Path, named: bool) -> bool:
         images = image_files(root, layout)
         if not images:
             continue
-        if named or recipe.recognise.any_folder or recipe.points.is_table:
+        one_for_each = recipe.recognise.any_folder and recipe.points.reader in ("file", "yolo")
+        if named or recipe.points.is_table or (recipe.recognise.any_folder and not one_for_each):
             return True
         annotations = annotation_files(root, layout)
-        if any(image.id in annotations for image in images):
+        paired = [annotations[image.id] for image in images if image.id in annotations]
+        if one_for_each:
+            contents = (read_content(path, what="annotation", may_be_empty=True) for path in paired)
+            full = next((content for content in contents if content.strip()), None)
+            if full is not None and recipe.points.may_be_of_an_image(full):
+                return True
+        elif paired:
             return True
     return False
 
@@ -171,15 +191,43 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
 
 
 def _nothing_found(source: Path, recipes: Sequence[Recipe]) -> InputMissingError:
-    layouts = {
-        f"{layout.images[0]} with {layout.points[0]}"
-        for recipe in recipes
-        for layout in list(recipe.labelled.values())[:1]
-    }
+    """Say what was found, and what the nearest layout lacks."""
     entries = sorted((path.name for path in source.iterdir()), key=natural_key)
+    lacks = [
+        (images, recipe.recognise.any_folder, text)
+        for recipe in recipes
+        for images, text in _lacking(source, recipe)
+    ]
+    known, any_folder = (
+        [text for images, own, text in sorted(lacks, key=lambda each: -each[0]) if own == wanted]
+        for wanted in (False, True)
+    )
     return InputMissingError(
         f"{source}: no data set recognised; found {shorten(entries) or 'nothing'}",
-        looked_for="; ".join(sorted(layouts)),
-        next_step="name the folder that holds these; a table of own images begins with "
-        f'{",".join(CSV_HEADER)} or {{"plaza.jpg": [[',
+        looked_for="; ".join((*known[:2], *any_folder[:2]))
+        or "images with a table of points, or a file of points for each",
+        next_step=f"add what lacks, or name the folder that holds it; a table begins with "
+        f"{','.join(CSV_HEADER)}, or name its columns with --columns; all layouts: "
+        "crowdcount docs datasets",
     )
+
+
+def _lacking(source: Path, recipe: Recipe) -> Iterator[tuple[int, str]]:
+    """Yield what a layout lacks whose images or annotations are there, and how many are."""
+    if missing := missing_lists(source, recipe):
+        yield 10**9, f"{recipe.name}: {' and '.join(missing)}, beside its images"
+        return
+    kind = "a table of points in " if recipe.points.is_table else ""
+    for layout in recipe.labelled.values():
+        if images := image_files(source, layout):
+            points = " or ".join(layout.points[:2])
+            beside = f"beside {counted(len(images), 'image')}"
+            yield len(images), f"{recipe.name}: {kind}{points}, {beside}"
+            return
+        files = {} if recipe.recognise.any_folder else annotation_files(source, layout)
+        if files:
+            yield (
+                len(files),
+                f"{recipe.name}: {layout.images[0]}, beside {counted(len(files), 'annotation')}",
+            )
+            return

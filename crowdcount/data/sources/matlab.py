@@ -41,6 +41,20 @@ def matlab_value(content: bytes, key: str) -> Any:
     return value
 
 
+def stated_heads(content: bytes, key: str) -> int | None:
+    """Return the number of heads that a MATLAB file states beside the points at ``key``, if any.
+
+    ShanghaiTech's structures have a field ``number`` beside ``location``.
+    """
+    owner = re.sub(r"(\[\d+\]|\.\w+)$", "", key)
+    if owner == key:
+        return None
+    try:
+        return int(np.ravel(matlab_value(content, owner)["number"])[0])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
 def _is_hdf5(content: bytes) -> bool:
     start = content[: _USERBLOCK + len(_HDF5)]
     return start.startswith((_HDF5, b"MATLAB 7.3")) or start.find(_HDF5) == _USERBLOCK

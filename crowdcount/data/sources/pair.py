@@ -1,23 +1,31 @@
 """Pair the images of a data set with their annotations, split by split."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from crowdcount.data.sources.annotations import Points
 from crowdcount.data.sources.find import SourceSet
 from crowdcount.data.sources.images import read_content
+from crowdcount.data.sources.point_tables import begins_like_tool
 from crowdcount.data.sources.recipe import SPLITS, SplitLayout, in_range
 from crowdcount.data.sources.split_files import (
     PatternMatch,
     annotation_files,
     image_files,
     listed_ids,
+    missing_lists,
     table_files,
 )
 from crowdcount.errors import BadInputError, InputMissingError
 from crowdcount.wording import natural_key, shorten
+
+log = logging.getLogger("crowdcount")
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +72,15 @@ def pair_splits(source: SourceSet) -> dict[str, SourceSplit]:
 
     Raises:
         BadInputError: If a table is damaged, two images share a name, or two splits share an image.
-        InputMissingError: If a table names images that do not exist.
+        InputMissingError: If the list of a split does not exist, or images that a table names.
     """
+    if missing := missing_lists(source.root, source.recipe):
+        raise InputMissingError(
+            f"{source.root}: {' and '.join(missing)} is missing, which says whose images are whose",
+            looked_for=str(source.root / missing[0]),
+            next_step="unpack the archive again, or write the list: an id, as in "
+            f"{source.recipe.labelled['train'].images[0]}, on each line",
+        )
     pair = _pair_by_table if source.recipe.points.is_table else _pair_by_id
     splits = {}
     for split in SPLITS:
@@ -95,48 +110,115 @@ def _pair_by_id(
 def _pair_by_table(
     source: SourceSet, split: str, layout: SplitLayout, images: Sequence[PatternMatch]
 ) -> SourceSplit:
-    """Pair each image with its rows of the split's one table, by id or by path.
+    """Pair each image with its rows of a table, by id or by path.
 
-    Paths start at the table's folder. A table of ids may hold those of other splits.
+    A table of ids may hold those of other splits.
     """
     tables = table_files(source.root, layout, source.recipe.points)
-    if len(tables) != 1:
+    if not tables:
+        raise BadInputError(
+            f"{source.root.name}/{split}: no table of points",
+            looked_for=f"{source.root}/{layout.points[0]}",
+            next_step=f"add one, or remove the images of {split}",
+        )
+    if layout.has_ids and len(tables) > 1:
         raise BadInputError(
             f"{source.root.name}/{split}: {len(tables)} tables of points, expected one",
             looked_for=f"{source.root}/{layout.points[0]}",
         )
-    (table,) = tables
+    if layout.has_ids:
+        (table,) = tables
+        points = {_plain_id(key): rows for key, rows in _read_table(source, table).items()}
+        return _paired(
+            split,
+            _by_id(source, split, images, plain=True),
+            {name: (table, rows) for name, rows in points.items()},
+            looked_for=f"the points of each image in {table}",
+            absent=_absent_ids(source.root, layout, images, table_ids=points),
+        )
+    own = [table for table in tables if not begins_like_tool(read_content(table, what="table"))]
+    if own and len(own) < len(tables):
+        others = [str(table.relative_to(source.root)) for table in tables if table not in own]
+        log.warning("%s: a table holds the points; left out: %s", own[0], shorten(others))
+        tables = own
+    by_path = {image.path: image for image in images}
+    annotations: dict[Path, tuple[Path, Points | None]] = {}
+    for table in tables:
+        for path, rows in _rows_by_image(_read_table(source, table), table, images).items():
+            other, _ = annotations.setdefault(path, (table, rows))
+            if other is not table:
+                raise BadInputError(
+                    f"{path}: has points in {other} and in {table}",
+                    next_step="remove one of these tables, or the image from one of them",
+                )
+    return _paired(
+        split,
+        by_path,
+        annotations,
+        looked_for=f"every image in {shorten(list(map(str, tables)))}; an empty scene is a row "
+        "`image,,`, in JSON an empty list of points",
+        absent=(),
+    )
+
+
+def _read_table(source: SourceSet, table: Path) -> dict[str, Points]:
     try:
-        points = source.recipe.points.read_table(read_content(table, what="table"))
+        return source.recipe.points.read_table(read_content(table, what="table"))
     except ValueError as error:
         raise BadInputError(f"{table}: {error}") from error
-    if layout.has_ids:
-        points = {_plain_id(image_id): rows for image_id, rows in points.items()}
-        by_name = _by_id(source, split, images, plain=True)
-        absent = _absent_ids(source.root, layout, images, table_ids=points)
-        looked_for = f"the points of each image in {table}"
-    else:
-        by_name = {image.path.relative_to(table.parent).as_posix(): image for image in images}
-        if missing := sorted(points.keys() - by_name.keys(), key=natural_key):
-            raise InputMissingError(
-                f"{table}: names {len(missing)} images that do not exist: {shorten(missing)}",
-                looked_for=str(table.parent / missing[0]),
-                next_step="correct the names (paths start at the table's folder), or add the "
-                "images",
+
+
+def _rows_by_image(
+    rows: Mapping[str, Points], table: Path, images: Sequence[PatternMatch]
+) -> dict[Path, Points]:
+    """Find the images that a table names: below its folder, else by the end of their path.
+
+    Raises:
+        InputMissingError: If an image does not exist.
+        BadInputError: If a name fits several images, or two names one image.
+    """
+    below = {
+        table.parent / image.path.relative_to(table.parent): image.path
+        for image in images
+        if image.path.is_relative_to(table.parent)
+    }
+    ends: dict[str, list[Path]] = {}
+    for image in images:
+        parts = image.path.as_posix().lower().split("/")
+        for start in range(len(parts)):
+            ends.setdefault("/".join(parts[start:]), []).append(image.path)
+    found: dict[Path, Points] = {}
+    missing = []
+    for name, heads in rows.items():
+        # Other tables write paths as Windows does, or from another folder.
+        wanted = re.sub(r"^(\.{1,2}/)+", "", name.replace("\\", "/").lower())
+        exact = below.get(table.parent / name)
+        fitting = [exact] if exact else ends.get(wanted, [])
+        if not fitting:
+            missing.append(name)
+            continue
+        if len(fitting) > 1:
+            raise BadInputError(
+                f"{table}: {name} may be any of {shorten(list(map(str, fitting)))}",
+                next_step="write the path from the folder of this table",
             )
-        absent = ()
-        looked_for = (
-            f"every image in {table}; an empty scene is a row `image,,`, "
-            "in JSON an empty list of points"
+        if fitting[0] in found:
+            raise BadInputError(f"{table}: names {fitting[0]} twice, once as {name}")
+        found[fitting[0]] = heads
+    if missing:
+        missing.sort(key=natural_key)
+        raise InputMissingError(
+            f"{table}: names {len(missing)} images that do not exist: {shorten(missing)}",
+            looked_for=str(table.parent / missing[0]),
+            next_step="correct the names (paths start at the table's folder), or add the images",
         )
-    annotations = {name: (table, rows) for name, rows in points.items()}
-    return _paired(split, by_name, annotations, looked_for=looked_for, absent=absent)
+    return found
 
 
 def _paired(
     split: str,
-    images: Mapping[str, PatternMatch],
-    annotations: Mapping[str, tuple[Path, Points | None]],
+    images: Mapping[Key, PatternMatch],
+    annotations: Mapping[Key, tuple[Path, Points | None]],
     *,
     looked_for: str,
     absent: tuple[str, ...],

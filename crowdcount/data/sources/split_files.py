@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from crowdcount.data.sources.annotations import PointsFormat
 from crowdcount.data.sources.images import IMAGE_SUFFIXES, read_content
-from crowdcount.data.sources.recipe import SplitLayout, in_range
+from crowdcount.data.sources.recipe import Recipe, SplitLayout, in_range
 from crowdcount.errors import BadInputError
 from crowdcount.wording import natural_key
 
@@ -55,6 +55,20 @@ def image_files(root: Path, layout: SplitLayout) -> list[PatternMatch]:
     return images
 
 
+def missing_lists(root: Path, recipe: Recipe) -> list[str]:
+    """Return the lists of annotated splits that do not exist, where some images are in no list."""
+    listed = {
+        image.path for layout in recipe.splits.values() for image in image_files(root, layout)
+    }
+    return [
+        layout.list
+        for layout in recipe.labelled.values()
+        if layout.list is not None
+        and not _matches(root, layout.list)
+        and any(image.path not in listed for image in image_files(root, replace(layout, list=None)))
+    ]
+
+
 def listed_ids(root: Path, name: str) -> list[str]:
     """Read the ids of a list file in its order; none where the file does not exist."""
     lists = _matches(root, name)
@@ -65,7 +79,13 @@ def listed_ids(root: Path, name: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise BadInputError(f"{lists[0].path}: not a list in UTF-8") from error
     fields = (re.split(r"[\s,]", line.strip(), maxsplit=1)[0] for line in text.splitlines())
-    return list(dict.fromkeys(field for field in fields if field))
+    return list(dict.fromkeys(_listed_id(field) for field in fields if field))
+
+
+def _listed_id(field: str) -> str:
+    """Return the id in a field of a list, which may name the image with its folder and ending."""
+    path = PurePosixPath(field.replace("\\", "/"))
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 def annotation_files(root: Path, layout: SplitLayout) -> dict[str, Path]:

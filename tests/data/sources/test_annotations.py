@@ -31,6 +31,12 @@ def nested_mat(points):
     return mat(image_info=cell)
 
 
+def npy(points):
+    content = io.BytesIO()
+    np.save(content, points)
+    return content.getvalue()
+
+
 def mat_frames(*frames):
     """As Mall stores them: a cell for each frame that holds a structure."""
     cells = np.empty((1, len(frames)), dtype=object)
@@ -41,6 +47,7 @@ def mat_frames(*frames):
 
 TWO_HEADS = np.array([[1.5, 2.0], [30.25, 4.0]])
 JSON = b'{"a.jpg": [[1.5, 2], [30.25, 4]]}'
+CCLABELER = b'{"img_id": "a.jpg", "human_num": 2, "points": [[1.5, 2], {"x": 30.25, "y": 4}]}'
 SAMPLES = {
     "mat": (nested_mat(TWO_HEADS), NESTED),
     "txt": (b"1.5 2 12 14 1 0\n30.25 4 9 9 2 0\n", ""),
@@ -49,13 +56,20 @@ SAMPLES = {
     "jsonl": (JSON, ""),
     "table": (JSON, ""),
     "mat-frames": (mat_frames(TWO_HEADS), "frame"),
+    "yolo": (b"0 1.5e-1 0.2 0.1 0.1\n1 0.325 0.4 0 1\n", ""),
+    "file": (npy(TWO_HEADS), ""),
+    "nwpu-json": (CCLABELER, ""),
+    "tool": (CCLABELER, ""),
 }
+PARTS = np.array([[0.15, 0.2], [0.325, 0.4]])
+"""What YOLO's sample holds: parts of the width and height."""
 
 
 @pytest.mark.parametrize("reader", [*READERS, *TABLES])
 def test_every_reader_reads_its_sample_in_both_orders(reader):
     content, key = SAMPLES[reader]
-    for order, expected in (("xy", TWO_HEADS), ("yx", TWO_HEADS[:, ::-1])):
+    heads = PARTS if reader == "yolo" else TWO_HEADS
+    for order, expected in (("xy", heads), ("yx", heads[:, ::-1])):
         points = PointsFormat(reader=reader, key=key, order=order)
         if points.is_table:
             (read,) = points.read_table(content).values()
@@ -67,12 +81,11 @@ def test_every_reader_reads_its_sample_in_both_orders(reader):
 
 @pytest.mark.parametrize("reader", TABLES)
 def test_every_table_is_recognised_and_no_other(reader):
-    # "table" is CSV or JSON; "jsonl" is an earlier name of JSON.
+    # "table" is CSV, JSON or a tool's file; "jsonl" is an earlier name of JSON.
     json_names = {"json", "jsonl", "table"}
     for other in TABLES:
-        same = (
-            reader == other or {reader, other} <= json_names or (reader, other) == ("table", "csv")
-        )
+        same = reader == other or {reader, other} <= json_names
+        same = same or (reader == "table" and other in ("csv", "tool"))
         key = SAMPLES[reader][1]
         points = PointsFormat(reader=reader, key=key)
         assert points.is_table_of_points(SAMPLES[other][0]) == same, other
@@ -171,7 +184,7 @@ def test_tables_of_spreadsheets_are_read():
 
 def test_unknown_reader_names_the_known():
     with pytest.raises(
-        ConfigError, match=r"points.reader: expected csv, json, jsonl, mat, .*got 'xml'"
+        ConfigError, match=r"points.reader: expected csv, file, json, jsonl, mat, .*got 'xml'"
     ):
         PointsFormat(reader="xml")
 
@@ -265,7 +278,6 @@ def test_earlier_forms_of_json_say_what_to_write(reader, form, heads):
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"images": [{"file_name": "a.jpg", "id": 1}], "annotations": [{"image_id": 1}]}',
         b'{"type": "FeatureCollection", "features": []}',
         b'{"name": "photos", "version": 2, "files": ["a.jpg"]}',
         b'[{"image": "a.jpg"}]',
@@ -292,7 +304,7 @@ def test_other_json_is_no_table_of_points(content):
         ('{"a.jpg": [[1, 2], [3]]}', r"'a.jpg': point 2: expected \[x, y\], found '\[3.0\]'"),
         ('{"a.jpg": [[1, 2, 3]]}', "point 1"),
         ('{"a.jpg": [1, 2]}', "point 1"),
-        ('{"a.jpg": [{"x": 1, "y": 2}]}', "point 1"),
+        ('{"a.jpg": [{"x": 1, "z": 2}]}', "point 1"),
         ('{"a.jpg": [[1, true]]}', r"point 1: expected \[x, y\], found '\[1.0, true\]'"),
         ('{"a.jpg": [["1", "2"]]}', "point 1"),
         ('{"a.jpg": [[1, null]]}', "point 1"),

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,37 @@ def test_nothing_recognised_says_what_is_there_and_what_was_looked_for(tmp_path)
     with pytest.raises(InputMissingError) as caught:
         find_sets(tmp_path)
     assert "found notes.txt" in caught.value.message
-    assert "train_data/images/{id}.jpg" in caught.value.looked_for
+    assert "a table of points" in caught.value.looked_for
     assert "image,x,y" in caught.value.next_step
+    assert "crowdcount docs datasets" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "removed", "lacks"),
+    [
+        ("sha", "**/*.jpg", r"sha: train_data/images/{id}.jpg, beside \d+ annotations?"),
+        ("nwpu", "*.txt", "nwpu: train.txt and val.txt, beside its images"),
+        ("jhu", "**/image_labels.txt", "jhu: train/image_labels.txt and .*, beside its images"),
+    ],
+)
+def test_the_nearest_layout_is_named_with_what_it_lacks(tmp_path, name, removed, lacks):
+    root = write_set(name, tmp_path, folder="x")
+    for path in root.glob(removed):
+        path.unlink()
+    with pytest.raises(InputMissingError) as caught:
+        find_sets(root)
+    assert re.search(lacks.replace("{id}", re.escape("{id}")), caught.value.looked_for)
+
+
+def test_an_unknown_table_is_read_by_its_columns(tmp_path):
+    blank_image(tmp_path / "a.jpg")
+    (tmp_path / "heads.csv").write_text("photo,col,row\na.jpg,1,2\n")
+    with pytest.raises(InputMissingError) as caught:
+        find_sets(tmp_path)
+    assert "own: a table of points in *.csv or *.json, beside 1 image" in caught.value.looked_for
+    assert "--columns" in caught.value.next_step
+    (one,) = find_sets(tmp_path, points={"columns": ("photo", "col", "row")})
+    assert one.recipe.name == "own"
 
 
 def test_no_folder_and_a_file(tmp_path):

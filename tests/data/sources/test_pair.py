@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
+import scipy.io
 
 from crowdcount.data.sources.find import find_sets
 from crowdcount.data.sources.pair import pair_splits
 from crowdcount.errors import BadInputError, InputMissingError
+from tests.data.sources.tool_files import HEADS, TOOL_FILES, tool_files
 from tests.made_up_sets import WRITERS, blank_image, points_table, shanghaitech_like, write_set
 
 
@@ -95,12 +98,122 @@ def test_other_tables_do_no_harm(tmp_path):
     assert len(pair_splits(find_sets(tmp_path)[0])["train"].images) == 1
 
 
-def test_two_tables_of_points_are_one_too_many(tmp_path):
+def test_two_tables_may_share_the_images_but_none_of_them(tmp_path):
     blank_image(tmp_path / "a.jpg")
+    blank_image(tmp_path / "b.jpg")
     points_table(tmp_path, ["a.jpg,1,2"])
-    points_table(tmp_path, ["a.jpg,1,2"], name="more.csv")
-    with pytest.raises(BadInputError, match="2 tables of points, expected one"):
+    points_table(tmp_path, ["b.jpg,3,4", "b.jpg,5,6"], name="more.csv")
+    images = pair_splits(find_sets(tmp_path)[0])["train"].images
+    assert [len(each.rows) for each in images] == [1, 2]
+    points_table(tmp_path, ["a.jpg,1,2", "b.jpg,3,4"], name="more.csv")
+    with pytest.raises(BadInputError, match=r"a\.jpg: has points in .*heads\.csv and in"):
         pair_splits(find_sets(tmp_path)[0])
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("points.csv", ".\\Photos\\A.JPG"),
+        ("points.csv", "a.jpg"),
+        ("annotations/points.csv", "../photos/a.jpg"),
+        ("annotations/points.csv", "photos/a.jpg"),
+        ("annotations/points.csv", "a.jpg"),
+    ],
+)
+def test_a_table_may_name_an_image_by_the_end_of_its_path(tmp_path, table, name):
+    blank_image(tmp_path / "photos/a.jpg")
+    points_table((tmp_path / table).parent, [f"{name},1,2"], name="points.csv")
+    (image,) = pair_splits(find_sets(tmp_path)[0])["train"].images
+    assert (image.file, image.rows.tolist()) == ("photos/a.jpg", [[1.0, 2.0]])
+
+
+def test_a_name_that_fits_several_images_is_refused(tmp_path):
+    blank_image(tmp_path / "day/a.jpg")
+    blank_image(tmp_path / "night/a.jpg")
+    points_table(tmp_path, ["a.jpg,1,2", "night/a.jpg,1,2"])
+    with pytest.raises(BadInputError, match=r"a\.jpg may be any of .*day/a\.jpg, .*night/a\.jpg"):
+        pair_splits(find_sets(tmp_path)[0])
+    points_table(tmp_path, ["day/a.jpg,1,2", "night/a.jpg,1,2", "NIGHT/a.jpg,1,2"])
+    with pytest.raises(BadInputError, match=r"names .*night/a\.jpg twice, once as NIGHT/a\.jpg"):
+        pair_splits(find_sets(tmp_path)[0])
+
+
+@pytest.mark.parametrize("tool", TOOL_FILES)
+@pytest.mark.parametrize("split", [False, True])
+def test_files_of_tools_beside_images_are_paired(tmp_path, tool, split):
+    folder = tmp_path / "train" if split else tmp_path
+    for name in HEADS:
+        blank_image(folder / name, size=(640, 448))
+    for name, content in tool_files(tool).items():
+        (folder / name).write_bytes(content)
+    (one,) = find_sets(tmp_path)
+    paired = pair_splits(one)["train"]
+    assert {image.file: len(image.rows) for image in paired.images} == {
+        name: len(heads) for name, heads in HEADS.items()
+    }
+    assert paired.unpaired == ()
+
+
+@pytest.mark.parametrize(
+    ("images", "points"),
+    [
+        ("{}", "{}"),
+        ("images/{}", "labels/{}"),
+        ("train/{}", "train/{}"),
+        ("train/images/{}", "train/labels/{}"),
+        ("images/train/{}", "labels/train/{}"),
+    ],
+)
+@pytest.mark.parametrize("reader", ["yolo", "txt", "npy"])
+def test_files_for_each_image_are_paired(tmp_path, images, points, reader):
+    heads = np.array([[0.25, 0.5], [0.75, 0.125]])
+    for name, number in (("a", 2), ("b", 0)):
+        blank_image(tmp_path / images.format(f"{name}.jpg"), size=(640, 448))
+        path = tmp_path / points.format(f"{name}.{'npy' if reader == 'npy' else 'txt'}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if reader == "npy":
+            np.save(path, heads[:number] * (640, 448))
+        elif reader == "txt":
+            path.write_text("".join(f"{640 * x} {448 * y}\n" for x, y in heads[:number]))
+        else:
+            path.write_text("".join(f"0 {x} {y} 0.1 0.1\n" for x, y in heads[:number]))
+    (one,) = find_sets(tmp_path)
+    first, second = pair_splits(one)["train"].images
+    found = one.recipe.points
+    read = [found.read(each.annotation.read_bytes()) for each in (first, second)]
+    in_pixels = [found.in_pixels(each, size=(640, 448)).tolist() for each in read]
+    assert in_pixels == [[[160.0, 224.0], [480.0, 56.0]], []]
+
+
+def listed(tmp_path, listing="{}"):
+    """NWPU's layout: lists say whose images are whose."""
+    for number in range(1, 6):
+        blank_image(tmp_path / f"images_part1/{number:04d}.jpg")
+        mat = tmp_path / f"mats/{number:04d}.mat"
+        mat.parent.mkdir(exist_ok=True)
+        scipy.io.savemat(mat, {"annPoints": np.ones((number, 2))})
+    for split, numbers in (("train", (1, 2, 3)), ("val", (4, 5))):
+        lines = (listing.format(f"{number:04d}") for number in numbers)
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "listing", ["{}", "{} 0 1", "{}.jpg", "images_part1/{}.jpg 0 1", "images_part1\\{}.JPG"]
+)
+def test_lists_may_name_images_with_folder_and_ending(tmp_path, listing):
+    (one,) = find_sets(listed(tmp_path, listing), dataset="nwpu")
+    splits = pair_splits(one)
+    assert {name: len(split.images) for name, split in splits.items()} == {"train": 3, "val": 2}
+    assert all(split.absent == split.unpaired == () for split in splits.values())
+
+
+def test_a_missing_list_is_an_error_that_names_it(tmp_path):
+    root = listed(tmp_path)
+    (root / "val.txt").unlink()
+    with pytest.raises(InputMissingError, match=r"val\.txt is missing") as caught:
+        pair_splits(find_sets(root, dataset="nwpu")[0])
+    assert caught.value.looked_for == str(root / "val.txt")
 
 
 def test_a_table_that_names_missing_images(tmp_path):
