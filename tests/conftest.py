@@ -71,6 +71,19 @@ def _curves_are_text() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_drawn_without_storage() -> Iterator[None]:
+    """Random weights of a model on the meta device take longer than all else of it, for nothing."""
+
+    def drawing(draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda tensor, *of, **how: tensor if tensor.is_meta else draw(tensor, *of, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("uniform_", "normal_"):
+            patch.setattr(torch.Tensor, name, drawing(getattr(torch.Tensor, name)))
+        yield
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rendered scenes: eight to train on, three to test on, each part with its table of points."""
