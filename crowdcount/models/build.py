@@ -10,6 +10,7 @@ from crowdcount.models.block_counter import BlockCounter
 from crowdcount.models.clip_ebc import ClipEBC, bin_prompts
 from crowdcount.models.clip_image import (
     bare_clip_encoder,
+    check_clip_weights,
     grid_encoder,
     own_projection,
     whole_clip,
@@ -17,9 +18,13 @@ from crowdcount.models.clip_image import (
 from crowdcount.models.clip_text import orthonormalise, text_features, tokenise
 from crowdcount.models.config import ModelConfig
 from crowdcount.models.ebc import EBC
-from crowdcount.models.encoder_decoder import EncoderDecoder, network_parts
+from crowdcount.models.encoder_decoder import (
+    EncoderDecoder,
+    check_torchvision_weights,
+    network_parts,
+)
 from crowdcount.models.neck import Neck
-from crowdcount.models.timm_encoders import timm_encoder
+from crowdcount.models.timm_encoders import check_timm_weights, timm_encoder
 
 
 def build_model(
@@ -74,6 +79,18 @@ def empty_model(
     Needs neither network nor pretrained weights; the sources of weights in ``config`` are ignored.
     """
     return build_model(config, bins, normalisation=normalisation, fresh=False, offline=True)
+
+
+def check_weights(config: ModelConfig) -> None:
+    """Refuse weights that the library of a backbone does not have. Downloads nothing.
+
+    Raises:
+        ConfigError: If :func:`build_model` would ask the library for such weights.
+    """
+    if config.weights is None and config.pretrained != "none":
+        spec = backbone_spec(config.backbone, pretrained=config.pretrained)
+        checks = {"clip": check_clip_weights, "timm": check_timm_weights}
+        checks.get(spec.family, check_torchvision_weights)(spec)
 
 
 def _clip_ebc(

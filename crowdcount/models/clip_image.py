@@ -287,6 +287,18 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
     path = fetch(spec.source) if spec.source else None
     import open_clip
 
+    check_clip_weights(spec)
+    weights = open_clip.get_pretrained_cfg(model, tag)
+    path = path or fetch(weights.get("hf_hub") or weights["url"])
+    with quiet_root_logger():
+        return open_clip.create_model(model, pretrained=str(path))
+
+
+def check_clip_weights(spec: BackboneSpec) -> None:
+    """Raise ConfigError if open_clip has no such weights, or they are of another activation."""
+    import open_clip
+
+    model, tag = spec.library_name, spec.tag
     tags = open_clip.list_pretrained_tags_by_model(model)
     if not tag:
         raise ConfigError(
@@ -304,9 +316,6 @@ def _library_clip(spec: BackboneSpec, *, offline: bool) -> Any:
             f"model.backbone: the weights {tag} of {model} were trained with another activation",
             next_step=f"--backbone {OPEN_CLIP_PREFIX}{other}/{tag}",
         )
-    path = path or fetch(weights.get("hf_hub") or weights["url"])
-    with quiet_root_logger():
-        return open_clip.create_model(model, pretrained=str(path))
 
 
 @contextmanager

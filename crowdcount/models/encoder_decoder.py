@@ -161,6 +161,15 @@ def network_parts(
     return parts
 
 
+def check_torchvision_weights(spec: BackboneSpec) -> None:
+    """Raise ConfigError if torchvision has no such weights for a network."""
+    import torchvision
+
+    known: Any = torchvision.models.get_model_weights(spec.library_name)
+    tags = [weights.name for weights in known]
+    check_tag("torchvision", spec.library_name, tag=spec.tag, known=tags)
+
+
 def _vgg(spec: BackboneSpec) -> Parts:
     """Build DM-Count's network, CSRNet, or CANNet.
 
@@ -240,9 +249,8 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
     if not source:
         import torchvision
 
+        check_torchvision_weights(spec)
         known: Any = torchvision.models.get_model_weights(spec.library_name)
-        tags = [weights.name for weights in known]
-        check_tag("torchvision", spec.library_name, tag=spec.tag, known=tags)
         source = known[spec.tag].url
     name = f"torchvision's {spec.library_name} ({spec.tag})"
     return read_tensors(weights_file(name, source=source, offline=offline)).tensors

@@ -62,6 +62,15 @@ def bare_timm_encoder(spec: BackboneSpec) -> nn.Module:
     )
 
 
+def check_timm_weights(spec: BackboneSpec) -> None:
+    """Raise ConfigError if timm has no weights for a model."""
+    if not spec.tag:
+        raise ConfigError(
+            f"model.pretrained: timm has no weights for {spec.library_name}",
+            next_step="pass some with --weights FILE, or start from random ones: --no-pretrained",
+        )
+
+
 def activation_of(encoder: nn.Module) -> nn.Module:
     """Return the kind of activation that an encoder uses first, or ReLU if none is recognised."""
     activations = (
@@ -97,11 +106,7 @@ def _library_weights(spec: BackboneSpec, *, offline: bool) -> dict[str, Tensor]:
     """Return the tensors of the whole pretrained model."""
     import timm
 
-    if not spec.tag:
-        raise ConfigError(
-            f"model.pretrained: timm has no weights for {spec.library_name}",
-            next_step="pass some with --weights FILE, or start from random ones: --no-pretrained",
-        )
+    check_timm_weights(spec)
     name = f"{spec.library_name}.{spec.tag}"
     card: Any = timm.get_pretrained_cfg(name)
     source = card.hf_hub_id or card.url

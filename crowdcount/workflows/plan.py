@@ -20,13 +20,14 @@ from crowdcount.data.training.batches import Samples, TrainingBatches
 from crowdcount.data.training.cache import CachedSamples, Room, make_cache
 from crowdcount.models.backbones import default_crop
 from crowdcount.models.block_counter import BlockCounter
-from crowdcount.models.build import build_model, empty_model
+from crowdcount.models.build import build_model, check_weights, empty_model
 from crowdcount.models.checkpoints.format import describe
 from crowdcount.models.checkpoints.names import ResolvedCheckpoint, resolve_checkpoint
 from crowdcount.models.checkpoints.warm_start import (
     initial_model,
     with_initial_settings,
 )
+from crowdcount.wording import counted
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.memory import MemoryEstimate, estimate_memory
 from crowdcount.workflows.bins import training_bins
@@ -44,6 +45,9 @@ class TrainPlan:
     """Data sets, trained on together."""
 
     training_images: int
+    validated: tuple[PreparedDataset, ...]
+    """Those of them that have images for validation."""
+
     validation_images: int
     """Images of the split that the best weights are selected on."""
 
@@ -120,11 +124,14 @@ def plan_training(config: RunConfig, data: Sequence[PreparedDataset]) -> TrainPl
     """
     config = config.resolved()
     records = [record for source in data for record in source.records("train")]
+    split = config.train.select_on
+    validated = tuple(source for source in data if split == "test" or split in source.splits)
     return TrainPlan(
         config=config,
         data=tuple(data),
         training_images=len(records),
-        validation_images=sum(len(source.records(config.train.select_on)) for source in data),
+        validated=validated,
+        validation_images=sum(len(source.records(split)) for source in validated),
         crop=config.train.crop
         or default_crop(config.model.backbone, grid=config.model.position_grid),
         working_size=_working_size(data, records),
@@ -219,7 +226,7 @@ class RunEstimate:
             f"crops of {plan.crop} pixels"
         )
         yield f"# {self.parameters:,} parameters, {self.trained_parameters:,} of them trained"
-        yield f"# {self.steps_per_epoch:,} steps an epoch, {self.steps:,} in all"
+        yield f"# {counted(self.steps_per_epoch, 'step')} an epoch, {self.steps:,} in all"
         yield f"# memory, estimated: {_mebibytes(memory.total)} ({parts})"
 
 
@@ -237,10 +244,16 @@ def estimate_run(
         data: Prepared data sets, trained on together.
         bins: Bins of an existing run; None: those of a new run.
         track: Shows progress.
+
+    Raises:
+        ConfigError: If settings contradict each other, the data, or what the library of the
+            backbone has.
     """
     plan = plan_training(config, data)
     if bins is None:
         init = initial_checkpoint(config)
+        if init is None:
+            check_weights(config.model)
         bins = first_bins(config, data, init=init, write=False, track=track)
     model = empty_model(config.model, bins)
     crops = plan.training_images * config.train.crops_per_image

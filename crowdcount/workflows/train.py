@@ -269,6 +269,11 @@ def _carry_out(
         provenance=Provenance(fold=plan.fold, mean_heads=plan.mean_heads),
     )
     extra = {"normalisation": dataclasses.asdict(model.normalisation)}
+    if not plan.validation_images:
+        log.warning(
+            "no images for validation, so the last epoch is kept and none is called the best; "
+            "with two images and more, crowdcount preprocess --val-fraction 0.1 holds some out"
+        )
     epochs, split = config.train.epochs, config.train.select_on
     done, total = learner.progress.steps, epochs * len(batches)
     began = time.monotonic()
@@ -358,7 +363,7 @@ def _validate(counter: Counter, plan: TrainPlan, report: EpochReport) -> Evaluat
         return None
     counter.model.eval()
     try:
-        return evaluate(counter, plan.data, split=train.select_on)
+        return evaluate(counter, plan.validated, split=train.select_on)
     except NoCountError as error:
         raise DivergedError(
             f"training diverged in epoch {report.epoch}: {error.message}",

@@ -208,6 +208,13 @@ def test_no_batch_normalisation_is_left_of_efficientnet():
     assert not batch_norms(model)
 
 
+def test_networks_without_padding_are_fused():
+    # On 64 pixels and less there is nothing left for the last kernels of Inception.
+    model = fresh("timm:inception_v3").eval()
+    fuse_batch_norm(model)
+    assert not batch_norms(model)
+
+
 def test_bfloat16_computes_nearly_the_same(model):
     images = torch.rand(2, 3, 40, 64)
     with torch.no_grad():

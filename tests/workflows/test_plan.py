@@ -1,11 +1,14 @@
 """What a run is going to take is worked out without taking it."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 
 from crowdcount.core.bins import Bins
-from crowdcount.models.build import empty_model
+from crowdcount.errors import ConfigError
+from crowdcount.models.build import check_weights, empty_model
+from crowdcount.models.config import ModelConfig
 from crowdcount.workflows.plan import estimate_run
 from tests.tiny_run import tiny_config
 
@@ -31,6 +34,32 @@ def test_sizes_are_those_of_the_run(prepared):
 
 def test_several_crops_of_an_image_make_more_steps(prepared):
     assert estimate_run(settings(crops_per_image=3), [prepared], bins=BINS).steps_per_epoch == 6
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pretrained", "reason"),
+    [
+        ("open-clip:ViT-B-32/openai", "auto", r"activation\n.*ViT-B-32-quickgelu/openai"),
+        ("open-clip:ViT-B-32", "auto", "which weights"),
+        ("timm:test_resnet", "another", "no weights 'another'"),
+        ("timm:resnet18_no_such", "auto", "no model"),
+        ("timm:vit_base_patch32_384", "auto", None),
+        ("resnet18", "another", "no weights 'another'"),
+        ("resnet18", "auto", None),
+    ],
+)
+def test_weights_that_no_library_has_are_refused(backbone, pretrained, reason):
+    config = ModelConfig(backbone=backbone, pretrained=pretrained)
+    with pytest.raises(ConfigError, match=reason) if reason else nullcontext():
+        check_weights(config)
+    check_weights(dataclasses.replace(config, pretrained="none"))
+    check_weights(dataclasses.replace(config, weights="weights.pth"))
+
+
+def test_an_estimate_refuses_weights_that_the_run_refuses(prepared):
+    config = tiny_config(model__pretrained="another")
+    with pytest.raises(ConfigError, match="no weights 'another'"):
+        estimate_run(config, [prepared])
 
 
 def test_nothing_is_written(prepared):

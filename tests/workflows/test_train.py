@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from crowdcount.data.prepared.dataset import PreparedDataset
+from crowdcount.data.prepared.manifest import PreprocessConfig
 from crowdcount.errors import UsageError
 from crowdcount.models.checkpoints.names import WEIGHTS_NAME
 from crowdcount.runs.folder import LOG, find_run
@@ -233,3 +234,21 @@ def test_several_sets_are_validated_together_and_each(prepared, workplace):
 
 def test_a_single_set_has_no_metrics_of_its_own(plain):
     assert all("val_sets" not in line for line in log_of(plain.run))
+
+
+def test_a_set_without_images_for_validation_is_trained_to_its_last_epoch(
+    scenes, prepared, workplace, caplog
+):
+    whole = PreprocessConfig(val_fraction=0)
+    (result,) = preprocess(scenes, out=Path("data/whole"), config=whole)
+    data = PreparedDataset.open(result.folder)
+    assert "val" not in data.splits
+    result = train(tiny_config(), [data], out=Path("run"), device="cpu")
+    assert "no images for validation" in caplog.text
+    assert result.best is None
+    assert result.checkpoint == Path("run/last")
+    assert find_run("run").record.finished
+    # Beside a set that has some, those are measured.
+    result = train(tiny_config(), [data, prepared], out=Path("both"), device="cpu")
+    (line,) = map(json.loads, Path("both", LOG).read_text().splitlines())
+    assert line["val"]["images"] == len(prepared.records("val"))

@@ -8,6 +8,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from crowdcount.models.block_counter import BlockCounter
 
+_PROBE = 96
+"""Smallest side of the probe in pixels. Networks without padding, such as Inception's, need 75."""
+
 
 @torch.no_grad()
 def fuse_batch_norm(model: BlockCounter) -> None:
@@ -63,8 +66,9 @@ def _convolutions_before(
             hooks.append(module.register_forward_hook(note_output))
         if name in norms or not any(module.children()):
             hooks.append(module.register_forward_pre_hook(partial(note_input, name)))
+    side = model.stride * -(-_PROBE // model.stride)
     try:
-        model(torch.zeros(1, 3, model.stride, model.stride, device=model.mean.device))
+        model(torch.zeros(1, 3, side, side, device=model.mean.device))
     finally:
         for hook in hooks:
             hook.remove()
