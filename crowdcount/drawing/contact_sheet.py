@@ -359,5 +359,7 @@ def fit_text(text: str, *, width: int, font: Font) -> str:
     def cut(length: int) -> str:
         return f"{text[: (length + 1) // 2]}...{text[len(text) - length // 2 :]}"
 
-    fitting = bisect_right(range(len(text)), width, key=lambda length: font.getlength(cut(length)))
+    fitting = bisect_right(
+        range(len(text)), float(width), key=lambda length: font.getlength(cut(length))
+    )
     return cut(max(fitting - 1, 0))

@@ -27,9 +27,9 @@ from crowdcount.models.checkpoints.warm_start import (
     initial_model,
     with_initial_settings,
 )
-from crowdcount.wording import counted
 from crowdcount.training.config import TrainConfig
 from crowdcount.training.memory import MemoryEstimate, estimate_memory
+from crowdcount.wording import counted
 from crowdcount.workflows.bins import training_bins
 
 WORKING_SIZE_PERCENTILE = 99
