@@ -23,7 +23,7 @@ def smaller(monkeypatch):
 
     def settings(*, preset):
         config = load_run_config(preset=preset)
-        train = replace(config.train, epochs=4, crop=96, batch_size=2, workers=0)
+        train = replace(config.train, epochs=4, crop=112, batch_size=2, workers=0)
         return replace(config, train=train)
 
     monkeypatch.setattr(demo, "load_run_config", settings)
