@@ -2,6 +2,7 @@
 
 CrowdCountError           1  a problem at run time that the user can fix
 ├── MemoryExhaustedError  1  the work needs more memory than there is
+├── WorkerEndedError      1  a process that prepares batches ended before its time
 ├── UsageError            2  the command was called in a way that cannot work
 │   └── ConfigError       2  a setting is unknown or out of range
 ├── InputMissingError     3  an input does not exist; no work was begun
@@ -53,6 +54,10 @@ class CrowdCountError(Exception):
 
 class MemoryExhaustedError(CrowdCountError):
     """The work needs more memory at once than there is."""
+
+
+class WorkerEndedError(CrowdCountError):
+    """A process that prepares training batches ended before its time."""
 
 
 class UsageError(CrowdCountError):

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """The folder in which Linux states the limits of a container."""
+
+SHARED_MEMORY = Path("/dev/shm")
+"""The folder through which processes hand tensors to each other on Linux."""
 
 # Numbers of glibc's parameters: man 3 mallopt.
 _TRIM_THRESHOLD = -1
@@ -66,6 +70,13 @@ def free_memory() -> int:
         )
         left = min(left, limit - used)
     return max(left, 0)
+
+
+def shared_memory() -> str:
+    """Describe the shared memory of Linux, which containers often limit to 64 MiB."""
+    if not SHARED_MEMORY.is_dir():
+        return "no /dev/shm"
+    return f"{SHARED_MEMORY} of {shutil.disk_usage(SHARED_MEMORY).total / 2**20:,.0f} MiB"
 
 
 def keep_freed_memory() -> bool:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from packaging.requirements import Requirement
 
-from crowdcount.core.device import free_memory, resolve_device, usable_cpus
+from crowdcount.core.device import SHARED_MEMORY, free_memory, resolve_device, usable_cpus
 from crowdcount.errors import CrowdCountError
 from crowdcount.version import __version__
 
@@ -166,9 +166,8 @@ def _memory() -> Iterator[Finding]:
         if little
         else None,
     )
-    shared = Path("/dev/shm")
-    if shared.is_dir():
-        size = shutil.disk_usage(shared).total
+    if SHARED_MEMORY.is_dir():
+        size = shutil.disk_usage(SHARED_MEMORY).total
         small = size < SMALLEST_SHARED_MEMORY
         yield Finding(
             name="shared memory",

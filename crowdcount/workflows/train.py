@@ -19,7 +19,7 @@ from crowdcount.core.image import Normalisation
 from crowdcount.core.metrics import CountMetrics
 from crowdcount.core.progress import Track, untracked
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.errors import DivergedError, NoCountError, UsageError
+from crowdcount.errors import DivergedError, NoCountError, UsageError, WorkerEndedError
 from crowdcount.files import refuse_existing
 from crowdcount.losses.dace import dace_loss
 from crowdcount.models.block_counter import BlockCounter
@@ -329,6 +329,10 @@ def _carry_out(
         raise NotFiniteError(
             error.evidence, finite_prediction=error.finite_prediction, saved=str(path)
         ) from None
+    except WorkerEndedError:
+        run.save_state(learner, extra=extra)  # it ended between two steps
+        log.error("go on when that is mended: crowdcount train --resume %s", run.folder)
+        raise
     except OSError:
         log.error("go on when that is mended: crowdcount train --resume %s", run.folder)
         raise

@@ -16,7 +16,13 @@ import torch
 
 from crowdcount.config import RunConfig
 from crowdcount.data.prepared.dataset import PreparedDataset
-from crowdcount.errors import BadInputError, DivergedError, InputMissingError, UsageError
+from crowdcount.errors import (
+    BadInputError,
+    DivergedError,
+    InputMissingError,
+    UsageError,
+    WorkerEndedError,
+)
 from crowdcount.runs.folder import CURVES, LOG, RECORD, STATE, RunFolder, find_run
 from crowdcount.scenes.scene import SceneSettings, write_scenes
 from crowdcount.training.divergence import Evidence
@@ -294,6 +300,32 @@ def test_a_stop_changes_neither_when_training_ends_nor_what_is_kept(data, select
     assert what_is_left(run.folder) == selected
     assert RunFolder.open(run.folder).record.finished
     assert len(list((run.folder / "top").iterdir())) == 2
+
+
+class WorkerKiller(Stopper):
+    """Kills the worker that prepares the batches, during a step."""
+
+    def stepped(self, loss):
+        super().stepped(loss)
+        if self.left == 0:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+
+    def __call__(self):
+        return False
+
+
+def test_a_worker_that_is_killed_ends_the_run_where_it_was(data, whole, workplace, caplog):
+    config = settings(workers=1, checkpoint_every_steps=None)
+    with pytest.raises(WorkerEndedError, match="exited unexpectedly") as caught:
+        train(config, [data], out=Path("run"), device="cpu", watcher=WorkerKiller(1))
+    assert "/dev/shm" in caught.value.looked_for
+    assert "--shm-size" in caught.value.next_step
+    assert "train.workers" in caught.value.next_step
+    assert "crowdcount train --resume run" in caplog.text
+    run = RunFolder.open(Path("run"))
+    resume(run, settings(workers=0, checkpoint_every_steps=None))
+    assert what_is_left(run.folder) == whole
 
 
 def test_what_follows_the_state_is_cut_off(data, whole, run):

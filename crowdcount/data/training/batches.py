@@ -1,17 +1,21 @@
 """Training batches from prepared images: order, workers, collation."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from multiprocessing.queues import Queue
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crowdcount.core.device import usable_cpus
+from crowdcount.core.device import shared_memory, usable_cpus
 from crowdcount.core.image import Sample
 from crowdcount.core.types import Batch, block_target
 from crowdcount.data.training.augment import AugmentConfig, augment
+from crowdcount.errors import WorkerEndedError
 from crowdcount.opencv import cv2
 
 
@@ -121,7 +125,34 @@ class TrainingBatches:
         """Return the batches of an epoch without the first ``skip``, which are not read."""
         self._order.epoch = number
         self._order.skip = skip
-        return self._loader
+        return self._watched()
+
+    def _watched(self) -> Iterator[Batch]:
+        """Yield the batches of the loader; the end of a worker is an error of ours.
+
+        PyTorch would also raise its error from a signal handler, in the middle of a step. Without
+        that handler it looks every five seconds whether the workers live, while it waits for them.
+        """
+        before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        batches = iter(self._loader)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker"):
+                    raise
+                raise WorkerEndedError(
+                    f"a process that prepares batches ended: {str(error).splitlines()[0]}",
+                    looked_for=f"{shared_memory()}; and memory, which the system may have run "
+                    "out of",
+                    next_step="run fewer (--set train.workers=1, or 0 for none), or give a "
+                    "container more: docker run --shm-size 1g",
+                ) from error
+            yield batch
 
 
 class FixedBatches:
@@ -165,5 +196,12 @@ def _begin_worker(worker: int) -> None:  # noqa: ARG001 - the signature is torch
     The main process follows the request, but needs its workers to finish the current step.
     """
     cv2.setNumThreads(0)
+    # Called where a batch cannot be sent, as where /dev/shm is full. By default the worker would
+    # live on without it, and the main process wait for ever.
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     if hasattr(os, "setpgid"):  # Windows has no process groups of this kind
         os.setpgid(0, 0)
+
+
+def _end_worker(error: Exception, batch: Any) -> None:  # noqa: ARG001 - the signature is Python's
+    os._exit(1)

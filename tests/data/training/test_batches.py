@@ -1,5 +1,10 @@
 """Batches depend on seed, epoch and position alone: not on workers, nor on where one begins."""
 
+import dataclasses
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +12,7 @@ import torch
 from crowdcount.core.image import Sample
 from crowdcount.data.training.augment import AugmentConfig
 from crowdcount.data.training.batches import FixedBatches, TrainingBatches
+from crowdcount.errors import BadInputError, WorkerEndedError
 
 IMAGES = 10
 
@@ -112,3 +118,37 @@ def test_fixed_batches_are_the_same_in_every_epoch_and_all_there():
     assert content(fixed.epoch(2, skip=1)) == first[1:]
     for crop, pixels in zip(crops, np.concatenate([b.images for b in fixed.epoch(1)]), strict=True):
         assert np.array_equal(np.rint(pixels.transpose(1, 2, 0) * 255), crop.image)
+
+
+class Unsendable(str):
+    """A name that cannot be sent to another process, as a batch where /dev/shm is full."""
+
+    def __reduce_ex__(self, protocol):
+        raise RuntimeError("unable to allocate shared memory")
+
+
+class UnsendableScenes(Scenes):
+    def __getitem__(self, index):
+        return dataclasses.replace(super().__getitem__(index), name=Unsendable(index))
+
+
+class DeadlyScenes(Scenes):
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("scenes", [UnsendableScenes(), DeadlyScenes()])
+def test_the_end_of_a_worker_is_an_error_within_seconds(scenes):
+    began = time.monotonic()
+    with pytest.raises(WorkerEndedError, match="exited unexpectedly"):
+        list(batches(scenes, workers=1).epoch(1))
+    assert time.monotonic() - began < 60
+
+
+def test_other_errors_of_a_worker_stay_what_they_are():
+    class Broken(Scenes):
+        def __getitem__(self, index):
+            raise BadInputError("points of image 3 are damaged")
+
+    with pytest.raises(BadInputError, match="image 3"):
+        list(batches(Broken(), workers=1).epoch(1))
