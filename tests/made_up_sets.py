@@ -1,6 +1,8 @@
 """Small made-up instances of the public data sets, each laid out as its archive is."""
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def write_qnrf(root: Path, heads: dict[str, list[int]]) -> None:
             write_mat(stem.with_name(f"{stem.name}_ann.mat"), points, key="annPoints")
 
 
-def write_nwpu(root: Path, heads: dict[str, list[int]]) -> None:
+def write_nwpu(root: Path, heads: dict[str, list[int]], *, truth: str = "mats") -> None:
     """Ids run on through the splits; every third begins another part. Test has no annotation."""
     image_id = 0
     for split, counts in heads.items():
@@ -62,7 +64,13 @@ def write_nwpu(root: Path, heads: dict[str, list[int]]) -> None:
             write_image(root / f"images_part{part}" / f"{image_id:04}.jpg", seed=image_id)
             if split != "test":
                 points = made_up_points(count, seed=image_id)
-                write_mat(root / "mats" / f"{image_id:04}.mat", points, key="annPoints")
+                if truth == "mats":
+                    write_mat(root / "mats" / f"{image_id:04}.mat", points, key="annPoints")
+                else:
+                    annotation = {"img_id": f"{image_id:04}.jpg", "points": points.tolist()}
+                    path = root / "jsons" / f"{image_id:04}.json"
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_text(json.dumps(annotation))
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
 
 
@@ -113,6 +121,7 @@ WRITERS: dict[str, Callable[[Path, dict[str, list[int]]], None]] = {
     "shb": write_shanghaitech,
     "qnrf": write_qnrf,
     "nwpu": write_nwpu,
+    "nwpu-json": partial(write_nwpu, truth="jsons"),
     "jhu": write_jhu,
     "ucf50": write_ucf50,
     "mall": write_mall,
@@ -124,6 +133,7 @@ FOLDERS = {
     "shb": "part_B_final",
     "qnrf": "UCF-QNRF_ECCV18",
     "nwpu": "NWPU-Crowd",
+    "nwpu-json": "NWPU-Crowd-JSON",
     "jhu": "jhu_crowd_v2.0",
     "ucf50": "UCF_CC_50",
     "mall": "mall_dataset",
@@ -136,6 +146,7 @@ HEADS = {
     "shb": {"train": [1, 5, 2], "test": [6]},
     "qnrf": {"train": [9, 4, 12], "test": [5, 8]},
     "nwpu": {"train": [3, 0, 8, 2], "val": [5, 1], "test": [0, 0, 0]},
+    "nwpu-json": {"train": [3, 0, 8, 2], "val": [5, 1], "test": [0, 0, 0]},
     "jhu": {"train": [2, 0, 6], "val": [4], "test": [3, 3]},
     "ucf50": {"train": [k % 7 for k in range(1, 51)]},
     "mall": {"train": [4, 2, 5, 1], "test": [3, 6]},

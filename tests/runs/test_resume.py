@@ -317,7 +317,7 @@ class WorkerKiller(Stopper):
 
 def test_a_worker_that_is_killed_ends_the_run_where_it_was(data, whole, workplace, caplog):
     config = settings(workers=1, checkpoint_every_steps=None)
-    with pytest.raises(WorkerEndedError, match="exited unexpectedly") as caught:
+    with pytest.raises(WorkerEndedError, match="a process that prepares batches ended") as caught:
         train(config, [data], out=Path("run"), device="cpu", watcher=WorkerKiller(1))
     assert "/dev/shm" in caught.value.looked_for
     assert "--shm-size" in caught.value.next_step

@@ -142,11 +142,16 @@ class TrainingBatches:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader worker"):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                reason = str(error).partition("\n")[0]
+                # Errors that a worker reports begin with "Caught".
+                broken = isinstance(error, (ConnectionError, EOFError))
+                if not reason.startswith("DataLoader worker") and (
+                    not broken or reason.startswith("Caught")
+                ):
                     raise
                 raise WorkerEndedError(
-                    f"a process that prepares batches ended: {str(error).splitlines()[0]}",
+                    f"a process that prepares batches ended: {reason or type(error).__name__}",
                     looked_for=f"{shared_memory()}; and memory, which the system may have run "
                     "out of",
                     next_step="run fewer (--set train.workers=1, or 0 for none), or give a "

@@ -115,12 +115,13 @@ def weights_file(model: str, *, source: str, names: Sequence[str] = (), offline:
     if is_url and path.is_file():
         return _verified(path, _stated_hash(source))
     where = source if is_url else f"{source.rstrip('/')} on the model hub"
+    address = source if is_url else _address(source, names)
     with _fetching(
         f"weights of {model}",
         offline=offline,
         looked_for=f"{where}, and in {cache}",
-        next_step="fetch them where there is a network and pass --weights FILE, "
-        "or start from random ones with --no-pretrained",
+        next_step=f"where there is a network: curl -LO {address}, then pass --weights "
+        f"{Path(address).name}; or start from random ones with --no-pretrained",
     ) as cached_only:
         if not is_url:
             return _first_of(source, names, cached_only=cached_only)
@@ -243,11 +244,24 @@ def _snapshot(
     return folder
 
 
+def _address(source: str, names: Sequence[str]) -> str:
+    """Return the URL of the preferred file of a repository."""
+    from huggingface_hub import hf_hub_url
+
+    repository, (first, *_) = _repository_files(source, names)
+    return hf_hub_url(repository.repository, first, revision=repository.revision)
+
+
+def _repository_files(source: str, names: Sequence[str]) -> tuple[HubName, Sequence[str]]:
+    """Split ``OWNER/NAME[@REVISION][/FILE]`` into the repository and the names of its file."""
+    owner, name, *file = source.rstrip("/").split("/", 2)
+    return HubName.parse(f"{HUB_PREFIX}{owner}/{name}"), file or names
+
+
 def _first_of(source: str, names: Sequence[str], *, cached_only: bool) -> Path:
     """Return the first of several files that a repository has."""
-    owner, name, *file = source.rstrip("/").split("/", 2)
-    repository = HubName.parse(f"{HUB_PREFIX}{owner}/{name}")
-    *others, last = file or names
+    repository, files = _repository_files(source, names)
+    *others, last = files
     for name in others:
         with suppress(*download_errors()):
             return _snapshot(repository, needed=(name,), cached_only=cached_only) / name

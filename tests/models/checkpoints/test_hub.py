@@ -70,7 +70,10 @@ def test_without_weights_a_person_learns_within_seconds_what_to_do(backbone, off
     assert time.monotonic() - start < 5
     message = str(caught.value)
     assert ("--offline" in message) == offline
-    assert "--weights FILE" in message
+    # The file that is fetched is the one that is passed.
+    address, weights = re.findall(r"curl -LO (https://\S+), then pass --weights (\S+);", message)[0]
+    assert address.rpartition("/")[2] == weights
+    assert "/timm/" in address
     assert "--no-pretrained" in message
     assert "timm/" in caught.value.looked_for  # the repository to fetch
 
