@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from crowdcount.data.sources.isolated import IsolatedFunction
 from crowdcount.data.sources.matlab_guard import unpacked_mat
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # MATLAB writes a header before the HDF5 part of a version 7.3 file.
 _USERBLOCK = 512
+
+# One child for all threads and data sets: to start one takes as long as to read hundreds of files.
+_in_child = IsolatedFunction(__name__, "read_value")
 
 
 def begins_like_mat(content: bytes) -> bool:
@@ -26,9 +30,16 @@ def matlab_value(content: bytes, key: str) -> Any:
     with fields, as ``scipy.io.loadmat`` returns them. The same holds for files of version 7.3,
     except that numbered fields (``[0]`` for ``.location``) are in the order of their names.
 
+    The C code of SciPy and HDF5 crashes on some damaged files, so it runs in a child process.
+
     Raises:
         ValueError: If it is not a MATLAB file, or has no value at ``key``.
     """
+    return _in_child(content, key)
+
+
+def read_value(content: bytes, key: str) -> Any:
+    """Do in this process what :func:`matlab_value` does in a child."""
     name, *steps = re.findall(r"\w+", key)
     if not content:
         raise ValueError("the file is empty")

@@ -1,3 +1,4 @@
+import base64
 import builtins
 import contextlib
 import io
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from crowdcount.data.sources.annotations import PointsFormat
-from crowdcount.data.sources.matlab import begins_like_mat, matlab_value
+from crowdcount.data.sources.matlab import begins_like_mat, matlab_value, read_value
 
 NESTED = "image_info[0][0][0][0][0]"
 TWO_HEADS = np.array([[1.5, 2.0], [30.25, 4.0]])
@@ -242,4 +243,20 @@ def test_without_h5py_the_message_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"pip install 'crowdcount-ebc\[mat73\]'"):
-        matlab_value(content, "annPoints")
+        read_value(content, "annPoints")
+
+
+CRASHES_SCIPY = base64.b64decode(
+    "TUFUTEFCIDUuMCBNQVQtZmlsZSBQbGF0Zm9ybTogcG9zaXgsIENyZWF0ZWQgb246IFR1ZSBEZWMgIDEgMDA6Mzk6"
+    "MjMgMjAyNgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABSU0PAAAA"
+    "QQAAAHic42NgYHgAxGxAzAGlQYAVyucCYiYgZgRiTiBOzMsLyM/MKymGqgNJLICxGVQdIDSHA1X4DiZQvgDFfABd"
+    "RA32"
+)
+"""A damaged file whose claims are plausible, on which SciPy's parser ends its process."""
+
+
+def test_a_file_that_crashes_the_reader_is_an_error_and_the_next_one_is_read():
+    for _ in range(2):
+        with pytest.raises(ValueError, match="reading it crashes"):
+            read(CRASHES_SCIPY, "annPoints")
+        assert read(mat5(annPoints=TWO_HEADS), "annPoints").tolist() == TWO_HEADS.tolist()
