@@ -142,9 +142,10 @@ def _pair_by_table(
         log.warning("%s: a table holds the points; left out: %s", own[0], shorten(others))
         tables = own
     by_path = {image.path: image for image in images}
+    endings = _endings(by_path)
     annotations: dict[Path, tuple[Path, Points | None]] = {}
     for table in tables:
-        for path, rows in _rows_by_image(_read_table(source, table), table, images).items():
+        for path, rows in _rows_by_image(_read_table(source, table), table, endings).items():
             other, _ = annotations.setdefault(path, (table, rows))
             if other is not table:
                 raise BadInputError(
@@ -168,32 +169,38 @@ def _read_table(source: SourceSet, table: Path) -> dict[str, Points]:
         raise BadInputError(f"{table}: {error}") from error
 
 
+def _endings(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Map every ending of paths, ``c.jpg``, ``b/c.jpg``, ..., in small letters, to its paths."""
+    endings: dict[str, list[Path]] = {}
+    for path in paths:
+        parts = path.as_posix().lower().split("/")
+        for start in range(len(parts)):
+            endings.setdefault("/".join(parts[start:]), []).append(path)
+    return endings
+
+
 def _rows_by_image(
-    rows: Mapping[str, Points], table: Path, images: Sequence[PatternMatch]
+    rows: Mapping[str, Points], table: Path, endings: Mapping[str, Sequence[Path]]
 ) -> dict[Path, Points]:
     """Find the images that a table names: below its folder, else by the end of their path.
+
+    Args:
+        rows: The points of each image by the name in the table.
+        table: The table.
+        endings: All images by every ending of their paths.
 
     Raises:
         InputMissingError: If an image does not exist.
         BadInputError: If a name fits several images, or two names one image.
     """
-    below = {
-        table.parent / image.path.relative_to(table.parent): image.path
-        for image in images
-        if image.path.is_relative_to(table.parent)
-    }
-    ends: dict[str, list[Path]] = {}
-    for image in images:
-        parts = image.path.as_posix().lower().split("/")
-        for start in range(len(parts)):
-            ends.setdefault("/".join(parts[start:]), []).append(image.path)
     found: dict[Path, Points] = {}
     missing = []
     for name, heads in rows.items():
         # Other tables write paths as Windows does, or from another folder.
         wanted = re.sub(r"^(\.{1,2}/)+", "", name.replace("\\", "/").lower())
-        exact = below.get(table.parent / name)
-        fitting = [exact] if exact else ends.get(wanted, [])
+        fitting = endings.get(wanted, [])
+        if (table.parent / name) in fitting:
+            fitting = [table.parent / name]
         if not fitting:
             missing.append(name)
             continue
