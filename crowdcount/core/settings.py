@@ -86,9 +86,15 @@ def parse(kind: type[T], values: Any) -> T:
     """
     try:
         # In JSON a list is a tuple and a table a dataclass, even where types are strict.
-        return TypeAdapter(kind).validate_json(pydantic_core.to_json(values))
+        return cast(T, _adapter(cast(Any, kind)).validate_json(pydantic_core.to_json(values)))
     except pydantic.ValidationError as error:
         raise ValueError(explain(error, kind)) from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    """Return the parser of a type, which takes milliseconds to make."""
+    return TypeAdapter(kind)
 
 
 def explain(error: pydantic.ValidationError, kind: Any, *, section: str = "") -> str:

@@ -112,7 +112,8 @@ def groups_of(files: Iterable[str], pattern: str) -> dict[str, str]:
 def subfolders(folder: Path) -> list[Path]:
     """List the visible folders inside a folder in natural order; none where it is unreadable."""
     try:
-        children = [child for child in folder.iterdir() if child.is_dir()]
+        with os.scandir(folder) as entries:
+            children = [folder / entry.name for entry in entries if entry.is_dir()]
     except OSError:
         return []
     visible = (child for child in children if not _is_hidden(child.name))
