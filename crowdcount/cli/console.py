@@ -45,18 +45,34 @@ class Console(logging.Handler):
         self.rich.print(message, style=_STYLES.get(record.levelno), soft_wrap=True)
 
     def track(
-        self, items: Iterable[Item], *, label: str, total: int | None = None
+        self,
+        items: Iterable[Item],
+        *,
+        label: str,
+        total: int | None = None,
+        prints: bool = False,
     ) -> Iterator[Item]:
-        """Draw a bar over ``items``, as a ``Track``."""
-        if not self.bars:
-            yield from items
-            return
+        """Draw a bar over ``items``, as a ``Track``; none over a single one.
+
+        Args:
+            items: The items.
+            label: Text before the bar.
+            total: Number of the items, where they do not know it.
+            prints: Each item is printed, so the bar is taken away meanwhile.
+        """
         if total is None and isinstance(items, Sized):
             total = len(items)
+        if not self.bars or total == 1:
+            yield from items
+            return
         with self.progress_bar() as bar:
             task = bar.add_task(label, total=total, note="")
             for item in items:
+                if prints:
+                    bar.stop()
                 yield item
+                if prints:
+                    bar.start()
                 bar.advance(task)
 
     def progress_bar(self, *, seconds: float = 30.0) -> "Progress":

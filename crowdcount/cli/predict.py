@@ -88,7 +88,7 @@ def predict(
         force=force,
         strict=strict,
     )
-    tracked = context.obj.track(predictions, label="counting", total=len(images))
+    tracked = context.obj.track(predictions, label="counting", total=len(images), prints=True)
     with open_output(output) as write:
         form = chosen[0] if chosen else Format.text
         failed = workflow.write_predictions(tracked, form=form, write=write)

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pyte
 import pytest
 import torch
 from typer.main import get_command
@@ -163,9 +164,9 @@ def test_an_unknown_precision_is_a_usage_error(run, data, photos, checkpoint, co
 
 @pytest.fixture
 def on_a_terminal(monkeypatch):
-    """Run a command whose stderr is a terminal; returns what it writes there."""
+    """Run a command whose stderr is a terminal, or ``both`` streams; returns what it writes."""
 
-    def run_command(*arguments, term):
+    def run_command(*arguments, term, both=False):
         ours, theirs = pty.openpty()
         written = []
 
@@ -177,7 +178,8 @@ def on_a_terminal(monkeypatch):
         reader = threading.Thread(target=read)
         reader.start()
         with monkeypatch.context() as patch, open(theirs, "w") as terminal:  # noqa: PTH123
-            patch.setattr(sys, "stderr", terminal)
+            for stream in ("stderr", "stdout") if both else ("stderr",):
+                patch.setattr(sys, stream, terminal)
             patch.setattr(sys, "argv", ["crowdcount", *arguments])
             patch.setenv("TERM", term)
             with contextlib.suppress(SystemExit):
@@ -195,6 +197,28 @@ def test_bars_are_drawn_on_a_terminal_unless_forbidden(data, on_a_terminal):
         out = on_a_terminal("bins", *arguments, term=term)
         assert "counting windows" not in out
         assert "stands for" in out
+
+
+def screen(written):
+    """The lines that stay on a terminal of 100 columns."""
+    lines = pyte.Screen(100, 30)
+    pyte.Stream(lines).feed(written.replace("\t", "  "))
+    return [line.rstrip() for line in lines.display if line.strip()]
+
+
+def test_counts_stay_alone_on_the_screen(photos, checkpoint, on_a_terminal):
+    """A bar is gone before a count is printed, and one image has none."""
+    arguments = ("predict", "--checkpoint", str(checkpoint), "a.png")
+    written = on_a_terminal(*arguments, term="xterm", both=True)
+    assert "counting" not in written
+    model, count = screen(written)
+    assert model.startswith("model ")
+    assert re.fullmatch(r"a\.png +\d+\.\d", count)
+    written = on_a_terminal(*arguments, "tiny.png", "a.png", term="xterm", both=True)
+    assert "counting" in written
+    _, *counts = screen(written)
+    assert [line.split()[0] for line in counts] == ["a.png", "tiny.png", "a.png"]
+    assert all(re.fullmatch(r"\S+ +\d+\.\d", line) for line in counts)
 
 
 def test_forced_colours_draw_no_bars_in_a_pipe(run, data, monkeypatch):
