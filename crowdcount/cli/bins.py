@@ -19,7 +19,14 @@ BAR_WIDTH = 24
 
 def bins(
     context: typer.Context,
-    data: options.Data = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data",
+            help="Prepared data set; repeatable: each gets bins of its own, or with --together "
+            "all get the same. (default: CROWDCOUNT_DATA_DIR, or all under data/)",
+        ),
+    ] = None,
     block: Annotated[
         int | None,
         typer.Option(help="Block side in pixels. (default: that of the table, or 8)", min=1),
