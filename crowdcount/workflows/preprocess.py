@@ -32,9 +32,10 @@ from crowdcount.data.sources.find import SourceSet, find_sets
 from crowdcount.data.sources.pair import SourceImage
 from crowdcount.data.sources.point_quality import faults, remarks
 from crowdcount.errors import BadInputError, UsageError, ValidationError
-from crowdcount.files import write_json
+from crowdcount.files import sha256_file, write_json
 from crowdcount.wording import shorten
 from crowdcount.workflows.scan import (
+    EXAMINED,
     Converter,
     Scan,
     find_release,
@@ -172,7 +173,29 @@ def _plan(
             f"{shorten(removed)}",
             next_step="choose another --out, or pass --force to prepare it anew without them",
         )
+    _refuse_other_images(scanned, folder, earlier)
     return _Plan(scan=scanned, folder=folder, origin=origin, earlier=earlier)
+
+
+def _refuse_other_images(scanned: Scan, folder: Path, earlier: Earlier) -> None:
+    """Refuse a folder prepared from other images that have the same names, as from another place.
+
+    Images may be corrected one by one, so a folder of which one is still the same is gone on with.
+    """
+    pairs = [
+        (earlier.records[image.name], image)
+        for image in scanned.images
+        if image.name in earlier.records
+    ]
+    examined = pairs[:: -(-len(pairs) // EXAMINED) or 1]
+    if examined and not any(
+        sha256_file(image.path) == record.sha256.source for record, image in examined
+    ):
+        raise UsageError(
+            f"{folder}: was prepared from other images of these names than "
+            f"{scanned.source.root} holds",
+            next_step="choose another --out, or pass --force to replace it",
+        )
 
 
 def _refuse_overlap(root: Path, folder: Path) -> None:

@@ -368,6 +368,23 @@ def test_swapped_axes_are_said_and_exchanged_when_asked(tmp_path, run):
     assert result.warnings == ()
 
 
+def test_another_place_with_the_same_names_replaces_nothing(tmp_path, run):
+    first = write_table(tmp_path / "a/photos", ["1.jpg,1,2", "2.jpg,3,4"], ["1.jpg", "2.jpg"])
+    second = tmp_path / "d/photos"
+    shutil.copytree(first, second)
+    for k in (1, 2):
+        write_image(second / f"{k}.jpg", size=(512, 448), seed=50 + k)
+    manifest = run(first).manifest
+    with pytest.raises(UsageError, match="other images of these names") as caught:
+        run(second)
+    assert "--out" in caught.value.next_step
+    assert run(first).unchanged == 2
+    # One that is still the same: the others were corrected.
+    shutil.copy(first / "1.jpg", second / "1.jpg")
+    assert run(second).written == 1
+    assert run(second, force=True).manifest != manifest
+
+
 def test_annotations_without_an_image_are_said(street, run, caplog):
     (street / "train_data/images/IMG_4.jpg").unlink()
     assert run(street).written == len(TRAIN) + len(TEST) - 1
