@@ -94,10 +94,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """The scenes, prepared; tests must not write into it."""
+def prepared(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreparedDataset]:
+    """The scenes, prepared; tests must not write into it, which is checked at the end."""
     (result,) = preprocess(scenes, out=tmp_path_factory.mktemp("data") / "square")
-    return PreparedDataset.open(result.folder)
+    files = set(result.folder.rglob("*"))
+    yield PreparedDataset.open(result.folder)
+    assert set(result.folder.rglob("*")) == files
 
 
 @pytest.fixture(scope="session")

@@ -829,9 +829,11 @@ def test_weights_of_others(kind, tmp_path):
 def begun(prepared, tmp_path_factory):
     """A run of two epochs that was stopped in the second."""
     out = tmp_path_factory.mktemp("begun") / "run"
+    # Training leaves bins beside the data.
+    data = PreparedDataset.open(shutil.copytree(prepared.folder, out.parent / "square"))
     stop = iter([False, False, True])
     config = tiny_config(train__epochs=2)
-    train(config, [prepared], out=out, device="cpu", should_stop=lambda: next(stop, True))
+    train(config, [data], out=out, device="cpu", should_stop=lambda: next(stop, True))
     assert (out / STATE).is_file()
     return out
 
