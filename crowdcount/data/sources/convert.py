@@ -177,8 +177,7 @@ def _image_content(
     """
     unchanged = (header.width, header.height) == size and header.orientation == 1
     if unchanged and not header.animated:
-        check_pixels(content, name=name, max_pixels=max_pixels)
-        return content
+        return check_pixels(content, name=name, max_pixels=max_pixels)
     width, height = size
     pixels = load_image(content, name=name, max_pixels=max_pixels, writable=False)
     return encode_image(resized(pixels, width=width, height=height), format=header.format)

@@ -20,6 +20,8 @@ from crowdcount.opencv import cv2
 
 log = logging.getLogger("crowdcount")
 
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
     | {".ppm", ".pgm", ".avif", ".heic", ".heif", ".hif"}
@@ -102,6 +104,20 @@ def load_image(
         MemoryExhaustedError: If its pixels do not fit into memory.
     """
     name = _name_of(source, name)
+    try:
+        return _load(source, name=name, max_pixels=max_pixels, writable=writable)
+    except BadInputError:
+        content = source if isinstance(source, bytes) else read_content(source, what="image")
+        completed = _with_end(content)
+        if completed is None:
+            raise
+    log.warning("%s: lacks the end of a JPEG file, but no pixel", name)
+    return _load(completed, name=name, max_pixels=max_pixels, writable=writable)
+
+
+def _load(
+    source: Path | bytes, *, name: str, max_pixels: int, writable: bool
+) -> UInt8[np.ndarray, "height width 3"]:
     with _opened(source, name=name, max_pixels=max_pixels) as image:
         upright = _upright_rgb(image, name=name)
         # Last, because this makes Pillow move to the second frame of a GIF.
@@ -192,16 +208,47 @@ def upright_points(
     return moved if orientation < 5 else np.ascontiguousarray(moved[:, ::-1])
 
 
-def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> None:
+def check_pixels(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
     """Decode an image as cheaply as its format allows, to check that it is complete.
+
+    Returns:
+        The content; a JPEG file that lacks its end, but no pixel, gets one.
 
     Raises:
         BadInputError: If it is truncated, damaged or too large.
     """
-    with _opened(content, name=name, max_pixels=max_pixels) as image:
-        with _damage_reported(name):
-            image.draft("L", (1, 1))  # JPEG: an eighth of the size, half the time
-        _decode(image, name=name)
+    try:
+        with _opened(content, name=name, max_pixels=max_pixels) as image:
+            with _damage_reported(name):
+                image.draft("L", (1, 1))  # JPEG: an eighth of the size, half the time
+            _decode(image, name=name)
+    except BadInputError:
+        completed = _with_end(content)
+        if completed is None:
+            raise
+        log.warning("%s: lacks the end of a JPEG file, but no pixel", name)
+        return completed
+    return content
+
+
+def _with_end(content: bytes) -> bytes | None:
+    """Return a JPEG file with the end that it lacks; None if it lacks more, or is none.
+
+    Where the decoder still needs bits for the last pixels, it takes them from what follows, so that
+    other bits make other pixels.
+    """
+    if not content.startswith(_JPEG_START) or _JPEG_END in content[-len(_JPEG_END) :]:
+        return None
+    start = content.rstrip(b"\xff")
+    pixels: list[np.ndarray] = []
+    for filler in (b"\x00", b"\x55", b"\xaa"):
+        image = cv2.imdecode(
+            np.frombuffer(start + filler * 64 + _JPEG_END, dtype=np.uint8), cv2.IMREAD_COLOR
+        )
+        if image is None or (pixels and not np.array_equal(image, pixels[0])):
+            return None
+        pixels.append(image)
+    return start + _JPEG_END
 
 
 def encode_image(pixels: UInt8[np.ndarray, "height width 3"], *, format: str) -> bytes:

@@ -581,3 +581,21 @@ def test_threads_leave_the_warning_filters_alone():
     for thread in threads:
         thread.join()
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}])
+def test_a_jpeg_that_lacks_its_end_but_no_pixel_is_read_and_that_is_said(options, caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).resize((160, 120)).save(stream, "JPEG", **options)
+    content = stream.getvalue()
+    pixels = load_image(content, name="it")
+    for cut in (1, 2):
+        np.testing.assert_array_equal(load_image(content[:-cut], name="it"), pixels)
+        assert check_pixels(content[:-cut], name="it") == content
+        assert caplog.messages[-1] == "it: lacks the end of a JPEG file, but no pixel"
+    assert check_pixels(content, name="it") == content
+    for cut in (6, 10, 40, 400):
+        for use in (load_image, check_pixels):
+            with pytest.raises(BadInputError, match="truncated"):
+                use(content[:-cut], name="it")
